@@ -1,0 +1,109 @@
+// What the sweeps work on: the layers of an MLP and the split variables of a set of rows.
+//
+// Layers count from 0 here: layer l maps the rows v[l - 1] (x for l = 0) to u[l] = v[l - 1] W^T + b
+// and v[l] = sigma(u[l]). The papers' W_i, U_i, V_i are those of layer i - 1, and their N is
+// layers.size().
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "engine/blocks.h"
+#include "functors/activations.h"
+#include "functors/losses.h"
+#include "torchbcd/export.h"
+
+namespace torchbcd {
+
+/// Penalties of one layer (Zeng et al., eq. 5, with a weight of its own for every quadratic term).
+struct LayerOptions {
+  double gamma = 1;         // of gamma/2 |V - sigma(U)|^2
+  double rho = 1;           // of rho/2 |U - W V - b|^2
+  double alpha = 1;         // proximal weight of the states: U, and V of the output layer
+  double alpha_weight = 1;  // proximal weight of W and b
+};
+
+struct Layer {
+  functors::Activation activation;
+  LayerOptions options;
+};
+
+struct Network {
+  std::vector<Layer> layers;
+  functors::Loss loss;
+  double loss_weight = 1;
+  bool mean_loss = false;  // divide the loss term by the number of rows
+
+  size_t depth() const { return layers.size(); }
+};
+
+/// The split variables of some rows, one tensor (n, d_l) a layer.
+struct SplitVariables {
+  std::vector<at::Tensor> u;
+  std::vector<at::Tensor> v;
+  std::vector<at::Tensor> residual;  // u[l] - v[l - 1] W_l^T - b_l
+
+  SplitVariables narrow(int64_t begin, int64_t size) const;
+  static SplitVariables allocate(int64_t rows, const std::vector<AffineMap>& maps);
+};
+
+/// Which of the residuals are those of the current point. A sweep leaves the one of the first layer
+/// to be computed when it is wanted: its inputs are data, so it costs the same then and cannot
+/// drift.
+enum class Residuals { kStale, kAllButFirst, kCurrent };
+
+/// Rows of data with their split variables: those of the last complete sweep, and those being
+/// computed.
+struct RowSet {
+  at::Tensor x;  // (n, d_0)
+  at::Tensor y;  // (n, d_N)
+  int64_t population =
+      0;  // the rows that a mean is over: n, or all bound rows where these are some of them
+  SplitVariables current;
+  SplitVariables next;
+  Residuals residuals = Residuals::kStale;
+
+  bool defined() const { return x.defined(); }
+  int64_t rows() const { return x.size(0); }
+  const at::Tensor& input(size_t layer) const { return layer == 0 ? x : current.v[layer - 1]; }
+};
+
+/// The weight of a row's loss in the objective.
+inline double row_loss_weight(const Network& network, const RowSet& rows) {
+  return network.mean_loss ? network.loss_weight / static_cast<double>(rows.population)
+                           : network.loss_weight;
+}
+
+/// Called after each block of a sweep with the block's name ("V", "U" or "W") and its layer. What
+/// it throws ends the sweep.
+using BlockObserver = std::function<void(const char* block, size_t layer)>;
+
+/// "torchbcd.BCD: layer 2 of 4, W block": how errors name a block, layers counted from 1.
+std::string block_name(const Network& network, const char* block, size_t layer);
+
+/// Calls f(begin, size) on consecutive chunks of rows, small enough for a chunk's arrays to stay in
+/// cache.
+void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_t size)>& f);
+
+/// current := one forward pass of x, where every term of the objective but the loss is zero.
+void forward_pass(const Network& network, const std::vector<AffineMap>& maps, RowSet& rows);
+
+/// Recomputes the residuals of `current` that are not those of the current point.
+void refresh_residuals(const std::vector<AffineMap>& maps, RowSet& rows);
+
+/// The terms of the lifted objective (Zeng et al., eq. 5), each accumulated in float64.
+struct TORCHBCD_API ObjectiveTerms {
+  double loss = 0;                         // loss_weight sum l(V_N; Y)
+  std::vector<double> activation_penalty;  // gamma_l/2 |V_l - sigma(U_l)|^2
+  std::vector<double> affine_penalty;      // rho_l/2 |U_l - W_l V_{l-1} - b_l|^2
+
+  double total() const;
+};
+
+/// The objective at `current`, whose residuals must be current.
+ObjectiveTerms objective_terms(const Network& network, const RowSet& rows);
+
+}  // namespace torchbcd

@@ -1,0 +1,185 @@
+#include "engine/spd.h"
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/linalg_cholesky_ex.h>
+#include <ATen/ops/linalg_solve_triangular.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+#include <vector>
+
+namespace torchbcd {
+namespace {
+
+// Wide enough for matrix products to run at full speed, narrow enough for the small factorisations
+// and inverses on the diagonal not to count.
+constexpr int64_t kBlock = 128;
+// Below two of these a triangle of panels is no faster than the full product.
+constexpr int64_t kPanel = 256;
+// Rows converted to float64 at a time when a float32 Gram matrix has to be accumulated again.
+constexpr int64_t kConversionRows = 4096;
+
+struct Span {
+  int64_t begin;
+  int64_t size;
+  int64_t end() const { return begin + size; }
+};
+
+std::vector<Span> spans(int64_t total, int64_t width) {
+  std::vector<Span> result;
+  for (int64_t begin = 0; begin < total; begin += width) {
+    result.push_back({begin, std::min(width, total - begin)});
+  }
+  return result;
+}
+
+// out = beta * out + A^T A, lower triangle.
+void accumulate_gram(const at::Tensor& a, const at::Tensor& out, double beta) {
+  const int64_t d = a.size(1);
+  for (const Span& panel : spans(d, d >= 2 * kPanel ? kPanel : std::max<int64_t>(d, 1))) {
+    const at::Tensor left = a.narrow(1, panel.begin, d - panel.begin).t();
+    const at::Tensor right = a.narrow(1, panel.begin, panel.size);
+    at::Tensor target =
+        out.narrow(0, panel.begin, d - panel.begin).narrow(1, panel.begin, panel.size);
+    if (beta == 0) {
+      at::mm_out(target, left, right);
+    } else {
+      target.addmm_(left, right, beta);
+    }
+  }
+}
+
+// The lower triangle of the system's matrix, accumulated over rows in `dtype`.
+at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
+  const int64_t d = system.a.size(1);
+  const int64_t n = system.a.size(0);
+  at::Tensor k = at::empty({system.size(), system.size()}, system.a.options().dtype(dtype));
+  const at::Tensor products = k.narrow(0, 0, d).narrow(1, 0, d);
+  if (dtype == system.a.scalar_type()) {
+    accumulate_gram(system.a, products, 0);
+  } else {
+    products.zero_();
+    for (const Span& rows : spans(n, kConversionRows)) {
+      accumulate_gram(system.a.narrow(0, rows.begin, rows.size).to(dtype), products, 1);
+    }
+  }
+  if (system.ones_row) {
+    products.add_(1);
+  }
+  if (system.ones_column) {
+    k.select(0, d).narrow(0, 0, d).copy_(at::sum(system.a, 0, /*keepdim=*/false, at::kDouble));
+    k.select(0, d).select(0, d).fill_(static_cast<double>(n));
+  }
+  k.diagonal().add_(system.ridge);
+  return k;
+}
+
+}  // namespace
+
+void gram_lower_out(const at::Tensor& a, const at::Tensor& out) { accumulate_gram(a, out, 0); }
+
+SpdFactor::SpdFactor(at::Tensor k) : lower_(std::move(k)) {
+  const int64_t d = lower_.size(0);
+  const std::vector<Span> blocks = spans(d, kBlock);
+  const at::Tensor diagonal = lower_.diagonal().clone();
+  block_inverses_ =
+      at::zeros({static_cast<int64_t>(blocks.size()), kBlock, kBlock}, lower_.options());
+  for (size_t j = 0; j < blocks.size(); ++j) {
+    const Span block = blocks[j];
+    const int64_t below = d - block.end();
+    at::Tensor column =
+        lower_.narrow(0, block.begin, d - block.begin).narrow(1, block.begin, block.size);
+    if (block.begin > 0) {
+      const at::Tensor left = lower_.narrow(1, 0, block.begin);
+      column.addmm_(left.narrow(0, block.begin, d - block.begin),
+                    left.narrow(0, block.begin, block.size).t(), 1, -1);
+    }
+    at::Tensor head = column.narrow(0, 0, block.size);
+    head.copy_(std::get<0>(at::linalg_cholesky_ex(head)));
+    at::Tensor inverse =
+        block_inverses_[static_cast<int64_t>(j)].narrow(0, 0, block.size).narrow(1, 0, block.size);
+    inverse.copy_(at::linalg_solve_triangular(head, at::eye(block.size, head.options()),
+                                              /*upper=*/false));
+    if (below > 0) {
+      at::Tensor tail = column.narrow(0, block.size, below);
+      tail.copy_(at::mm(tail, inverse.t()));
+    }
+  }
+  relative_pivots_ = lower_.diagonal().square().div_(diagonal);
+}
+
+bool SpdFactor::reliable() const {
+  if (relative_pivots_.numel() == 0) {
+    return true;
+  }
+  // A pivot carries a rounding error of a few units in the last place of its diagonal entry.
+  const double unit = lower_.scalar_type() == at::kFloat ? std::numeric_limits<float>::epsilon()
+                                                         : std::numeric_limits<double>::epsilon();
+  const double threshold = lower_.scalar_type() == at::kFloat ? 64 * unit : 0;
+  return relative_pivots_.min().item<double>() > threshold;  // false for NaN
+}
+
+void SpdFactor::solve_(const at::Tensor& rows) const {
+  if (rows.numel() == 0) {
+    return;
+  }
+  if (rows.scalar_type() != lower_.scalar_type()) {
+    at::Tensor converted = rows.to(lower_.scalar_type());
+    solve_(converted);
+    rows.copy_(converted);
+    return;
+  }
+  const int64_t d = lower_.size(0);
+  const std::vector<Span> blocks = spans(d, kBlock);
+  const auto columns = [&](int64_t begin, int64_t size) { return rows.narrow(1, begin, size); };
+  const auto inverse = [&](size_t j) {
+    const int64_t size = blocks[j].size;
+    return block_inverses_[static_cast<int64_t>(j)].narrow(0, 0, size).narrow(1, 0, size);
+  };
+  // rows <- rows L^{-T}
+  for (size_t j = 0; j < blocks.size(); ++j) {
+    const Span block = blocks[j];
+    at::Tensor x = columns(block.begin, block.size);
+    if (block.begin > 0) {
+      const at::Tensor left = lower_.narrow(0, block.begin, block.size).narrow(1, 0, block.begin);
+      x.addmm_(columns(0, block.begin), left.t(), 1, -1);
+    }
+    x.copy_(at::mm(x, inverse(j).t()));
+  }
+  // rows <- rows L^{-1}
+  for (size_t j = blocks.size(); j-- > 0;) {
+    const Span block = blocks[j];
+    at::Tensor x = columns(block.begin, block.size);
+    if (block.end() < d) {
+      const at::Tensor below =
+          lower_.narrow(0, block.end(), d - block.end()).narrow(1, block.begin, block.size);
+      x.addmm_(columns(block.end(), d - block.end()), below, 1, -1);
+    }
+    x.copy_(at::mm(x, inverse(j)));
+  }
+}
+
+SpdFactor factor(const GramSystem& system, const char* where) {
+  SpdFactor result(assemble(system, system.a.scalar_type()));
+  if (result.reliable()) {
+    return result;
+  }
+  if (system.a.scalar_type() != at::kDouble) {
+    result = SpdFactor(assemble(system, at::kDouble));
+    if (result.reliable()) {
+      return result;
+    }
+  }
+  TORCH_CHECK_LINALG(false, where,
+                     ": the matrix of the least-squares problem has no Cholesky factor (",
+                     "its data overflows or its condition number exceeds what float64 holds)");
+}
+
+}  // namespace torchbcd

@@ -1,0 +1,53 @@
+// Symmetric positive definite systems: Gram matrices by one triangle, a blocked Cholesky factor,
+// and solves against many rows. Everything heavy is a matrix product, on whatever device the data
+// is.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace torchbcd {
+
+/// The lower triangle of A^T A, written to `out` (d, d). What lies above the diagonal is
+/// unspecified.
+void gram_lower_out(const at::Tensor& a, const at::Tensor& out);
+
+/// A Cholesky factorisation K = L L^T, blocked, with the inverses of L's diagonal blocks kept so
+/// that solves are matrix products as well.
+class SpdFactor {
+ public:
+  SpdFactor() = default;
+
+  /// Factors the matrix whose lower triangle is in `k`, overwriting it.
+  explicit SpdFactor(at::Tensor k);
+
+  bool defined() const { return lower_.defined(); }
+
+  /// Whether every pivot is positive and well above the rounding error of its diagonal entry. Reads
+  /// one number from the device.
+  bool reliable() const;
+
+  /// rows <- rows K^{-1} for `rows` (m, d), in the factor's precision whatever that of `rows`.
+  void solve_(const at::Tensor& rows) const;
+
+ private:
+  at::Tensor lower_;            // (d, d)
+  at::Tensor block_inverses_;   // (blocks, size, size): L_kk^{-1}, zero-padded
+  at::Tensor relative_pivots_;  // (d,): L_jj^2 / K_jj
+};
+
+/// What a regularised Gram matrix is made of: A^T A + ridge I, where A is `a` (n, d) with a column
+/// of ones appended (ones_column), or with a row of ones appended (ones_row), or as it is.
+struct GramSystem {
+  at::Tensor a;
+  double ridge = 0;
+  bool ones_column = false;
+  bool ones_row = false;
+
+  int64_t size() const { return a.size(1) + (ones_column ? 1 : 0); }
+};
+
+/// Factors the system in the precision of its data; where that leaves no reliable pivot, in
+/// float64. Throws c10::LinAlgError, quoting `where`, when no factor exists in float64 either.
+SpdFactor factor(const GramSystem& system, const char* where);
+
+}  // namespace torchbcd

@@ -1,0 +1,85 @@
+// The trainer behind torchbcd.BCD: owns the split variables, keeps them and the model's parameters
+// at the last complete sweep, and offers the three ways to step. Knows nothing of Python.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/bcd3.h"
+#include "engine/network.h"
+#include "torchbcd/export.h"
+
+namespace torchbcd {
+
+/// The trainer's state by name, every entry a list of tensors: what a checkpoint holds.
+using TrainerState = std::map<std::string, std::vector<at::Tensor>>;
+
+class TORCHBCD_API Trainer {
+ public:
+  /// `weights` and `biases` (undefined where a layer has none) are the model's own parameters;
+  /// every complete sweep is written to them.
+  Trainer(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
+          const std::vector<std::string>& activations, const std::string& loss);
+
+  void set_layer_options(size_t layer, const LayerOptions& options);
+  /// The loss term is `weight` times the sum over rows, divided by the number of rows where `mean`
+  /// is set.
+  void set_loss_weight(double weight, bool mean);
+  void set_observer(BlockObserver observer) { observer_ = std::move(observer); }
+
+  /// Full batch: keeps the data and sets U, V by one forward pass.
+  void bind(const at::Tensor& x, const at::Tensor& y);
+  bool bound() const { return bound_.defined(); }
+
+  /// One sweep over the bound data.
+  void step();
+  /// One sweep over a mini-batch whose U, V come from a forward pass.
+  void step(const at::Tensor& x, const at::Tensor& y);
+  /// One sweep over rows `index` of the bound data, whose U, V persist between visits.
+  void step_rows(const at::Tensor& index);
+  /// Throws unless (x, y) are rows `index` of the bound data.
+  void check_rows(const at::Tensor& index, const at::Tensor& x, const at::Tensor& y) const;
+
+  /// The lifted objective at the current point: of the bound data, or of the last mini-batch where
+  /// that was not part of the bound data. `last_rows` asks for the rows of the last step alone.
+  ObjectiveTerms objective(bool last_rows);
+
+  /// U, V and the data of the same rows as objective(false): copies.
+  TrainerState variables() const;
+
+  TrainerState state() const;
+  void load_state(const TrainerState& state);
+
+  int64_t sweeps() const { return sweeps_; }
+
+ private:
+  enum class Point { kNone, kBound, kBoundRows, kBatch };
+
+  at::Tensor checked_inputs(const char* argument, const at::Tensor& x) const;
+  at::Tensor checked_targets(const char* argument, const at::Tensor& y, int64_t rows) const;
+  at::Tensor checked_index(const at::Tensor& index) const;
+  void note_outside_changes();
+  void resize_batch(int64_t rows);
+  void sweep(RowSet& rows, InputBlockCache& cache);
+  void check_finite(const RowSet& rows) const;
+  const RowSet& point() const;
+
+  Network network_;
+  std::vector<AffineMap> parameters_;  // the model's own tensors
+  std::vector<AffineMap> committed_;   // their values at the last complete sweep
+  std::vector<AffineMap> next_;        // where the running sweep writes
+  RowSet bound_;
+  InputBlockCache bound_cache_;
+  RowSet batch_;  // views of the first rows of batch_storage_
+  SplitVariables batch_storage_current_;
+  SplitVariables batch_storage_next_;
+  Point point_ = Point::kNone;
+  BlockObserver observer_;
+  int64_t sweeps_ = 0;
+};
+
+}  // namespace torchbcd

@@ -1,0 +1,43 @@
+"""Fixtures and builders that the tests share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+_MODULES = {"relu": nn.ReLU, "identity": nn.Identity}
+
+
+def make_mlp(widths, *, output=None, bias=True, dtype=torch.float64, seed=0, hidden="relu"):
+    """A seeded nn.Sequential of the given widths, with `hidden` activations and `output` at the end."""
+    generator = torch.Generator().manual_seed(seed)
+    modules = []
+    for i, (d, d_next) in enumerate(zip(widths, widths[1:], strict=False)):
+        linear = nn.Linear(d, d_next, bias=bias, dtype=dtype)
+        with torch.no_grad():
+            linear.weight.copy_(torch.randn(d_next, d, generator=generator, dtype=dtype) * d**-0.5)
+            if bias:
+                linear.bias.copy_(0.3 * torch.randn(d_next, generator=generator, dtype=dtype))
+        modules.append(linear)
+        name = hidden if i < len(widths) - 2 else output
+        if name is not None:
+            modules.append(_MODULES[name]())
+    return nn.Sequential(*modules)
+
+
+def make_data(n, d, classes, *, dtype=torch.float64, seed=1):
+    """Seeded inputs (n, d) and class indices (n,)."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, generator=generator, dtype=dtype)
+    return x, torch.randint(classes, (n,), generator=generator)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """scikit-learn's embedded digits: (1797, 64) float32 in [0, 1], and their classes."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels.astype(np.int64))

@@ -1,0 +1,25 @@
+"""Train MLPs by block coordinate descent with variable splitting, in place of backpropagation.
+
+Example:
+    >>> import torch, torchbcd
+    >>> model = torch.nn.Sequential(
+    ...     torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+    ... )
+    >>> optimizer = torchbcd.BCD(model, gamma=1.0, alpha=0.1)
+    >>> report = optimizer.step(torch.randn(32, 4), torch.randint(3, (32,)))
+    >>> report.sweep
+    1
+"""
+
+from torchbcd._load import load as _load
+
+_load()
+
+from torchbcd import _fakes, functional, losses  # noqa: E402
+from torchbcd._build_info import TORCHBCD_VERSION as __version__  # noqa: E402
+from torchbcd.bcd import BCD, Variables  # noqa: E402
+from torchbcd.reports import SweepReport  # noqa: E402
+
+__all__ = ["BCD", "SweepReport", "Variables", "__version__", "functional", "losses"]
+
+del _fakes

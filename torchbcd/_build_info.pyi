@@ -1,0 +1,3 @@
+TORCHBCD_VERSION: str
+TORCH_VERSION: str
+CUDA: str | None

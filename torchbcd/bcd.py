@@ -1,0 +1,295 @@
+"""The optimizer of Zeng et al.: block coordinate descent on the lifted objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+
+from torchbcd import _C, losses
+from torchbcd.convert import read_mlp
+from torchbcd.reports import SweepReport
+
+__all__ = ["BCD", "Variables"]
+
+PerLayer: TypeAlias = float | Sequence[float]
+Closure: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
+
+
+class Variables(NamedTuple):
+    """The split variables: copies, taken at the last complete sweep.
+
+    Attributes:
+        W: Weights; ``W[0]``, shape (d_1, d_0), belongs to the first Linear.
+        b: Biases, shape (d_i,), None for a layer without one.
+        U: Linear outputs; ``U[0]``, shape (n, d_1), belongs to the first Linear.
+        V: States; ``V[0]`` is the data, shape (n, d_0), ``V[N]`` the output.
+    """
+
+    W: list[Tensor]
+    b: list[Tensor | None]
+    U: list[Tensor]
+    V: list[Tensor]
+
+
+class BCD(torch.optim.Optimizer):
+    r"""Trains an MLP by block coordinate descent with variable splitting instead of backpropagation.
+
+    One :meth:`step` is one full sweep of Algorithm 2 of [Z]: it minimises the lifted objective
+
+    .. math::
+        w \sum_{\text{rows}} \ell(V_N; Y)
+        + \sum_{i=1}^N \Big( \tfrac{\gamma_i}2 \|V_i - \sigma_i(U_i)\|_F^2
+        + \tfrac{\rho_i}2 \|U_i - V_{i-1} W_i^\top - 1 b_i^\top\|_F^2 \Big), \qquad V_0 = X,
+
+    over one block after the other, :math:`V_N, U_N, W_N`, then :math:`V_i, U_i, W_i` for
+    :math:`i = N - 1, \dots, 1`; :math:`V_N`, the hidden :math:`U_i` and every :math:`[W_i\ b_i]` with a
+    proximal term :math:`\tfrac{\alpha_i}2 \|\cdot - \cdot^-\|^2`. On a fixed set of rows the objective
+    never rises, for any positive penalties ([Z], Theorem 2).
+
+    There are three ways to step:
+
+    * ``bind(x, y)``, then ``step()``: full batch. U and V come from one forward pass and persist.
+    * ``step(x, y)``: a mini-batch; U and V come from a forward pass of it.
+    * ``bind(x, y)``, then ``step(index=i)`` or ``step(x[i], y[i], index=i)``: a mini-batch of the bound
+      rows, whose U and V persist between visits.
+
+    The model's own parameters are W and b at all times. A step that fails or is interrupted leaves them,
+    and U and V, at the last complete sweep.
+
+    Args:
+        model: ``nn.Sequential`` of ``[Flatten,] Linear, activation, ..., Linear[, activation]``, float32
+            or float64. Hidden Linear modules without an activation have the identity.
+        loss: "squared", or an object of :mod:`torchbcd.losses`. Integer targets of shape (n,) are class
+            indices.
+        gamma: Penalty of :math:`V_i = \sigma_i(U_i)`, > 0; one number, or one for each layer.
+        rho: Penalty of :math:`U_i = V_{i-1} W_i^\top + 1 b_i^\top`, > 0, likewise. None: as gamma ([Z]).
+        alpha: Proximal weight of the states, > 0, likewise.
+        alpha_weight: Proximal weight of weights and biases, > 0, likewise. None: as alpha.
+        loss_weight: :math:`w` above, > 0; "mean" stands for 1/n, n the rows bound, or those of the mini-batch.
+
+    The penalties live in ``param_groups``, one group for each Linear, and may be changed between steps.
+
+    Raises:
+        TypeError: ``model`` is not an ``nn.Sequential``, or an argument has the wrong type.
+        ValueError: A module is not supported (it is named, with its position), or a penalty is not
+            positive.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.randn(64, 8)
+        >>> y = (x[:, 0] > 0).long()
+        >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+        >>> optimizer = BCD(model, gamma=1.0, alpha=0.1)
+        >>> optimizer.bind(x, y)
+        >>> before = optimizer.objective()
+        >>> reports = [optimizer.step() for _ in range(20)]
+        >>> optimizer.objective() < before
+        True
+
+    Source:
+        [Z] Zeng, Lau, Lin, Yao: Global Convergence of Block Coordinate Descent in Deep Learning,
+        Algorithm 2 and Section 5.
+    """
+
+    def __init__(
+        self,
+        model: nn.Sequential,
+        loss: str | losses.Loss = "squared",
+        *,
+        gamma: PerLayer = 1.0,
+        rho: PerLayer | None = None,
+        alpha: PerLayer = 1.0,
+        alpha_weight: PerLayer | None = None,
+        loss_weight: float | str = 1.0,
+    ) -> None:
+        mlp = read_mlp(model)
+        self._flatten = mlp.flatten
+        self._loss = losses.resolve(loss)
+        self._depth = len(mlp.layers)
+        penalties = {"gamma": gamma, "rho": rho, "alpha": alpha, "alpha_weight": alpha_weight}
+        columns = {name: _per_layer(name, value, self._depth) for name, value in penalties.items()}
+        groups = [
+            {
+                "params": [p for p in (layer.linear.weight, layer.linear.bias) if p is not None],
+                **{name: column[i] for name, column in columns.items()},
+            }
+            for i, layer in enumerate(mlp.layers)
+        ]
+        self._engine = _C.Trainer(
+            [layer.linear.weight for layer in mlp.layers],
+            [layer.linear.bias for layer in mlp.layers],
+            [layer.activation for layer in mlp.layers],
+            self._loss.name,
+        )
+        mean = loss_weight == "mean"
+        self._engine.set_loss_weight(1.0 if mean else _number("loss_weight", loss_weight), mean)
+        super().__init__(groups, defaults={})
+        self._apply_options()
+
+    def bind(self, x: Tensor, y: Tensor) -> None:
+        """Keep a full batch and set its U and V by one forward pass ([Z], Section 5).
+
+        The data are not copied where they are contiguous; do not change them while they are bound.
+
+        Args:
+            x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
+            y: Targets: class indices, shape (n,), or values of the model's dtype, shape (n, d_N).
+
+        Raises:
+            TypeError: A dtype is not the model's.
+            ValueError: A shape does not fit, an entry is NaN or infinite, a class is out of range, or a
+                device is not the model's.
+        """
+        self._apply_options()
+        self._engine.bind(self._inputs(x), _tensor("y", y))
+
+    # The base class declares step(closure) alone; a data-taking step is what a block method needs.
+    def step(  # type: ignore[override]
+        self,
+        inputs: Tensor | Closure | None = None,
+        targets: Tensor | None = None,
+        *,
+        index: Tensor | None = None,
+    ) -> SweepReport:
+        """Run one full sweep; see the class for the three ways to step.
+
+        Args:
+            inputs: Inputs of a mini-batch, shaped as in :meth:`bind`; or a closure that returns
+                ``(inputs, targets)``; or None for the bound data.
+            targets: Targets of the mini-batch, as in :meth:`bind`.
+            index: Rows of the bound data, int64 of shape (m,), none twice. ``inputs`` and ``targets``,
+                where given too, must be those rows.
+
+        Returns:
+            A report on the sweep, whose values are computed when read.
+
+        Raises:
+            TypeError: A dtype is not the model's.
+            ValueError: As for :meth:`bind`; or nothing is bound where data are needed.
+            torch.linalg.LinAlgError: A block has no solution in floating point; the message names layer
+                and block.
+        """
+        if callable(inputs) and not isinstance(inputs, Tensor):
+            if targets is not None:
+                raise ValueError("step(closure) takes its targets from the closure (got targets too)")
+            inputs, targets = inputs()
+        if (inputs is None) != (targets is None):
+            raise ValueError("step needs both inputs and targets, or neither")
+        self._apply_options()
+        if inputs is None or targets is None:
+            if index is None:
+                self._engine.step()
+            else:
+                self._engine.step_rows(_tensor("index", index))
+        elif index is None:
+            self._engine.step_batch(self._inputs(inputs), _tensor("targets", targets))
+        else:
+            index = _tensor("index", index)
+            self._engine.check_rows(index, self._inputs(inputs), _tensor("targets", targets))
+            self._engine.step_rows(index)
+        return SweepReport(self._engine.sweeps, self._terms_after)
+
+    def objective(self) -> float:
+        """The lifted objective at the current point, accumulated in float64.
+
+        The point is that of the bound data, or of the last mini-batch where that was stepped on by
+        ``step(x, y)``.
+
+        Raises:
+            ValueError: There is no data yet.
+        """
+        self._apply_options()
+        return self._engine.objective().total()
+
+    def variables(self) -> Variables:
+        """Copies of the split variables at the point that :meth:`objective` speaks of.
+
+        Raises:
+            ValueError: There is no data yet.
+        """
+        v = self._engine.variables()
+        states = cast("list[Tensor]", v["x"] + v["v"])
+        weights, u = cast("list[Tensor]", v["weight"]), cast("list[Tensor]", v["u"])
+        return Variables(W=weights, b=v["bias"], U=u, V=states)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state: penalties, and bound data with their U and V, as copies.
+
+        Loaded into a ``BCD`` over a model with the same parameters, it continues bit for bit.
+        """
+        return {**super().state_dict(), "engine": self._engine.state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: The state does not fit the model.
+        """
+        state = dict(state_dict)
+        engine = state.pop("engine", None)
+        if engine is None:
+            raise ValueError("state_dict must be one of torchbcd.BCD (got one without 'engine')")
+        self._engine.load_state(engine)
+        super().load_state_dict(state)
+        self._apply_options()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refused once the optimizer is built: the groups are the model's Linear modules.
+
+        Raises:
+            ValueError: Always, after construction.
+        """
+        if len(self.param_groups) >= self._depth:
+            raise ValueError("the param groups of BCD are the model's Linear modules; add none")
+        super().add_param_group(param_group)
+
+    def _inputs(self, x: Tensor) -> Tensor:
+        x = _tensor("x", x)
+        return x.flatten(1) if self._flatten and x.dim() > 1 else x
+
+    def _apply_options(self) -> None:
+        """Tell the engine the penalties of the param groups, which anyone may have changed."""
+        for i, group in enumerate(self.param_groups):
+            gamma, alpha = _number("gamma", group["gamma"]), _number("alpha", group["alpha"])
+            rho, alpha_weight = group["rho"], group["alpha_weight"]
+            self._engine.set_layer_options(
+                i,
+                gamma=gamma,
+                rho=gamma if rho is None else _number("rho", rho),
+                alpha=alpha,
+                alpha_weight=alpha if alpha_weight is None else _number("alpha_weight", alpha_weight),
+            )
+
+    def _terms_after(self, sweep: int) -> _C.ObjectiveTerms:
+        if self._engine.sweeps != sweep:
+            raise RuntimeError(
+                f"the report of sweep {sweep} was not read before sweep {self._engine.sweeps}; read "
+                "what you need of a report before the next step"
+            )
+        return self._engine.objective(last_rows=True)
+
+
+def _tensor(name: str, value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor (got {type(value).__name__})")
+    return value
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number (got {value!r})")
+    return float(value)
+
+
+def _per_layer(name: str, value: PerLayer | None, depth: int) -> Sequence[float | None]:
+    if value is None or isinstance(value, Real):
+        return [cast("float | None", value)] * depth
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a number or one for each layer (got {value!r})")
+    if len(value) != depth:
+        raise ValueError(f"{name} must hold one number for each of the {depth} layers (got {value!r})")
+    return value
