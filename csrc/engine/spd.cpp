@@ -74,7 +74,7 @@ at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
     products.add_(1);
   }
   if (system.ones_column) {
-    k.select(0, d).narrow(0, 0, d).copy_(at::sum(system.a, 0, /*keepdim=*/false, at::kDouble));
+    k.select(0, d).narrow(0, 0, d).copy_(at::sum(system.a, 0));
     k.select(0, d).select(0, d).fill_(static_cast<double>(n));
   }
   k.diagonal().add_(system.ridge);

@@ -43,10 +43,10 @@ struct ReLU {
     using std::sqrt;
     const T kappa = gamma + sqrt(gamma) * sqrt(gamma + T(1));
     const T right = b + (a - b) / (T(1) + gamma);
-    if (b < T(0)) {
-      return a + kappa * b >= T(0) ? right : b;
-    }
-    return right < T(0) ? T(0) : right;
+    // Selections rather than branches: the loops over this vectorise.
+    const T positive = right < T(0) ? T(0) : right;
+    const T negative = a + kappa * b >= T(0) ? right : b;
+    return b < T(0) ? negative : positive;
   }
 };
 

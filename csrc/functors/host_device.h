@@ -1,11 +1,14 @@
 // Markers for formulas that the host compiler and nvcc share.
 //
 // Nothing under functors/ includes a PyTorch header: each formula is written once, in plain C++,
-// and the CPU kernels, the CUDA kernels and the tests all compile the same text.
+// and the CPU kernels, the CUDA kernels and the tests all compile the same text. On the host it is
+// always inlined, so that a loop compiled for several instruction sets carries the formula with it.
 #pragma once
 
 #if defined(__CUDACC__)
 #define TORCHBCD_HOST_DEVICE __host__ __device__ __forceinline__
+#elif defined(__GNUC__)
+#define TORCHBCD_HOST_DEVICE inline __attribute__((always_inline))
 #else
 #define TORCHBCD_HOST_DEVICE inline
 #endif

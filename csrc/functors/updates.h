@@ -1,12 +1,37 @@
-// The elementwise block updates of Algorithm 2, as sums of quadratics and one prox.
+// What the elementwise kernels apply to each element: an activation, a loss, their proxes, and the
+// block updates of Algorithm 2 as sums of quadratics and one prox. CPU and CUDA kernels only loop
+// over these.
 //
-// Each is written around the current point ("residual form"): what is computed is the change, which
-// shrinks as the sweeps converge, so that rounding errors shrink with it.
+// The block updates are written around the current point ("residual form"): what is computed is the
+// change, which shrinks as the sweeps converge, so that rounding errors shrink with it.
 #pragma once
 
 #include "functors/host_device.h"
 
 namespace torchbcd::functors {
+
+template <typename T, typename ActivationFunctor>
+struct ActivationValue {
+  ActivationFunctor activation;
+
+  TORCHBCD_HOST_DEVICE T operator()(T u) const { return activation.value(u); }
+};
+
+template <typename T, typename LossFunctor>
+struct LossValue {
+  LossFunctor loss;
+
+  TORCHBCD_HOST_DEVICE T operator()(T y, T v) const { return loss.value(v, y); }
+};
+
+// The prox of an activation (of target a) or of a loss (of target a = y).
+template <typename T, typename Functor>
+struct Prox {
+  Functor functor;
+  T gamma;
+
+  TORCHBCD_HOST_DEVICE T operator()(T a, T b) const { return functor.prox(a, b, gamma); }
+};
 
 template <typename T>
 struct AuxiliaryPair {
@@ -21,24 +46,33 @@ struct AuxiliaryPair {
 //
 // The two quadratics of x make one, (rho + alpha)/2 (x - c)^2 with c = u - rho/(rho + alpha)
 // residual.
-template <typename ActivationFunctor, typename T>
-TORCHBCD_HOST_DEVICE AuxiliaryPair<T> auxiliary_update(const ActivationFunctor& activation, T v,
-                                                       T u, T residual, T gamma, T rho, T alpha) {
-  const T quadratic = rho + alpha;
-  const T centre = u - (rho / quadratic) * residual;
-  const T updated = activation.prox(v, centre, quadratic / gamma);
-  return {updated, residual + (updated - u)};
-}
+template <typename T, typename ActivationFunctor>
+struct AuxiliaryUpdate {
+  ActivationFunctor activation;
+  T gamma, rho, alpha;
+
+  TORCHBCD_HOST_DEVICE AuxiliaryPair<T> operator()(T v, T u, T residual) const {
+    const T quadratic = rho + alpha;
+    const T centre = u - (rho / quadratic) * residual;
+    const T updated = activation.prox(v, centre, quadratic / gamma);
+    return {updated, residual + (updated - u)};
+  }
+};
 
 // The V block of the output layer (Zeng et al., Algorithm 2):
 //
 //   v' = argmin over x of  weight l(x; y) + gamma/2 (x - sigma(u))^2 + alpha/2 (x - v)^2.
-template <typename LossFunctor, typename ActivationFunctor, typename T>
-TORCHBCD_HOST_DEVICE T output_update(const LossFunctor& loss, const ActivationFunctor& activation,
-                                     T y, T v, T u, T weight, T gamma, T alpha) {
-  const T quadratic = gamma + alpha;
-  const T centre = v + (gamma / quadratic) * (activation.value(u) - v);
-  return loss.prox(y, centre, quadratic / weight);
-}
+template <typename T, typename LossFunctor, typename ActivationFunctor>
+struct OutputUpdate {
+  LossFunctor loss;
+  ActivationFunctor activation;
+  T weight, gamma, alpha;
+
+  TORCHBCD_HOST_DEVICE T operator()(T y, T v, T u) const {
+    const T quadratic = gamma + alpha;
+    const T centre = v + (gamma / quadratic) * (activation.value(u) - v);
+    return loss.prox(y, centre, quadratic / weight);
+  }
+};
 
 }  // namespace torchbcd::functors

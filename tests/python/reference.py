@@ -16,7 +16,7 @@ def relu(u):
 
 
 def identity(u):
-    return u
+    return u.copy()
 
 
 def prox_relu(a, b, gamma):

@@ -1,20 +1,30 @@
 #include <ATen/Dispatch.h>
-#include <ATen/native/cpu/Loops.h>
 
-#include <tuple>
 #include <variant>
 
 #include "functors/updates.h"
+#include "ops/cpu/loops.h"
 #include "ops/kernels.h"
 
 namespace torchbcd::kernels {
 namespace {
 
+template <typename T>
+struct StorePair {
+  static constexpr int outputs = 2;
+
+  static inline __attribute__((always_inline)) void at(const std::array<T*, 2>& out, int64_t i,
+                                                       const functors::AuxiliaryPair<T>& pair) {
+    out[0][i] = pair.u;
+    out[1][i] = pair.residual;
+  }
+};
+
 void activation_cpu(at::TensorIteratorBase& iter, const functors::Activation& chosen) {
   AT_DISPATCH_FLOATING_TYPES(iter.common_dtype(), "activation", [&] {
     std::visit(
         [&](auto f) {
-          at::native::cpu_kernel(iter, [=](scalar_t u) -> scalar_t { return f.value(u); });
+          cpu::elementwise<scalar_t, 1>(iter, functors::ActivationValue<scalar_t, decltype(f)>{f});
         },
         chosen);
   });
@@ -26,8 +36,7 @@ void prox_cpu(at::TensorIteratorBase& iter, const Functor& chosen, double gamma)
     const auto g = static_cast<scalar_t>(gamma);
     std::visit(
         [&](auto f) {
-          at::native::cpu_kernel(
-              iter, [=](scalar_t a, scalar_t b) -> scalar_t { return f.prox(a, b, g); });
+          cpu::elementwise<scalar_t, 2>(iter, functors::Prox<scalar_t, decltype(f)>{f, g});
         },
         chosen);
   });
@@ -37,8 +46,7 @@ void loss_cpu(at::TensorIteratorBase& iter, const functors::Loss& chosen) {
   AT_DISPATCH_FLOATING_TYPES(iter.common_dtype(), "loss", [&] {
     std::visit(
         [&](auto f) {
-          at::native::cpu_kernel(iter,
-                                 [=](scalar_t y, scalar_t v) -> scalar_t { return f.value(v, y); });
+          cpu::elementwise<scalar_t, 2>(iter, functors::LossValue<scalar_t, decltype(f)>{f});
         },
         chosen);
   });
@@ -52,12 +60,8 @@ void auxiliary_update_cpu(at::TensorIteratorBase& iter, const functors::Activati
     const auto a = static_cast<scalar_t>(alpha);
     std::visit(
         [&](auto f) {
-          at::native::cpu_kernel_multiple_outputs(
-              iter,
-              [=](scalar_t v, scalar_t u, scalar_t residual) -> std::tuple<scalar_t, scalar_t> {
-                const auto updated = functors::auxiliary_update(f, v, u, residual, g, r, a);
-                return {updated.u, updated.residual};
-              });
+          cpu::elementwise<scalar_t, 3, StorePair<scalar_t>>(
+              iter, functors::AuxiliaryUpdate<scalar_t, decltype(f)>{f, g, r, a});
         },
         chosen);
   });
@@ -72,9 +76,8 @@ void output_update_cpu(at::TensorIteratorBase& iter, const functors::Loss& chose
     const auto a = static_cast<scalar_t>(alpha);
     std::visit(
         [&](auto l, auto f) {
-          at::native::cpu_kernel(iter, [=](scalar_t y, scalar_t v, scalar_t u) -> scalar_t {
-            return functors::output_update(l, f, y, v, u, w, g, a);
-          });
+          cpu::elementwise<scalar_t, 3>(
+              iter, functors::OutputUpdate<scalar_t, decltype(l), decltype(f)>{l, f, w, g, a});
         },
         chosen_loss, chosen);
   });

@@ -11,71 +11,70 @@
 namespace torchbcd::kernels {
 namespace {
 
-// nvcc does not allow an extended lambda inside a generic lambda, so each kernel is a functor
-// struct and std::visit only picks its type.
-
-template <typename T, typename F>
-struct Value {
-  F f;
-  __device__ T operator()(T u) const { return f.value(u); }
+// gpu_kernel reads a functor's argument and result types off one device operator(), and wants a
+// tuple where there are two results.
+template <typename T, typename Functor>
+struct Unary {
+  Functor functor;
+  __device__ T operator()(T a) const { return functor(a); }
 };
 
-template <typename T, typename F>
-struct LossValue {
-  F f;
-  __device__ T operator()(T y, T v) const { return f.value(v, y); }
+template <typename T, typename Functor>
+struct Binary {
+  Functor functor;
+  __device__ T operator()(T a, T b) const { return functor(a, b); }
 };
 
-template <typename T, typename F>
-struct Prox {
-  F f;
-  T gamma;
-  __device__ T operator()(T a, T b) const { return f.prox(a, b, gamma); }
+template <typename T, typename Functor>
+struct Ternary {
+  Functor functor;
+  __device__ T operator()(T a, T b, T c) const { return functor(a, b, c); }
 };
 
-template <typename T, typename F>
-struct AuxiliaryUpdate {
-  F f;
-  T gamma, rho, alpha;
-  __device__ thrust::tuple<T, T> operator()(T v, T u, T residual) const {
-    const auto updated = functors::auxiliary_update(f, v, u, residual, gamma, rho, alpha);
-    return {updated.u, updated.residual};
-  }
-};
-
-template <typename T, typename L, typename F>
-struct OutputUpdate {
-  L loss;
-  F f;
-  T weight, gamma, alpha;
-  __device__ T operator()(T y, T v, T u) const {
-    return functors::output_update(loss, f, y, v, u, weight, gamma, alpha);
+template <typename T, typename Functor>
+struct TernaryToPair {
+  Functor functor;
+  __device__ thrust::tuple<T, T> operator()(T a, T b, T c) const {
+    const functors::AuxiliaryPair<T> pair = functor(a, b, c);
+    return {pair.u, pair.residual};
   }
 };
 
 void activation_cuda(at::TensorIteratorBase& iter, const functors::Activation& chosen) {
   const c10::cuda::CUDAGuard guard(iter.device());
   AT_DISPATCH_FLOATING_TYPES(iter.common_dtype(), "activation", [&] {
-    std::visit([&](auto f) { at::native::gpu_kernel(iter, Value<scalar_t, decltype(f)>{f}); },
-               chosen);
+    std::visit(
+        [&](auto f) {
+          using Functor = functors::ActivationValue<scalar_t, decltype(f)>;
+          at::native::gpu_kernel(iter, Unary<scalar_t, Functor>{{f}});
+        },
+        chosen);
   });
 }
 
-template <typename Functor>
-void prox_cuda(at::TensorIteratorBase& iter, const Functor& chosen, double gamma) {
+template <typename Chosen>
+void prox_cuda(at::TensorIteratorBase& iter, const Chosen& chosen, double gamma) {
   const c10::cuda::CUDAGuard guard(iter.device());
   AT_DISPATCH_FLOATING_TYPES(iter.common_dtype(), "prox", [&] {
     const auto g = static_cast<scalar_t>(gamma);
-    std::visit([&](auto f) { at::native::gpu_kernel(iter, Prox<scalar_t, decltype(f)>{f, g}); },
-               chosen);
+    std::visit(
+        [&](auto f) {
+          using Functor = functors::Prox<scalar_t, decltype(f)>;
+          at::native::gpu_kernel(iter, Binary<scalar_t, Functor>{{f, g}});
+        },
+        chosen);
   });
 }
 
 void loss_cuda(at::TensorIteratorBase& iter, const functors::Loss& chosen) {
   const c10::cuda::CUDAGuard guard(iter.device());
   AT_DISPATCH_FLOATING_TYPES(iter.common_dtype(), "loss", [&] {
-    std::visit([&](auto f) { at::native::gpu_kernel(iter, LossValue<scalar_t, decltype(f)>{f}); },
-               chosen);
+    std::visit(
+        [&](auto f) {
+          using Functor = functors::LossValue<scalar_t, decltype(f)>;
+          at::native::gpu_kernel(iter, Binary<scalar_t, Functor>{{f}});
+        },
+        chosen);
   });
 }
 
@@ -88,8 +87,9 @@ void auxiliary_update_cuda(at::TensorIteratorBase& iter, const functors::Activat
     const auto a = static_cast<scalar_t>(alpha);
     std::visit(
         [&](auto f) {
-          at::native::gpu_kernel_multiple_outputs(
-              iter, AuxiliaryUpdate<scalar_t, decltype(f)>{f, g, r, a});
+          using Functor = functors::AuxiliaryUpdate<scalar_t, decltype(f)>;
+          at::native::gpu_kernel_multiple_outputs(iter,
+                                                  TernaryToPair<scalar_t, Functor>{{f, g, r, a}});
         },
         chosen);
   });
@@ -105,8 +105,8 @@ void output_update_cuda(at::TensorIteratorBase& iter, const functors::Loss& chos
     const auto a = static_cast<scalar_t>(alpha);
     std::visit(
         [&](auto l, auto f) {
-          at::native::gpu_kernel(iter,
-                                 OutputUpdate<scalar_t, decltype(l), decltype(f)>{l, f, w, g, a});
+          using Functor = functors::OutputUpdate<scalar_t, decltype(l), decltype(f)>;
+          at::native::gpu_kernel(iter, Ternary<scalar_t, Functor>{{l, f, w, g, a}});
         },
         chosen_loss, chosen);
   });
