@@ -10,6 +10,7 @@ build and a toolkit is found; whether a GPU is present plays no part.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,20 +26,34 @@ def version() -> str:
     return re.search(r'TORCHBCD_VERSION "([^"]+)"', header)[1]
 
 
+def cuda_home() -> Path | None:
+    """The CUDA toolkit's root: what CUDA_HOME says, or where the nvcc on the PATH says it lives.
+
+    The nvcc on the PATH may be a wrapper script, so its own folder tells nothing.
+    """
+    if wish := os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        return Path(wish)
+    if shutil.which("nvcc") is None:
+        return None
+    command = ["nvcc", "--dryrun", "-x", "cu", os.devnull]
+    described = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    here = re.search(r"_HERE_=(.+)", described)
+    return Path(here[1]).parent if here else None
+
+
 def cuda_wanted() -> bool:
     import torch
-    from torch.utils.cpp_extension import CUDA_HOME
 
     wish = os.environ.get("TORCHBCD_CUDA", "auto").lower()
     if os.environ.get("FORCE_CUDA") == "1":
         wish = "1"
     if wish not in ("auto", "0", "1"):
         raise SystemExit(f"TORCHBCD_CUDA must be auto, 0 or 1 (got {wish!r})")
-    possible = torch.version.cuda is not None and CUDA_HOME is not None
+    possible = torch.version.cuda is not None and cuda_home() is not None
     if wish == "1" and not possible:
         raise SystemExit(
             "TORCHBCD_CUDA=1 needs a CUDA build of torch and a CUDA toolkit "
-            f"(got torch {torch.__version__}, toolkit {CUDA_HOME})"
+            f"(got torch {torch.__version__}, toolkit {cuda_home()})"
         )
     return wish != "0" and possible
 
@@ -46,22 +61,20 @@ def cuda_wanted() -> bool:
 def cuda_flags() -> list[str]:
     """CMake definitions for a CUDA build: toolkit, architectures and the headers the wheel carries."""
     import torch
-    from torch.utils.cpp_extension import CUDA_HOME
 
-    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST", "8.0 9.0+PTX")
-    cmake_architectures = []
-    for entry in re.split(r"[ ;]+", architectures.strip()):
-        number = entry.removesuffix("+PTX").replace(".", "")
-        cmake_architectures.append(f"{number}-real")
-        if entry.endswith("+PTX"):
-            cmake_architectures.append(f"{number}-virtual")
-    wheel = Path(torch.__file__).parents[1] / "nvidia" / f"cu{torch.version.cuda.split('.')[0]}"
+    toolkit = cuda_home()
+    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
+    # torch's own CUDA wheels hold the headers and libraries that a bare compiler toolkit lacks.
+    major = torch.version.cuda.split(".")[0]
+    wheel = Path(torch.__file__).parents[1] / "nvidia" / f"cu{major}"
+    nvrtc = wheel / "lib" / f"libnvrtc.so.{major}"
     return [
+        *([f"-DCUDA_nvrtc_LIBRARY={nvrtc}"] if nvrtc.is_file() else []),
         "-DTORCHBCD_CUDA=ON",
-        f"-DCUDA_TOOLKIT_ROOT_DIR={CUDA_HOME}",
-        f"-DCUDAToolkit_ROOT={CUDA_HOME}",
-        f"-DCMAKE_CUDA_COMPILER={CUDA_HOME}/bin/nvcc",
-        f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(cmake_architectures)}",
+        f"-DCUDA_TOOLKIT_ROOT_DIR={toolkit}",
+        f"-DCUDAToolkit_ROOT={toolkit}",
+        f"-DCMAKE_CUDA_COMPILER={toolkit}/bin/nvcc",
+        f"-DTORCH_CUDA_ARCH_LIST={architectures.replace(' ', ';')}",
         f"-DTORCHBCD_CUDA_WHEEL={wheel if wheel.is_dir() else ''}",
     ]
 

@@ -216,6 +216,15 @@ class BCD(torch.optim.Optimizer):
         weights, u = cast("list[Tensor]", v["weight"]), cast("list[Tensor]", v["u"])
         return Variables(W=weights, b=v["bias"], U=u, V=states)
 
+    def set_observer(self, observer: Callable[[str, int], object] | None) -> None:
+        """Have a function called after each block of every sweep, to watch a sweep or to end it.
+
+        Args:
+            observer: Called with the block, "V", "U" or "W", and the index of its Linear, from 0. What it
+                raises ends the sweep, which then has changed nothing. None: nobody watches.
+        """
+        self._engine.set_observer(observer)
+
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's state: penalties, and bound data with their U and V, as copies.
 

@@ -173,8 +173,8 @@ def state_update(
         torch.linalg.LinAlgError: No Cholesky factor exists in float64 either, as when weights overflow.
 
     Example:
-        >>> state_update(torch.zeros(1, 1), torch.tensor([[3.0]]), torch.ones(1, 1), None, 1.0, 2.0)
-        tensor([[2.]])
+        >>> state_update(torch.zeros(1, 1), torch.tensor([[6.0]]), torch.ones(1, 1), None, 1.0, 1.0)
+        tensor([[3.0000]])
 
     Source:
         [Z], Algorithm 2, the V block.

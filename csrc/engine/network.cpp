@@ -74,9 +74,14 @@ void refresh_residuals(const std::vector<AffineMap>& maps, RowSet& rows) {
   const size_t end = rows.residuals == Residuals::kStale         ? maps.size()
                      : rows.residuals == Residuals::kAllButFirst ? 1
                                                                  : 0;
-  for (size_t l = 0; l < end; ++l) {
-    affine_residual_out(rows.current.u[l], rows.input(l), maps[l], rows.current.residual[l]);
-  }
+  // By the same chunks as a sweep, so that looking at the objective changes no bit of what follows.
+  for_each_chunk(rows.rows(), [&](int64_t begin, int64_t size) {
+    for (size_t l = 0; l < end; ++l) {
+      affine_residual_out(rows.current.u[l].narrow(0, begin, size),
+                          rows.input(l).narrow(0, begin, size), maps[l],
+                          rows.current.residual[l].narrow(0, begin, size));
+    }
+  });
   rows.residuals = Residuals::kCurrent;
 }
 

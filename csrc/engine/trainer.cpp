@@ -359,8 +359,12 @@ TrainerState Trainer::state() const {
     state["y"] = {bound_.y};
     state["u"] = clone_all(bound_.current.u);
     state["v"] = clone_all(bound_.current.v);
-    state["residual"] = clone_all(bound_.current.residual);
-    state["residuals"] = {at::scalar_tensor(static_cast<int64_t>(bound_.residuals), at::kLong)};
+    // The first layer's residual is recomputed from the data, to the same bits; the others, which
+    // came out of the solves, would not be.
+    if (bound_.residuals != Residuals::kStale) {
+      state["residual"] =
+          clone_all({bound_.current.residual.begin() + 1, bound_.current.residual.end()});
+    }
     for (const AffineMap& map : committed_) {
       state["weight"].push_back(map.weight.clone());
       state["bias"].push_back(map.bias.defined() ? map.bias.clone() : map.bias);
@@ -394,8 +398,8 @@ void Trainer::load_state(const TrainerState& state) {
   rows.current = SplitVariables::allocate(rows.rows(), committed_);
   rows.next = SplitVariables::allocate(rows.rows(), committed_);
   std::vector<AffineMap> weights = allocate_like(committed_);
-  const auto load = [&](const char* name, size_t l, const at::Tensor& target) {
-    const at::Tensor& source = entry(name, depth)[l];
+  const auto copy = [&](const char* name, size_t l, const at::Tensor& source,
+                        const at::Tensor& target) {
     TORCH_CHECK_VALUE(source.defined() == target.defined() &&
                           (!target.defined() || source.sizes() == target.sizes()),
                       kName, ": state['", name, "'] of layer ", l + 1,
@@ -404,14 +408,21 @@ void Trainer::load_state(const TrainerState& state) {
       target.copy_(source);
     }
   };
+  const auto load = [&](const char* name, size_t l, const at::Tensor& target) {
+    copy(name, l, entry(name, depth)[l], target);
+  };
   for (size_t l = 0; l < depth; ++l) {
     load("u", l, rows.current.u[l]);
     load("v", l, rows.current.v[l]);
-    load("residual", l, rows.current.residual[l]);
     load("weight", l, weights[l].weight);
     load("bias", l, weights[l].bias);
   }
-  rows.residuals = static_cast<Residuals>(entry("residuals", 1)[0].item<int64_t>());
+  if (state.find("residual") != state.end()) {
+    for (size_t l = 1; l < depth; ++l) {
+      copy("residual", l, entry("residual", depth - 1)[l - 1], rows.current.residual[l]);
+    }
+    rows.residuals = Residuals::kAllButFirst;
+  }
   bound_ = std::move(rows);
   bound_cache_ = {};
   bound_cache_.enabled = true;
