@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.resolve()
 
 
 def version() -> str:
+    """The version that version.h, the one place it is written, gives."""
     header = (ROOT / "csrc/include/torchbcd/version.h").read_text()
     return re.search(r'TORCHBCD_VERSION "([^"]+)"', header)[1]
 
@@ -42,6 +43,7 @@ def cuda_home() -> Path | None:
 
 
 def cuda_wanted() -> bool:
+    """What TORCHBCD_CUDA asks for, where torch and the toolkit allow it."""
     import torch
 
     wish = os.environ.get("TORCHBCD_CUDA", "auto").lower()

@@ -6,6 +6,8 @@ shapes for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -14,11 +16,6 @@ def _broadcast(a: Tensor, b: Tensor, gamma: float) -> Tensor:
     return a + b
 
 
-for _name in ("prox_relu", "prox_identity", "prox_squared_loss"):
-    torch.library.register_fake(f"torchbcd::{_name}", _broadcast)
-
-
-@torch.library.register_fake("torchbcd::weight_update")
 def _weight_update(
     u: Tensor, v: Tensor, weight: Tensor, bias: Tensor | None, rho: float, alpha: float
 ) -> tuple[Tensor, Tensor]:
@@ -26,7 +23,6 @@ def _weight_update(
     return weight.new_empty(weight.size()), new_bias
 
 
-@torch.library.register_fake("torchbcd::state_update")
 def _state_update(
     s: Tensor, u: Tensor, weight: Tensor, bias: Tensor | None, gamma: float, rho: float
 ) -> Tensor:
@@ -37,5 +33,16 @@ def _writes_its_outputs(*args: object, **kwargs: object) -> None:
     return None
 
 
-for _name in ("activation_out", "auxiliary_update_out", "output_update_out"):
-    torch.library.register_fake(f"torchbcd::{_name}", _writes_its_outputs)
+_FAKES: dict[str, Callable[..., object]] = {
+    "prox_relu": _broadcast,
+    "prox_identity": _broadcast,
+    "prox_squared_loss": _broadcast,
+    "weight_update": _weight_update,
+    "state_update": _state_update,
+    "activation_out": _writes_its_outputs,
+    "auxiliary_update_out": _writes_its_outputs,
+    "output_update_out": _writes_its_outputs,
+}
+
+for _name, _fake in _FAKES.items():
+    torch.library.register_fake(f"torchbcd::{_name}", _fake)

@@ -29,8 +29,7 @@ def load() -> None:
         from torchbcd import _build_info
     except ImportError as error:
         raise ImportError(
-            "torchbcd's C++ library has not been built: run `pip install .` in its source folder "
-            f"({error})"
+            f"torchbcd's C++ library has not been built: run `pip install .` in its source folder ({error})"
         ) from error
     path = _library_file()
     built, found = _base_version(_build_info.TORCH_VERSION), _base_version(torch.__version__)
@@ -39,9 +38,10 @@ def load() -> None:
         "`pip install --no-build-isolation --force-reinstall --no-deps .` in its source folder"
     )
     try:
-        torch.ops.load_library(path)
+        torch.ops.load_library(path)  # type: ignore[no-untyped-call]
     except OSError as error:
         reason = rebuild if built != found else f"it was built for torch {built}, as found"
-        raise ImportError(f"the loader could not load {path.name}: {error}\n{reason}") from error
+        said = error.__cause__ or error  # torch wraps the loader's error in one without its words
+        raise ImportError(f"the loader could not load {path.name}: {said}\n{reason}") from error
     if built != found:
         raise ImportError(f"{rebuild} (the loader itself had no complaint)")

@@ -69,7 +69,8 @@ class BCD(torch.optim.Optimizer):
         rho: Penalty of :math:`U_i = V_{i-1} W_i^\top + 1 b_i^\top`, > 0, likewise. None: as gamma ([Z]).
         alpha: Proximal weight of the states, > 0, likewise.
         alpha_weight: Proximal weight of weights and biases, > 0, likewise. None: as alpha.
-        loss_weight: :math:`w` above, > 0; "mean" stands for 1/n, n the rows bound, or those of the mini-batch.
+        loss_weight: :math:`w` above, > 0; "mean" stands for 1/n, n the rows bound, or
+            those of the mini-batch.
 
     The penalties live in ``param_groups``, one group for each Linear, and may be changed between steps.
 

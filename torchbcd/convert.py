@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import nn
 
@@ -85,7 +86,7 @@ def read_mlp(model: nn.Module) -> Mlp:
             raise _refuse(position, module, f"is not supported; supported are {_supported()}")
     if not linears:
         raise ValueError("model must have at least one Linear module (got none)")
-    for position, (left, right) in enumerate(zip(linears, linears[1:], strict=False), start=2):
+    for position, (left, right) in enumerate(pairwise(linears), start=2):
         if left.out_features != right.in_features:
             raise ValueError(
                 f"Linear module {position} of the model must take {left.out_features} inputs, the "

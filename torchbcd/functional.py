@@ -51,7 +51,8 @@ def prox_relu(a: Tensor, b: Tensor, gamma: float) -> Tensor:
     Source:
         [Z], Lemma 9.
     """
-    return torch.ops.torchbcd.prox_relu(a, b, gamma)
+    result: Tensor = torch.ops.torchbcd.prox_relu(a, b, gamma)
+    return result
 
 
 def prox_identity(a: Tensor, b: Tensor, gamma: float) -> Tensor:
@@ -78,7 +79,8 @@ def prox_identity(a: Tensor, b: Tensor, gamma: float) -> Tensor:
     Source:
         [Z], Algorithm 2, the U block of the output layer.
     """
-    return torch.ops.torchbcd.prox_identity(a, b, gamma)
+    result: Tensor = torch.ops.torchbcd.prox_identity(a, b, gamma)
+    return result
 
 
 def prox_squared_loss(y: Tensor, b: Tensor, gamma: float) -> Tensor:
@@ -105,7 +107,8 @@ def prox_squared_loss(y: Tensor, b: Tensor, gamma: float) -> Tensor:
     Source:
         [Z], Algorithm 2, the V block of the output layer.
     """
-    return torch.ops.torchbcd.prox_squared_loss(y, b, gamma)
+    result: Tensor = torch.ops.torchbcd.prox_squared_loss(y, b, gamma)
+    return result
 
 
 def weight_update(
@@ -179,4 +182,5 @@ def state_update(
     Source:
         [Z], Algorithm 2, the V block.
     """
-    return torch.ops.torchbcd.state_update(s, u, weight, bias, gamma, rho)
+    result: Tensor = torch.ops.torchbcd.state_update(s, u, weight, bias, gamma, rho)
+    return result

@@ -10,9 +10,8 @@ namespace {
 
 class Sweep {
  public:
-  Sweep(const Network& network, const std::vector<AffineMap>& maps,
-        const std::vector<AffineMap>& next_maps, RowSet& rows, InputBlockCache& cache,
-        const BlockObserver& observer)
+  Sweep(const Network& network, const std::vector<AffineMap>& maps, const std::vector<AffineMap>& next_maps,
+        RowSet& rows, InputBlockCache& cache, const BlockObserver& observer)
       : network_(network),
         maps_(maps),
         next_maps_(next_maps),
@@ -58,10 +57,9 @@ class Sweep {
   void output_block(size_t l) {
     for_each_chunk(rows_.rows(), [&](int64_t begin, int64_t size) {
       const auto cut = [&](const at::Tensor& t) { return t.narrow(0, begin, size); };
-      passes::output_update(cut(rows_.y), cut(rows_.current.v[l]), cut(rows_.current.u[l]),
-                            network_.loss, network_.layers[l].activation,
-                            row_loss_weight(network_, rows_), options(l).gamma, options(l).alpha,
-                            cut(rows_.next.v[l]));
+      passes::output_update(cut(rows_.y), cut(rows_.current.v[l]), cut(rows_.current.u[l]), network_.loss,
+                            network_.layers[l].activation, row_loss_weight(network_, rows_), options(l).gamma,
+                            options(l).alpha, cut(rows_.next.v[l]));
       auxiliary_rows(l, /*alpha=*/0, begin, size);
     });
     done("V", l);
@@ -76,8 +74,7 @@ class Sweep {
                            where.c_str());
     for_each_chunk(rows_.rows(), [&](int64_t begin, int64_t size) {
       const auto cut = [&](const at::Tensor& t) { return t.narrow(0, begin, size); };
-      passes::activation(cut(rows_.current.u[l]), network_.layers[l].activation,
-                         cut(rows_.next.v[l]));
+      passes::activation(cut(rows_.current.u[l]), network_.layers[l].activation, cut(rows_.next.v[l]));
       block.solve_(cut(rows_.next.v[l]), cut(rows_.next.u[l + 1]), cut(rows_.next.residual[l + 1]));
       auxiliary_rows(l, options(l).alpha, begin, size);
     });
@@ -88,9 +85,8 @@ class Sweep {
   void weight_block(size_t l) {
     const auto make = [&](bool keep) {
       const std::string where = block_name(network_, "W", l);
-      return std::make_unique<WeightBlock>(rows_.input(l), maps_[l].weight.size(0),
-                                           maps_[l].bias.defined(), options(l).rho,
-                                           options(l).alpha_weight, keep, where.c_str());
+      return std::make_unique<WeightBlock>(rows_.input(l), maps_[l].weight.size(0), maps_[l].bias.defined(),
+                                           options(l).rho, options(l).alpha_weight, keep, where.c_str());
     };
     if (l == 0 && cache_.enabled) {
       const double ratio = options(0).alpha_weight / options(0).rho;
@@ -116,8 +112,8 @@ class Sweep {
 }  // namespace
 
 void sweep_three_splitting(const Network& network, const std::vector<AffineMap>& maps,
-                           const std::vector<AffineMap>& next_maps, RowSet& rows,
-                           InputBlockCache& cache, const BlockObserver& observer) {
+                           const std::vector<AffineMap>& next_maps, RowSet& rows, InputBlockCache& cache,
+                           const BlockObserver& observer) {
   Sweep(network, maps, next_maps, rows, cache, observer).run();
 }
 

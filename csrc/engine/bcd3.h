@@ -19,7 +19,7 @@ struct InputBlockCache {
 /// sweep which throws has changed nothing. Blocks in the paper's order: V_N, U_N, W_N, then V_i,
 /// U_i, W_i for i = N - 1, ..., 1. Leaves every residual but the first layer's in rows.next.
 void sweep_three_splitting(const Network& network, const std::vector<AffineMap>& maps,
-                           const std::vector<AffineMap>& next_maps, RowSet& rows,
-                           InputBlockCache& cache, const BlockObserver& observer);
+                           const std::vector<AffineMap>& next_maps, RowSet& rows, InputBlockCache& cache,
+                           const BlockObserver& observer);
 
 }  // namespace torchbcd

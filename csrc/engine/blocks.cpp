@@ -48,14 +48,11 @@ bool primal_is_cheaper(double n, double outputs, double inputs) {
 StateBlock::StateBlock(AffineMap map, double gamma, double rho, int64_t rows, const char* where)
     : map_(std::move(map)),
       ratio_(gamma / rho),
-      output_side_(output_side_is_cheaper(static_cast<double>(rows),
-                                          static_cast<double>(map_.weight.size(0)),
+      output_side_(output_side_is_cheaper(static_cast<double>(rows), static_cast<double>(map_.weight.size(0)),
                                           static_cast<double>(map_.weight.size(1)))),
-      factor_(factor({.a = output_side_ ? map_.weight.t() : map_.weight, .ridge = ratio_}, where)) {
-}
+      factor_(factor({.a = output_side_ ? map_.weight.t() : map_.weight, .ridge = ratio_}, where)) {}
 
-void StateBlock::solve_(const at::Tensor& v, const at::Tensor& u,
-                        const at::Tensor& residual_out) const {
+void StateBlock::solve_(const at::Tensor& v, const at::Tensor& u, const at::Tensor& residual_out) const {
   at::Tensor state = v;
   at::Tensor residual = residual_out;
   affine_residual_out(u, state, map_, residual);
@@ -83,8 +80,7 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, double rho, d
       factor_(primal_ ? factor({.a = v_, .ridge = alpha / rho, .ones_column = bias}, where)
                       : factor({.a = v_.t(), .ridge = alpha / rho, .ones_row = bias}, where)) {}
 
-void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous,
-                        const AffineMap& next) const {
+void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const {
   const int64_t inputs = v_.size(1);
   const int64_t outputs = residual.size(1);
   if (!primal_) {

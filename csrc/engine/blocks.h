@@ -45,8 +45,8 @@ class WeightBlock {
  public:
   /// `v` (n, d) are the layer's inputs; `outputs` is d'. The primal factor (d x d) serves every
   /// sweep over the same v; `always_primal` asks for it so that the caller can keep this object.
-  WeightBlock(at::Tensor v, int64_t outputs, bool bias, double rho, double alpha,
-              bool always_primal, const char* where);
+  WeightBlock(at::Tensor v, int64_t outputs, bool bias, double rho, double alpha, bool always_primal,
+              const char* where);
 
   /// Sets `next` from `previous` and residual = u - v W^T - 1 b^T, which is overwritten.
   void solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;

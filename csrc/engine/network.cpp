@@ -46,8 +46,8 @@ SplitVariables SplitVariables::allocate(int64_t rows, const std::vector<AffineMa
 }
 
 std::string block_name(const Network& network, const char* block, size_t layer) {
-  return "torchbcd.BCD: layer " + std::to_string(layer + 1) + " of " +
-         std::to_string(network.depth()) + ", " + block + " block";
+  return "torchbcd.BCD: layer " + std::to_string(layer + 1) + " of " + std::to_string(network.depth()) +
+         ", " + block + " block";
 }
 
 void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_t size)>& f) {
@@ -77,9 +77,8 @@ void refresh_residuals(const std::vector<AffineMap>& maps, RowSet& rows) {
   // By the same chunks as a sweep, so that looking at the objective changes no bit of what follows.
   for_each_chunk(rows.rows(), [&](int64_t begin, int64_t size) {
     for (size_t l = 0; l < end; ++l) {
-      affine_residual_out(rows.current.u[l].narrow(0, begin, size),
-                          rows.input(l).narrow(0, begin, size), maps[l],
-                          rows.current.residual[l].narrow(0, begin, size));
+      affine_residual_out(rows.current.u[l].narrow(0, begin, size), rows.input(l).narrow(0, begin, size),
+                          maps[l], rows.current.residual[l].narrow(0, begin, size));
     }
   });
   rows.residuals = Residuals::kCurrent;

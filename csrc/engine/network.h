@@ -58,10 +58,9 @@ enum class Residuals { kStale, kAllButFirst, kCurrent };
 /// Rows of data with their split variables: those of the last complete sweep, and those being
 /// computed.
 struct RowSet {
-  at::Tensor x;  // (n, d_0)
-  at::Tensor y;  // (n, d_N)
-  int64_t population =
-      0;  // the rows that a mean is over: n, or all bound rows where these are some of them
+  at::Tensor x;            // (n, d_0)
+  at::Tensor y;            // (n, d_N)
+  int64_t population = 0;  // the rows that a mean is over: n, or all bound rows where these are some of them
   SplitVariables current;
   SplitVariables next;
   Residuals residuals = Residuals::kStale;
@@ -73,8 +72,7 @@ struct RowSet {
 
 /// The weight of a row's loss in the objective.
 inline double row_loss_weight(const Network& network, const RowSet& rows) {
-  return network.mean_loss ? network.loss_weight / static_cast<double>(rows.population)
-                           : network.loss_weight;
+  return network.mean_loss ? network.loss_weight / static_cast<double>(rows.population) : network.loss_weight;
 }
 
 /// Called after each block of a sweep with the block's name ("V", "U" or "W") and its layer. What

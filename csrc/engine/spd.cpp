@@ -46,8 +46,7 @@ void accumulate_gram(const at::Tensor& a, const at::Tensor& out, double beta) {
   for (const Span& panel : spans(d, d >= 2 * kPanel ? kPanel : std::max<int64_t>(d, 1))) {
     const at::Tensor left = a.narrow(1, panel.begin, d - panel.begin).t();
     const at::Tensor right = a.narrow(1, panel.begin, panel.size);
-    at::Tensor target =
-        out.narrow(0, panel.begin, d - panel.begin).narrow(1, panel.begin, panel.size);
+    at::Tensor target = out.narrow(0, panel.begin, d - panel.begin).narrow(1, panel.begin, panel.size);
     if (beta == 0) {
       at::mm_out(target, left, right);
     } else {
@@ -89,17 +88,15 @@ SpdFactor::SpdFactor(at::Tensor k) : lower_(std::move(k)) {
   const int64_t d = lower_.size(0);
   const std::vector<Span> blocks = spans(d, kBlock);
   const at::Tensor diagonal = lower_.diagonal().clone();
-  block_inverses_ =
-      at::zeros({static_cast<int64_t>(blocks.size()), kBlock, kBlock}, lower_.options());
+  block_inverses_ = at::zeros({static_cast<int64_t>(blocks.size()), kBlock, kBlock}, lower_.options());
   for (size_t j = 0; j < blocks.size(); ++j) {
     const Span block = blocks[j];
     const int64_t below = d - block.end();
-    at::Tensor column =
-        lower_.narrow(0, block.begin, d - block.begin).narrow(1, block.begin, block.size);
+    at::Tensor column = lower_.narrow(0, block.begin, d - block.begin).narrow(1, block.begin, block.size);
     if (block.begin > 0) {
       const at::Tensor left = lower_.narrow(1, 0, block.begin);
-      column.addmm_(left.narrow(0, block.begin, d - block.begin),
-                    left.narrow(0, block.begin, block.size).t(), 1, -1);
+      column.addmm_(left.narrow(0, block.begin, d - block.begin), left.narrow(0, block.begin, block.size).t(),
+                    1, -1);
     }
     at::Tensor head = column.narrow(0, 0, block.size);
     head.copy_(std::get<0>(at::linalg_cholesky_ex(head)));
@@ -177,8 +174,7 @@ SpdFactor factor(const GramSystem& system, const char* where) {
       return result;
     }
   }
-  TORCH_CHECK_LINALG(false, where,
-                     ": the matrix of the least-squares problem has no Cholesky factor (",
+  TORCH_CHECK_LINALG(false, where, ": the matrix of the least-squares problem has no Cholesky factor (",
                      "its data overflows or its condition number exceeds what float64 holds)");
 }
 

@@ -26,8 +26,7 @@ constexpr const char* kName = "torchbcd.BCD";
 // A finite sum means finite entries; only an infinite one, which finite entries can have too, costs
 // a second look.
 bool all_finite(const at::Tensor& t) {
-  return t.numel() == 0 || std::isfinite(at::sum(t).item<double>()) ||
-         at::isfinite(t).all().item<bool>();
+  return t.numel() == 0 || std::isfinite(at::sum(t).item<double>()) || at::isfinite(t).all().item<bool>();
 }
 
 std::vector<AffineMap> allocate_like(const std::vector<AffineMap>& maps) {
@@ -51,8 +50,7 @@ void copy_maps(const std::vector<AffineMap>& from, const std::vector<AffineMap>&
 
 bool equal_maps(const std::vector<AffineMap>& a, const std::vector<AffineMap>& b) {
   for (size_t l = 0; l < a.size(); ++l) {
-    if (!at::equal(a[l].weight, b[l].weight) ||
-        (a[l].bias.defined() && !at::equal(a[l].bias, b[l].bias))) {
+    if (!at::equal(a[l].weight, b[l].weight) || (a[l].bias.defined() && !at::equal(a[l].bias, b[l].bias))) {
       return false;
     }
   }
@@ -82,15 +80,14 @@ Trainer::Trainer(const std::vector<at::Tensor>& weights, const std::vector<at::T
   for (size_t l = 0; l < weights.size(); ++l) {
     for (const at::Tensor& t : {weights[l], biases[l]}) {
       TORCH_CHECK_VALUE(!t.defined() || t.options().type_equal(first.options()), kName,
-                        ": parameters must share one dtype and device (got ", t.scalar_type(),
-                        " on ", t.device(), " in layer ", l + 1, ", ", first.scalar_type(), " on ",
-                        first.device(), " in layer 1)");
+                        ": parameters must share one dtype and device (got ", t.scalar_type(), " on ",
+                        t.device(), " in layer ", l + 1, ", ", first.scalar_type(), " on ", first.device(),
+                        " in layer 1)");
     }
-    TORCH_CHECK_VALUE(l == 0 || weights[l].size(1) == weights[l - 1].size(0), kName, ": layer ",
-                      l + 1, " must take as many inputs as layer ", l, " has outputs, ",
-                      weights[l - 1].size(0), " (got ", weights[l].size(1), ")");
-    parameters_.push_back(
-        {weights[l].detach(), biases[l].defined() ? biases[l].detach() : biases[l]});
+    TORCH_CHECK_VALUE(l == 0 || weights[l].size(1) == weights[l - 1].size(0), kName, ": layer ", l + 1,
+                      " must take as many inputs as layer ", l, " has outputs, ", weights[l - 1].size(0),
+                      " (got ", weights[l].size(1), ")");
+    parameters_.push_back({weights[l].detach(), biases[l].defined() ? biases[l].detach() : biases[l]});
     network_.layers.push_back({activation_from(activations[l], {}), {}});
   }
   network_.loss = loss_from(loss);
@@ -100,11 +97,11 @@ Trainer::Trainer(const std::vector<at::Tensor>& weights, const std::vector<at::T
 }
 
 void Trainer::set_layer_options(size_t layer, const LayerOptions& options) {
-  TORCH_CHECK_INDEX(layer < network_.depth(), kName, ": layer must be below ", network_.depth(),
-                    " (got ", layer, ")");
+  TORCH_CHECK_INDEX(layer < network_.depth(), kName, ": layer must be below ", network_.depth(), " (got ",
+                    layer, ")");
   for (const auto& [name, value] :
-       {std::pair{"gamma", options.gamma}, std::pair{"rho", options.rho},
-        std::pair{"alpha", options.alpha}, std::pair{"alpha_weight", options.alpha_weight}}) {
+       {std::pair{"gamma", options.gamma}, std::pair{"rho", options.rho}, std::pair{"alpha", options.alpha},
+        std::pair{"alpha_weight", options.alpha_weight}}) {
     TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, kName, ": ", name, " of layer ", layer + 1,
                       " must be a finite positive number (got ", value, ")");
   }
@@ -121,17 +118,15 @@ void Trainer::set_loss_weight(double weight, bool mean) {
 at::Tensor Trainer::checked_inputs(const char* argument, const at::Tensor& x) const {
   const at::Tensor& weight = parameters_.front().weight;
   TORCH_CHECK_TYPE(x.scalar_type() == weight.scalar_type(), kName, ": ", argument,
-                   " must have the dtype of the model, ", weight.scalar_type(), " (got ",
-                   x.scalar_type(), ")");
+                   " must have the dtype of the model, ", weight.scalar_type(), " (got ", x.scalar_type(),
+                   ")");
   TORCH_CHECK_VALUE(x.device() == weight.device(), kName, ": ", argument,
-                    " must be on the device of the model, ", weight.device(), " (got ", x.device(),
-                    ")");
+                    " must be on the device of the model, ", weight.device(), " (got ", x.device(), ")");
   TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) == weight.size(1), kName, ": ", argument,
                     " must have shape (n, ", weight.size(1), ") (got ", x.sizes(), ")");
-  TORCH_CHECK_VALUE(x.size(0) > 0, kName, ": ", argument, " must have at least one row (got ",
-                    x.sizes(), ")");
-  TORCH_CHECK_VALUE(all_finite(x), kName, ": ", argument,
-                    " must be finite (got NaN or infinite entries)");
+  TORCH_CHECK_VALUE(x.size(0) > 0, kName, ": ", argument, " must have at least one row (got ", x.sizes(),
+                    ")");
+  TORCH_CHECK_VALUE(all_finite(x), kName, ": ", argument, " must be finite (got NaN or infinite entries)");
   return x.detach().contiguous();
 }
 
@@ -139,36 +134,33 @@ at::Tensor Trainer::checked_targets(const char* argument, const at::Tensor& y, i
   const at::Tensor& weight = parameters_.back().weight;
   const int64_t outputs = weight.size(0);
   TORCH_CHECK_VALUE(y.device() == weight.device(), kName, ": ", argument,
-                    " must be on the device of the model, ", weight.device(), " (got ", y.device(),
-                    ")");
+                    " must be on the device of the model, ", weight.device(), " (got ", y.device(), ")");
   TORCH_CHECK_VALUE(y.dim() >= 1 && y.size(0) == rows, kName, ": ", argument,
                     " must have as many rows as x, ", rows, " (got ", y.sizes(), ")");
   if (c10::isIntegralType(y.scalar_type(), /*includeBool=*/false)) {
-    TORCH_CHECK_VALUE(y.dim() == 1, kName, ": ", argument,
-                      " of class indices must have shape (n,) (got ", y.sizes(), ")");
+    TORCH_CHECK_VALUE(y.dim() == 1, kName, ": ", argument, " of class indices must have shape (n,) (got ",
+                      y.sizes(), ")");
     const at::Tensor classes = y.to(at::kLong);
     const int64_t least = classes.min().item<int64_t>();
     const int64_t greatest = classes.max().item<int64_t>();
     TORCH_CHECK_VALUE(least >= 0 && greatest < outputs, kName, ": ", argument,
-                      " must hold classes from 0 to ", outputs - 1, " (got ",
-                      least < 0 ? least : greatest, ")");
+                      " must hold classes from 0 to ", outputs - 1, " (got ", least < 0 ? least : greatest,
+                      ")");
     at::Tensor one_hot = at::zeros({rows, outputs}, weight.options());
     one_hot.scatter_(1, classes.unsqueeze(1), 1);
     return one_hot;
   }
   TORCH_CHECK_TYPE(y.scalar_type() == weight.scalar_type(), kName, ": ", argument,
-                   " must hold class indices or have the dtype of the model, ",
-                   weight.scalar_type(), " (got ", y.scalar_type(), ")");
-  TORCH_CHECK_VALUE(y.dim() == 2 && y.size(1) == outputs, kName, ": ", argument,
-                    " must have shape (n, ", outputs, ") (got ", y.sizes(), ")");
-  TORCH_CHECK_VALUE(all_finite(y), kName, ": ", argument,
-                    " must be finite (got NaN or infinite entries)");
+                   " must hold class indices or have the dtype of the model, ", weight.scalar_type(),
+                   " (got ", y.scalar_type(), ")");
+  TORCH_CHECK_VALUE(y.dim() == 2 && y.size(1) == outputs, kName, ": ", argument, " must have shape (n, ",
+                    outputs, ") (got ", y.sizes(), ")");
+  TORCH_CHECK_VALUE(all_finite(y), kName, ": ", argument, " must be finite (got NaN or infinite entries)");
   return y.detach().contiguous();
 }
 
 at::Tensor Trainer::checked_index(const at::Tensor& index) const {
-  TORCH_CHECK_VALUE(bound_.defined(), kName,
-                    ": step(index=...) needs bound data; call bind(x, y) first");
+  TORCH_CHECK_VALUE(bound_.defined(), kName, ": step(index=...) needs bound data; call bind(x, y) first");
   TORCH_CHECK_TYPE(index.scalar_type() == at::kLong || index.scalar_type() == at::kInt, kName,
                    ": index must be an int64 tensor (got ", index.scalar_type(), ")");
   TORCH_CHECK_VALUE(index.dim() == 1 && index.size(0) > 0, kName,
@@ -176,13 +168,12 @@ at::Tensor Trainer::checked_index(const at::Tensor& index) const {
   const at::Tensor sorted = std::get<0>(index.to(bound_.x.device(), at::kLong).sort());
   const int64_t least = sorted[0].item<int64_t>();
   const int64_t greatest = sorted[-1].item<int64_t>();
-  TORCH_CHECK_VALUE(least >= 0 && greatest < bound_.rows(), kName,
-                    ": index must hold rows from 0 to ", bound_.rows() - 1, " (got ",
-                    least < 0 ? least : greatest, ")");
+  TORCH_CHECK_VALUE(least >= 0 && greatest < bound_.rows(), kName, ": index must hold rows from 0 to ",
+                    bound_.rows() - 1, " (got ", least < 0 ? least : greatest, ")");
   const int64_t m = sorted.size(0);
   TORCH_CHECK_VALUE(
-      m == 1 || at::ne(sorted.narrow(0, 1, m - 1), sorted.narrow(0, 0, m - 1)).all().item<bool>(),
-      kName, ": index must not hold a row twice");
+      m == 1 || at::ne(sorted.narrow(0, 1, m - 1), sorted.narrow(0, 0, m - 1)).all().item<bool>(), kName,
+      ": index must not hold a row twice");
   return index.to(bound_.x.device(), at::kLong);
 }
 
@@ -229,8 +220,7 @@ void Trainer::resize_batch(int64_t rows) {
 
 void Trainer::step() {
   const c10::NoGradGuard no_grad;
-  TORCH_CHECK_VALUE(bound_.defined(), kName,
-                    ": step() without data needs bound data; call bind(x, y) first");
+  TORCH_CHECK_VALUE(bound_.defined(), kName, ": step() without data needs bound data; call bind(x, y) first");
   note_outside_changes();
   sweep(bound_, bound_cache_);
   point_ = Point::kBound;
@@ -311,9 +301,8 @@ void Trainer::check_finite(const RowSet& rows) const {
     return;
   }
   for (size_t l = network_.depth(); l-- > 0;) {
-    for (const auto& [block, value] :
-         {std::pair{"V", rows.next.v[l]}, std::pair{"U", rows.next.u[l]},
-          std::pair{"W", next_[l].weight}, std::pair{"W", next_[l].bias}}) {
+    for (const auto& [block, value] : {std::pair{"V", rows.next.v[l]}, std::pair{"U", rows.next.u[l]},
+                                       std::pair{"W", next_[l].weight}, std::pair{"W", next_[l].bias}}) {
       TORCH_CHECK_LINALG(!value.defined() || all_finite(value), block_name(network_, block, l),
                          ": the update is not finite");
     }
@@ -321,8 +310,7 @@ void Trainer::check_finite(const RowSet& rows) const {
 }
 
 const RowSet& Trainer::point() const {
-  TORCH_CHECK_VALUE(point_ != Point::kNone, kName,
-                    ": no data yet; call bind(x, y) or step(x, y) first");
+  TORCH_CHECK_VALUE(point_ != Point::kNone, kName, ": no data yet; call bind(x, y) or step(x, y) first");
   return point_ == Point::kBatch ? batch_ : bound_;
 }
 
@@ -330,8 +318,7 @@ ObjectiveTerms Trainer::objective(bool last_rows) {
   const c10::NoGradGuard no_grad;
   point();
   note_outside_changes();
-  RowSet& rows =
-      point_ == Point::kBatch || (last_rows && point_ == Point::kBoundRows) ? batch_ : bound_;
+  RowSet& rows = point_ == Point::kBatch || (last_rows && point_ == Point::kBoundRows) ? batch_ : bound_;
   refresh_residuals(committed_, rows);
   return objective_terms(network_, rows);
 }
@@ -362,8 +349,7 @@ TrainerState Trainer::state() const {
     // The first layer's residual is recomputed from the data, to the same bits; the others, which
     // came out of the solves, would not be.
     if (bound_.residuals != Residuals::kStale) {
-      state["residual"] =
-          clone_all({bound_.current.residual.begin() + 1, bound_.current.residual.end()});
+      state["residual"] = clone_all({bound_.current.residual.begin() + 1, bound_.current.residual.end()});
     }
     for (const AffineMap& map : committed_) {
       state["weight"].push_back(map.weight.clone());
@@ -377,8 +363,8 @@ void Trainer::load_state(const TrainerState& state) {
   const c10::NoGradGuard no_grad;
   const auto entry = [&](const char* name, size_t count) -> const std::vector<at::Tensor>& {
     const auto found = state.find(name);
-    TORCH_CHECK_VALUE(found != state.end() && found->second.size() == count, kName,
-                      ": the state must hold ", count, " tensors named '", name, "' (got ",
+    TORCH_CHECK_VALUE(found != state.end() && found->second.size() == count, kName, ": the state must hold ",
+                      count, " tensors named '", name, "' (got ",
                       found == state.end() ? 0 : found->second.size(), ")");
     return found->second;
   };
@@ -398,12 +384,10 @@ void Trainer::load_state(const TrainerState& state) {
   rows.current = SplitVariables::allocate(rows.rows(), committed_);
   rows.next = SplitVariables::allocate(rows.rows(), committed_);
   std::vector<AffineMap> weights = allocate_like(committed_);
-  const auto copy = [&](const char* name, size_t l, const at::Tensor& source,
-                        const at::Tensor& target) {
-    TORCH_CHECK_VALUE(source.defined() == target.defined() &&
-                          (!target.defined() || source.sizes() == target.sizes()),
-                      kName, ": state['", name, "'] of layer ", l + 1,
-                      " does not fit this model and its data");
+  const auto copy = [&](const char* name, size_t l, const at::Tensor& source, const at::Tensor& target) {
+    TORCH_CHECK_VALUE(
+        source.defined() == target.defined() && (!target.defined() || source.sizes() == target.sizes()),
+        kName, ": state['", name, "'] of layer ", l + 1, " does not fit this model and its data");
     if (target.defined()) {
       target.copy_(source);
     }

@@ -12,11 +12,10 @@
 namespace torchbcd {
 namespace {
 
-using WeightUpdateSignature = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&,
+using WeightUpdateSignature = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&,
                                                                  const at::Tensor&,
-                                                                 const at::Tensor&,
-                                                                 const std::optional<at::Tensor>&,
-                                                                 double, double);
+                                                                 const std::optional<at::Tensor>&, double,
+                                                                 double);
 using StateUpdateSignature = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                                         const std::optional<at::Tensor>&, double, double);
 
@@ -37,8 +36,8 @@ AffineMap checked_layer(const char* op, const checks::Argument& v, const checks:
 
 std::tuple<at::Tensor, at::Tensor> weight_update_kernel(const at::Tensor& u, const at::Tensor& v,
                                                         const at::Tensor& weight,
-                                                        const std::optional<at::Tensor>& bias,
-                                                        double rho, double alpha) {
+                                                        const std::optional<at::Tensor>& bias, double rho,
+                                                        double alpha) {
   constexpr const char* op = "torchbcd::weight_update";
   const AffineMap previous = checked_layer(op, {"v", v}, {"u", u}, weight, bias);
   checks::positive(op, "rho", rho);

@@ -45,8 +45,7 @@ class Kernel<void(at::TensorIteratorBase&, Arguments...)> {
 // out = sigma(u)
 extern Kernel<void(at::TensorIteratorBase&, const functors::Activation&)> activation;
 // out = prox(a, b, gamma) of an activation, of a loss
-extern Kernel<void(at::TensorIteratorBase&, const functors::Activation&, double gamma)>
-    prox_activation;
+extern Kernel<void(at::TensorIteratorBase&, const functors::Activation&, double gamma)> prox_activation;
 extern Kernel<void(at::TensorIteratorBase&, const functors::Loss&, double gamma)> prox_loss;
 // out = l(v; y)
 extern Kernel<void(at::TensorIteratorBase&, const functors::Loss&)> loss;
@@ -55,8 +54,8 @@ extern Kernel<void(at::TensorIteratorBase&, const functors::Activation&, double 
                    double alpha)>
     auxiliary_update;
 // v' = output_update(y, v, u)
-extern Kernel<void(at::TensorIteratorBase&, const functors::Loss&, const functors::Activation&,
-                   double weight, double gamma, double alpha)>
+extern Kernel<void(at::TensorIteratorBase&, const functors::Loss&, const functors::Activation&, double weight,
+                   double gamma, double alpha)>
     output_update;
 
 }  // namespace torchbcd::kernels

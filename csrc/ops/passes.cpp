@@ -14,15 +14,12 @@
 namespace torchbcd {
 namespace passes {
 
-void activation(const at::Tensor& u, const functors::Activation& activation,
-                const at::Tensor& out) {
-  auto iterator =
-      at::TensorIteratorConfig().resize_outputs(false).add_output(out).add_const_input(u).build();
+void activation(const at::Tensor& u, const functors::Activation& activation, const at::Tensor& out) {
+  auto iterator = at::TensorIteratorConfig().resize_outputs(false).add_output(out).add_const_input(u).build();
   kernels::activation(iterator, activation);
 }
 
-void loss(const at::Tensor& y, const at::Tensor& v, const functors::Loss& loss,
-          const at::Tensor& out) {
+void loss(const at::Tensor& y, const at::Tensor& v, const functors::Loss& loss, const at::Tensor& out) {
   auto iterator = at::TensorIteratorConfig()
                       .resize_outputs(false)
                       .add_output(out)
@@ -33,8 +30,8 @@ void loss(const at::Tensor& y, const at::Tensor& v, const functors::Loss& loss,
 }
 
 void auxiliary_update(const at::Tensor& v, const at::Tensor& u, const at::Tensor& residual,
-                      const functors::Activation& activation, double gamma, double rho,
-                      double alpha, const at::Tensor& u_out, const at::Tensor& residual_out) {
+                      const functors::Activation& activation, double gamma, double rho, double alpha,
+                      const at::Tensor& u_out, const at::Tensor& residual_out) {
   auto iterator = at::TensorIteratorConfig()
                       .resize_outputs(false)
                       .add_output(u_out)
@@ -46,9 +43,9 @@ void auxiliary_update(const at::Tensor& v, const at::Tensor& u, const at::Tensor
   kernels::auxiliary_update(iterator, activation, gamma, rho, alpha);
 }
 
-void output_update(const at::Tensor& y, const at::Tensor& v, const at::Tensor& u,
-                   const functors::Loss& loss, const functors::Activation& activation,
-                   double weight, double gamma, double alpha, const at::Tensor& v_out) {
+void output_update(const at::Tensor& y, const at::Tensor& v, const at::Tensor& u, const functors::Loss& loss,
+                   const functors::Activation& activation, double weight, double gamma, double alpha,
+                   const at::Tensor& v_out) {
   auto iterator = at::TensorIteratorConfig()
                       .resize_outputs(false)
                       .add_output(v_out)
@@ -63,8 +60,8 @@ void output_update(const at::Tensor& y, const at::Tensor& v, const at::Tensor& u
 
 namespace {
 
-void activation_out(const at::Tensor& u, std::string_view activation,
-                    c10::ArrayRef<double> parameters, at::Tensor& out) {
+void activation_out(const at::Tensor& u, std::string_view activation, c10::ArrayRef<double> parameters,
+                    at::Tensor& out) {
   constexpr const char* op = "torchbcd::activation_out";
   checks::same_floating_kind(op, {{"u", u}, {"out", out}});
   checks::has_shape(op, {"out", out}, u.sizes(), "that of u");
@@ -72,15 +69,11 @@ void activation_out(const at::Tensor& u, std::string_view activation,
 }
 
 void auxiliary_update_out(const at::Tensor& v, const at::Tensor& u, const at::Tensor& residual,
-                          std::string_view activation, c10::ArrayRef<double> parameters,
-                          double gamma, double rho, double alpha, at::Tensor& u_out,
-                          at::Tensor& residual_out) {
+                          std::string_view activation, c10::ArrayRef<double> parameters, double gamma,
+                          double rho, double alpha, at::Tensor& u_out, at::Tensor& residual_out) {
   constexpr const char* op = "torchbcd::auxiliary_update_out";
-  checks::same_floating_kind(op, {{"v", v},
-                                  {"u", u},
-                                  {"residual", residual},
-                                  {"u_out", u_out},
-                                  {"residual_out", residual_out}});
+  checks::same_floating_kind(
+      op, {{"v", v}, {"u", u}, {"residual", residual}, {"u_out", u_out}, {"residual_out", residual_out}});
   checks::has_shape(op, {"u", u}, v.sizes(), "that of v");
   checks::has_shape(op, {"residual", residual}, v.sizes(), "that of v");
   checks::has_shape(op, {"u_out", u_out}, v.sizes(), "that of v");
@@ -88,14 +81,13 @@ void auxiliary_update_out(const at::Tensor& v, const at::Tensor& u, const at::Te
   checks::positive(op, "gamma", gamma);
   checks::positive(op, "rho", rho);
   checks::non_negative(op, "alpha", alpha);
-  passes::auxiliary_update(v, u, residual, activation_from(activation, parameters), gamma, rho,
-                           alpha, u_out, residual_out);
+  passes::auxiliary_update(v, u, residual, activation_from(activation, parameters), gamma, rho, alpha, u_out,
+                           residual_out);
 }
 
-void output_update_out(const at::Tensor& y, const at::Tensor& v, const at::Tensor& u,
-                       std::string_view loss, std::string_view activation,
-                       c10::ArrayRef<double> parameters, double weight, double gamma, double alpha,
-                       at::Tensor& v_out) {
+void output_update_out(const at::Tensor& y, const at::Tensor& v, const at::Tensor& u, std::string_view loss,
+                       std::string_view activation, c10::ArrayRef<double> parameters, double weight,
+                       double gamma, double alpha, at::Tensor& v_out) {
   constexpr const char* op = "torchbcd::output_update_out";
   checks::same_floating_kind(op, {{"y", y}, {"v", v}, {"u", u}, {"v_out", v_out}});
   checks::has_shape(op, {"v", v}, y.sizes(), "that of y");
@@ -104,8 +96,8 @@ void output_update_out(const at::Tensor& y, const at::Tensor& v, const at::Tenso
   checks::positive(op, "weight", weight);
   checks::positive(op, "gamma", gamma);
   checks::non_negative(op, "alpha", alpha);
-  passes::output_update(y, v, u, loss_from(loss), activation_from(activation, parameters), weight,
-                        gamma, alpha, v_out);
+  passes::output_update(y, v, u, loss_from(loss), activation_from(activation, parameters), weight, gamma,
+                        alpha, v_out);
 }
 
 void implement(torch::Library& m) {

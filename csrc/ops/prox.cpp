@@ -14,34 +14,30 @@ namespace {
 using ProxSignature = at::Tensor(const at::Tensor&, const at::Tensor&, double);
 
 template <typename KernelType, typename Functor>
-at::Tensor prox(const char* op, KernelType& kernel, const Functor& functor,
-                const checks::Argument& a, const checks::Argument& b, double gamma) {
+at::Tensor prox(const char* op, KernelType& kernel, const Functor& functor, const checks::Argument& a,
+                const checks::Argument& b, double gamma) {
   checks::same_floating_kind(op, {a, b});
   checks::broadcastable(op, a, b);
   checks::positive(op, "gamma", gamma);
   at::Tensor out;
-  auto iterator = at::TensorIteratorConfig()
-                      .add_output(out)
-                      .add_const_input(a.tensor)
-                      .add_const_input(b.tensor)
-                      .build();
+  auto iterator =
+      at::TensorIteratorConfig().add_output(out).add_const_input(a.tensor).add_const_input(b.tensor).build();
   kernel(iterator, functor, gamma);
   return iterator.output();
 }
 
 at::Tensor prox_relu_kernel(const at::Tensor& a, const at::Tensor& b, double gamma) {
-  return prox("torchbcd::prox_relu", kernels::prox_activation, functors::ReLU{}, {"a", a}, {"b", b},
-              gamma);
+  return prox("torchbcd::prox_relu", kernels::prox_activation, functors::ReLU{}, {"a", a}, {"b", b}, gamma);
 }
 
 at::Tensor prox_identity_kernel(const at::Tensor& a, const at::Tensor& b, double gamma) {
-  return prox("torchbcd::prox_identity", kernels::prox_activation, functors::Identity{}, {"a", a},
-              {"b", b}, gamma);
+  return prox("torchbcd::prox_identity", kernels::prox_activation, functors::Identity{}, {"a", a}, {"b", b},
+              gamma);
 }
 
 at::Tensor prox_squared_loss_kernel(const at::Tensor& y, const at::Tensor& b, double gamma) {
-  return prox("torchbcd::prox_squared_loss", kernels::prox_loss, functors::SquaredLoss{}, {"y", y},
-              {"b", b}, gamma);
+  return prox("torchbcd::prox_squared_loss", kernels::prox_loss, functors::SquaredLoss{}, {"y", y}, {"b", b},
+              gamma);
 }
 
 void implement(torch::Library& m) {

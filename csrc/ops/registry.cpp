@@ -21,8 +21,7 @@ Variant by_name(const char* kind, std::string_view name, std::index_sequence<I..
     }
   };
   (consider(std::variant_alternative_t<I, Variant>{}), ...);
-  TORCH_CHECK_VALUE(found.has_value(), "torchbcd: ", kind, " must be one of ", known, " (got '",
-                    name, "')");
+  TORCH_CHECK_VALUE(found.has_value(), "torchbcd: ", kind, " must be one of ", known, " (got '", name, "')");
   return *found;
 }
 
@@ -35,8 +34,8 @@ Variant by_name(const char* kind, std::string_view name) {
 
 functors::Activation activation_from(std::string_view name, c10::ArrayRef<double> parameters) {
   const auto activation = by_name<functors::Activation>("activation", name);
-  TORCH_CHECK_VALUE(parameters.empty(), "torchbcd: activation '", name,
-                    "' takes no parameters (got ", parameters.size(), ")");
+  TORCH_CHECK_VALUE(parameters.empty(), "torchbcd: activation '", name, "' takes no parameters (got ",
+                    parameters.size(), ")");
   return activation;
 }
 

@@ -62,22 +62,20 @@ PYBIND11_MODULE(_C, m) {
       .def("total", &ObjectiveTerms::total);
 
   py::class_<Trainer>(m, "Trainer")
-      .def(py::init(wrap_pybind_function(
-               [](const std::vector<at::Tensor>& weights, const OptionalTensors& biases,
-                  const std::vector<std::string>& activations, const std::string& loss) {
-                 auto trainer =
-                     std::make_unique<Trainer>(weights, to_tensors(biases), activations, loss);
+      .def(py::init(
+               wrap_pybind_function([](const std::vector<at::Tensor>& weights, const OptionalTensors& biases,
+                                       const std::vector<std::string>& activations, const std::string& loss) {
+                 auto trainer = std::make_unique<Trainer>(weights, to_tensors(biases), activations, loss);
                  trainer->set_observer(observer_from(py::none()));
                  return trainer;
                })),
            py::arg("weights"), py::arg("biases"), py::arg("activations"), py::arg("loss"))
       .def("set_layer_options",
-           wrap_pybind_function([](Trainer& self, size_t layer, double gamma, double rho,
-                                   double alpha, double alpha_weight) {
-             self.set_layer_options(layer, LayerOptions{gamma, rho, alpha, alpha_weight});
-           }),
-           py::arg("layer"), py::arg("gamma"), py::arg("rho"), py::arg("alpha"),
-           py::arg("alpha_weight"))
+           wrap_pybind_function(
+               [](Trainer& self, size_t layer, double gamma, double rho, double alpha, double alpha_weight) {
+                 self.set_layer_options(layer, LayerOptions{gamma, rho, alpha, alpha_weight});
+               }),
+           py::arg("layer"), py::arg("gamma"), py::arg("rho"), py::arg("alpha"), py::arg("alpha_weight"))
       .def("set_loss_weight", wrap_pybind_function([](Trainer& self, double weight, bool mean) {
              self.set_loss_weight(weight, mean);
            }),
@@ -85,32 +83,30 @@ PYBIND11_MODULE(_C, m) {
       .def("set_observer", wrap_pybind_function([](Trainer& self, const py::object& callback) {
              self.set_observer(observer_from(callback));
            }))
-      .def("bind", wrap_pybind_function_no_gil([](Trainer& self, const at::Tensor& x,
-                                                  const at::Tensor& y) { self.bind(x, y); }))
+      .def("bind", wrap_pybind_function_no_gil(
+                       [](Trainer& self, const at::Tensor& x, const at::Tensor& y) { self.bind(x, y); }))
       .def_property_readonly("bound", &Trainer::bound)
       .def_property_readonly("sweeps", &Trainer::sweeps)
       .def("step", wrap_pybind_function_no_gil([](Trainer& self) { self.step(); }))
       .def("step_batch", wrap_pybind_function_no_gil([](Trainer& self, const at::Tensor& x,
                                                         const at::Tensor& y) { self.step(x, y); }))
-      .def("step_rows", wrap_pybind_function_no_gil(
-                            [](Trainer& self, const at::Tensor& index) { self.step_rows(index); }))
-      .def("check_rows", wrap_pybind_function_no_gil(
-                             [](Trainer& self, const at::Tensor& index, const at::Tensor& x,
-                                const at::Tensor& y) { self.check_rows(index, x, y); }))
+      .def("step_rows",
+           wrap_pybind_function_no_gil([](Trainer& self, const at::Tensor& index) { self.step_rows(index); }))
+      .def("check_rows",
+           wrap_pybind_function_no_gil([](Trainer& self, const at::Tensor& index, const at::Tensor& x,
+                                          const at::Tensor& y) { self.check_rows(index, x, y); }))
       .def("objective", wrap_pybind_function_no_gil([](Trainer& self, bool last_rows) {
              return self.objective(last_rows);
            }),
            py::arg("last_rows") = false)
-      .def("variables",
-           wrap_pybind_function([](Trainer& self) { return to_python(self.variables()); }))
+      .def("variables", wrap_pybind_function([](Trainer& self) { return to_python(self.variables()); }))
       .def("state", wrap_pybind_function([](Trainer& self) { return to_python(self.state()); }))
       .def("load_state",
-           wrap_pybind_function(
-               [](Trainer& self, const std::map<std::string, OptionalTensors>& state) {
-                 TrainerState converted;
-                 for (const auto& [name, tensors] : state) {
-                   converted[name] = to_tensors(tensors);
-                 }
-                 self.load_state(converted);
-               }));
+           wrap_pybind_function([](Trainer& self, const std::map<std::string, OptionalTensors>& state) {
+             TrainerState converted;
+             for (const auto& [name, tensors] : state) {
+               converted[name] = to_tensors(tensors);
+             }
+             self.load_state(converted);
+           }));
 }

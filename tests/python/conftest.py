@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ def make_mlp(widths, *, output=None, bias=True, dtype=torch.float64, seed=0, hid
     """A seeded nn.Sequential of the given widths, with `hidden` activations and `output` at the end."""
     generator = torch.Generator().manual_seed(seed)
     modules = []
-    for i, (d, d_next) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (d, d_next) in enumerate(pairwise(widths)):
         linear = nn.Linear(d, d_next, bias=bias, dtype=dtype)
         with torch.no_grad():
             linear.weight.copy_(torch.randn(d_next, d, generator=generator, dtype=dtype) * d**-0.5)

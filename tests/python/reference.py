@@ -20,7 +20,7 @@ def identity(u):
 
 
 def prox_relu(a, b, gamma):
-    """argmin of 1/2 (relu(u) - a)^2 + gamma/2 (u - b)^2, by comparing the two branches' minimisers."""
+    """Argmin of 1/2 (relu(u) - a)^2 + gamma/2 (u - b)^2, by comparing the two branches' minimisers."""
     right = np.maximum((a + gamma * b) / (1 + gamma), 0.0)
     left = np.minimum(b, 0.0)
     value_right = 0.5 * (right - a) ** 2 + 0.5 * gamma * (right - b) ** 2

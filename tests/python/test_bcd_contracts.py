@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from itertools import pairwise
 
 import pytest
 import torch
@@ -204,7 +205,7 @@ def test_ten_hidden_layers_float32_300_sweeps(digits):
     torch.manual_seed(0)
     widths = [64, *([60] * 10), 10]
     modules = []
-    for d, d_next in zip(widths, widths[1:], strict=False):
+    for d, d_next in pairwise(widths):
         linear = nn.Linear(d, d_next)
         nn.init.normal_(linear.weight, std=0.01)
         nn.init.constant_(linear.bias, 0.1)

@@ -78,9 +78,7 @@ def test_state_update(shape, gamma, rho, bias):
     u, s, weight, b = problem(rows, inputs, outputs)
     b = b if bias else None
     v = F.state_update(s, u, weight, b, gamma, rho)
-    torch.testing.assert_close(
-        v, exact_state_update(s, u, weight, b, gamma, rho), rtol=1e-8, atol=1e-8
-    )
+    torch.testing.assert_close(v, exact_state_update(s, u, weight, b, gamma, rho), rtol=1e-8, atol=1e-8)
 
 
 def test_stationarity():

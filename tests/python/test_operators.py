@@ -80,9 +80,7 @@ class TestPasses:
         y, v, u = randn(40, 6), randn(40, 6), randn(40, 6)
         weight, gamma, alpha = 0.7, 1.1, 0.2
         out = torch.empty_like(v)
-        torch.ops.torchbcd.output_update_out(
-            y, v, u, "squared", "relu", [], weight, gamma, alpha, v_out=out
-        )
+        torch.ops.torchbcd.output_update_out(y, v, u, "squared", "relu", [], weight, gamma, alpha, v_out=out)
         expected = (weight * y + gamma * u.relu() + alpha * v) / (weight + gamma + alpha)
         torch.testing.assert_close(out, expected)
 

@@ -38,16 +38,28 @@ BAD_DATA = {
         ValueError,
         "y must be finite",
     ),
-    "x too wide": (lambda x, y: (x.repeat(1, 2), y), ValueError, r"x must have shape \(n, 6\) \(got \[12, 12\]"),
+    "x too wide": (
+        lambda x, y: (x.repeat(1, 2), y),
+        ValueError,
+        r"x must have shape \(n, 6\) \(got \[12, 12\]",
+    ),
     "x of three dimensions": (lambda x, y: (x[None], y), ValueError, r"x must have shape \(n, 6\)"),
     "no rows": (lambda x, y: (x[:0], y[:0]), ValueError, r"x must have at least one row \(got \[0, 6\]"),
-    "fewer targets": (lambda x, y: (x, y[:-1]), ValueError, r"y must have as many rows as x, 12 \(got \[11\]"),
+    "fewer targets": (
+        lambda x, y: (x, y[:-1]),
+        ValueError,
+        r"y must have as many rows as x, 12 \(got \[11\]",
+    ),
     "target width": (
         lambda x, y: (x, torch.zeros(N, C + 1).double()),
         ValueError,
         r"y must have shape \(n, 3\) \(got \[12, 4\]",
     ),
-    "classes in a column": (lambda x, y: (x, y[:, None]), ValueError, r"class indices must have shape \(n,\)"),
+    "classes in a column": (
+        lambda x, y: (x, y[:, None]),
+        ValueError,
+        r"class indices must have shape \(n,\)",
+    ),
     "class too large": (lambda x, y: (x, with_entry(y, 3)), ValueError, r"classes from 0 to 2 \(got 3\)"),
     "class negative": (lambda x, y: (x, with_entry(y, -1)), ValueError, r"classes from 0 to 2 \(got -1\)"),
     "x float32": (lambda x, y: (x.float(), y), TypeError, "x must have the dtype of the model, Double"),
@@ -58,8 +70,16 @@ BAD_DATA = {
         "y must hold class indices or have the dtype of the model, Double",
     ),
     "y bool": (lambda x, y: (x, y > 0), TypeError, "y must hold class indices or have the dtype"),
-    "x on another device": (lambda x, y: (x.to("meta"), y), ValueError, "x must be on the device of the model, cpu"),
-    "y on another device": (lambda x, y: (x, y.to("meta")), ValueError, "y must be on the device of the model, cpu"),
+    "x on another device": (
+        lambda x, y: (x.to("meta"), y),
+        ValueError,
+        "x must be on the device of the model, cpu",
+    ),
+    "y on another device": (
+        lambda x, y: (x, y.to("meta")),
+        ValueError,
+        "y must be on the device of the model, cpu",
+    ),
     "x a list": (lambda x, y: (x.tolist(), y), TypeError, r"x must be a torch.Tensor \(got list\)"),
     "y an array": (lambda x, y: (x, y.numpy()), TypeError, r"must be a torch.Tensor \(got ndarray\)"),
 }
@@ -134,9 +154,7 @@ class TestPenalties:
     @pytest.mark.parametrize("bad", [0.0, -1.0, NAN, INF])
     def test_not_positive(self, name, bad):
         for value, layer in ((bad, 1), ([1.0, bad], 2)):
-            with pytest.raises(
-                ValueError, match=f"{name} of layer {layer} must be a finite positive number"
-            ):
+            with pytest.raises(ValueError, match=f"{name} of layer {layer} must be a finite positive number"):
                 make(**{name: value})
 
     def test_scheduled_to_something_bad(self, name):
@@ -255,9 +273,7 @@ class TestNumericalFailure:
         before = copy.deepcopy(optimizer.state_dict())
         optimizer.bind(x * 1e180, y)
         weights = [group["params"][0].clone() for group in optimizer.param_groups]
-        with pytest.raises(
-            torch.linalg.LinAlgError, match="layer 2 of 2, W block: .*no Cholesky factor"
-        ):
+        with pytest.raises(torch.linalg.LinAlgError, match="layer 2 of 2, W block: .*no Cholesky factor"):
             optimizer.step()
         for weight, group in zip(weights, optimizer.param_groups, strict=True):
             assert torch.equal(weight, group["params"][0])

@@ -28,8 +28,7 @@ TORCHBCD_API at::Tensor prox_squared_loss(const at::Tensor& y, const at::Tensor&
 ///
 /// u is (n, d'), v (n, d), weight (d', d) and bias (d',) or absent; n may be 0. Returns the new
 /// weight and bias, the bias an empty tensor where none was given.
-TORCHBCD_API std::tuple<at::Tensor, at::Tensor> weight_update(const at::Tensor& u,
-                                                              const at::Tensor& v,
+TORCHBCD_API std::tuple<at::Tensor, at::Tensor> weight_update(const at::Tensor& u, const at::Tensor& v,
                                                               const at::Tensor& weight,
                                                               const std::optional<at::Tensor>& bias,
                                                               double rho, double alpha);
@@ -37,9 +36,7 @@ TORCHBCD_API std::tuple<at::Tensor, at::Tensor> weight_update(const at::Tensor& 
 /// The V block of a hidden layer: argmin over V of gamma/2 |V - S|^2 + rho/2 |U - V W^T - 1 b^T|^2.
 ///
 /// s is (n, d), u (n, d'), weight (d', d) and bias (d',) or absent; n may be 0.
-TORCHBCD_API at::Tensor state_update(const at::Tensor& s, const at::Tensor& u,
-                                     const at::Tensor& weight,
-                                     const std::optional<at::Tensor>& bias, double gamma,
-                                     double rho);
+TORCHBCD_API at::Tensor state_update(const at::Tensor& s, const at::Tensor& u, const at::Tensor& weight,
+                                     const std::optional<at::Tensor>& bias, double gamma, double rho);
 
 }  // namespace torchbcd

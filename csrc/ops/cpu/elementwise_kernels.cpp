@@ -35,9 +35,7 @@ void prox_cpu(at::TensorIteratorBase& iter, const Functor& chosen, double gamma)
   AT_DISPATCH_FLOATING_TYPES(iter.common_dtype(), "prox", [&] {
     const auto g = static_cast<scalar_t>(gamma);
     std::visit(
-        [&](auto f) {
-          cpu::elementwise<scalar_t, 2>(iter, functors::Prox<scalar_t, decltype(f)>{f, g});
-        },
+        [&](auto f) { cpu::elementwise<scalar_t, 2>(iter, functors::Prox<scalar_t, decltype(f)>{f, g}); },
         chosen);
   });
 }
@@ -45,15 +43,13 @@ void prox_cpu(at::TensorIteratorBase& iter, const Functor& chosen, double gamma)
 void loss_cpu(at::TensorIteratorBase& iter, const functors::Loss& chosen) {
   AT_DISPATCH_FLOATING_TYPES(iter.common_dtype(), "loss", [&] {
     std::visit(
-        [&](auto f) {
-          cpu::elementwise<scalar_t, 2>(iter, functors::LossValue<scalar_t, decltype(f)>{f});
-        },
+        [&](auto f) { cpu::elementwise<scalar_t, 2>(iter, functors::LossValue<scalar_t, decltype(f)>{f}); },
         chosen);
   });
 }
 
-void auxiliary_update_cpu(at::TensorIteratorBase& iter, const functors::Activation& chosen,
-                          double gamma, double rho, double alpha) {
+void auxiliary_update_cpu(at::TensorIteratorBase& iter, const functors::Activation& chosen, double gamma,
+                          double rho, double alpha) {
   AT_DISPATCH_FLOATING_TYPES(iter.common_dtype(), "auxiliary_update", [&] {
     const auto g = static_cast<scalar_t>(gamma);
     const auto r = static_cast<scalar_t>(rho);
@@ -68,8 +64,7 @@ void auxiliary_update_cpu(at::TensorIteratorBase& iter, const functors::Activati
 }
 
 void output_update_cpu(at::TensorIteratorBase& iter, const functors::Loss& chosen_loss,
-                       const functors::Activation& chosen, double weight, double gamma,
-                       double alpha) {
+                       const functors::Activation& chosen, double weight, double gamma, double alpha) {
   AT_DISPATCH_FLOATING_TYPES(iter.common_dtype(), "output_update", [&] {
     const auto w = static_cast<scalar_t>(weight);
     const auto g = static_cast<scalar_t>(gamma);
@@ -88,8 +83,7 @@ const decltype(prox_activation)::OnCPU register_prox_activation(prox_activation,
                                                                 &prox_cpu<functors::Activation>);
 const decltype(prox_loss)::OnCPU register_prox_loss(prox_loss, &prox_cpu<functors::Loss>);
 const decltype(loss)::OnCPU register_loss(loss, &loss_cpu);
-const decltype(auxiliary_update)::OnCPU register_auxiliary_update(auxiliary_update,
-                                                                  &auxiliary_update_cpu);
+const decltype(auxiliary_update)::OnCPU register_auxiliary_update(auxiliary_update, &auxiliary_update_cpu);
 const decltype(output_update)::OnCPU register_output_update(output_update, &output_update_cpu);
 
 }  // namespace

@@ -12,8 +12,7 @@
 #include <utility>
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
-#define TORCHBCD_TARGET_CLONES \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define TORCHBCD_TARGET_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #define TORCHBCD_VECTORIZE _Pragma("GCC ivdep")
 #elif defined(__clang__)
 #define TORCHBCD_TARGET_CLONES
@@ -30,8 +29,7 @@ template <typename T>
 struct Store {
   static constexpr int outputs = 1;
 
-  static inline __attribute__((always_inline)) void at(const std::array<T*, 1>& out, int64_t i,
-                                                       T value) {
+  static inline __attribute__((always_inline)) void at(const std::array<T*, 1>& out, int64_t i, T value) {
     out[0][i] = value;
   }
 };
@@ -60,17 +58,15 @@ void loop(at::TensorIteratorBase& iterator, const Functor& functor, std::index_s
       for (int t = 0; t < outputs; ++t) {
         out[t] = reinterpret_cast<T*>(data[t]);
       }
-      contiguous_loop<T, Functor, Result>(functor, n, out,
-                                          reinterpret_cast<const T*>(data[outputs + I])...);
+      contiguous_loop<T, Functor, Result>(functor, n, out, reinterpret_cast<const T*>(data[outputs + I])...);
       return;
     }
     for (int64_t i = 0; i < n; ++i) {
       for (int t = 0; t < outputs; ++t) {
         out[t] = reinterpret_cast<T*>(data[t] + i * strides[t]);
       }
-      Result::at(
-          out, 0,
-          functor(*reinterpret_cast<const T*>(data[outputs + I] + i * strides[outputs + I])...));
+      Result::at(out, 0,
+                 functor(*reinterpret_cast<const T*>(data[outputs + I] + i * strides[outputs + I])...));
     }
   });
 }

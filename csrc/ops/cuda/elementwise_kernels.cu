@@ -31,14 +31,15 @@ struct Ternary {
   __device__ T operator()(T a, T b, T c) const { return functor(a, b, c); }
 };
 
+// Kernels of two results want an extended lambda, which must not stand inside a generic one.
 template <typename T, typename Functor>
-struct TernaryToPair {
-  Functor functor;
-  __device__ thrust::tuple<T, T> operator()(T a, T b, T c) const {
-    const functors::AuxiliaryPair<T> pair = functor(a, b, c);
-    return {pair.u, pair.residual};
-  }
-};
+void launch_pair(at::TensorIteratorBase& iter, const Functor& functor) {
+  at::native::gpu_kernel_multiple_outputs(
+      iter, [functor] __host__ __device__(T a, T b, T c) -> thrust::tuple<T, T> {
+        const functors::AuxiliaryPair<T> pair = functor(a, b, c);
+        return {pair.u, pair.residual};
+      });
+}
 
 void activation_cuda(at::TensorIteratorBase& iter, const functors::Activation& chosen) {
   const c10::cuda::CUDAGuard guard(iter.device());
@@ -78,8 +79,8 @@ void loss_cuda(at::TensorIteratorBase& iter, const functors::Loss& chosen) {
   });
 }
 
-void auxiliary_update_cuda(at::TensorIteratorBase& iter, const functors::Activation& chosen,
-                           double gamma, double rho, double alpha) {
+void auxiliary_update_cuda(at::TensorIteratorBase& iter, const functors::Activation& chosen, double gamma,
+                           double rho, double alpha) {
   const c10::cuda::CUDAGuard guard(iter.device());
   AT_DISPATCH_FLOATING_TYPES(iter.common_dtype(), "auxiliary_update", [&] {
     const auto g = static_cast<scalar_t>(gamma);
@@ -88,16 +89,14 @@ void auxiliary_update_cuda(at::TensorIteratorBase& iter, const functors::Activat
     std::visit(
         [&](auto f) {
           using Functor = functors::AuxiliaryUpdate<scalar_t, decltype(f)>;
-          at::native::gpu_kernel_multiple_outputs(iter,
-                                                  TernaryToPair<scalar_t, Functor>{{f, g, r, a}});
+          launch_pair<scalar_t>(iter, Functor{f, g, r, a});
         },
         chosen);
   });
 }
 
 void output_update_cuda(at::TensorIteratorBase& iter, const functors::Loss& chosen_loss,
-                        const functors::Activation& chosen, double weight, double gamma,
-                        double alpha) {
+                        const functors::Activation& chosen, double weight, double gamma, double alpha) {
   const c10::cuda::CUDAGuard guard(iter.device());
   AT_DISPATCH_FLOATING_TYPES(iter.common_dtype(), "output_update", [&] {
     const auto w = static_cast<scalar_t>(weight);
@@ -117,8 +116,7 @@ const decltype(prox_activation)::OnCUDA register_prox_activation(prox_activation
                                                                  &prox_cuda<functors::Activation>);
 const decltype(prox_loss)::OnCUDA register_prox_loss(prox_loss, &prox_cuda<functors::Loss>);
 const decltype(loss)::OnCUDA register_loss(loss, &loss_cuda);
-const decltype(auxiliary_update)::OnCUDA register_auxiliary_update(auxiliary_update,
-                                                                   &auxiliary_update_cuda);
+const decltype(auxiliary_update)::OnCUDA register_auxiliary_update(auxiliary_update, &auxiliary_update_cuda);
 const decltype(output_update)::OnCUDA register_output_update(output_update, &output_update_cuda);
 
 }  // namespace

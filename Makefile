@@ -1,0 +1,84 @@
+# Every target sets up what it needs: a virtual environment in .venv, the pinned dependencies, the build.
+#
+#   make demo         train an MLP by BCD and by Adam, print a table, write the curves
+#   make test         build and run everything that can be tested without a GPU
+#   make lint         clang-format, ruff, mypy
+#   make bench        time a sweep against the published formulas and the floor
+#   make cuda-check   compile and link the CUDA kernels, without running them
+#   make format       rewrite the sources in the project's style
+#   make clean        remove what was built
+
+PYTHON ?= python3
+VENV := .venv
+CUDA_VENV := .venv-cuda
+CUDA_SITE := build/cuda-site
+CUDA_TORCH := 2.14.1
+CUDA_DISK_GB := 14
+
+BIN := $(VENV)/bin
+CPP_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+BUILD_INPUTS := $(CPP_SOURCES) CMakeLists.txt setup.py pyproject.toml
+PYTHON_SOURCES := setup.py torchbcd tests examples benchmarks
+
+.PHONY: demo test lint bench cuda-check format clean build
+.DELETE_ON_ERROR:
+
+demo: build
+	$(BIN)/python examples/python/train_mlp.py
+
+test: build
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)
+	$(BIN)/ruff check $(PYTHON_SOURCES)
+	$(BIN)/ruff format --check $(PYTHON_SOURCES)
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/clang-format -i $(CPP_SOURCES)
+	$(BIN)/ruff format $(PYTHON_SOURCES)
+	$(BIN)/ruff check --fix $(PYTHON_SOURCES)
+
+bench: build
+	$(BIN)/python benchmarks/bench_sweep.py
+
+build: $(VENV)/.built
+
+# setuptools would hide the compiler's output behind pip's; warnings are errors of ours to see.
+$(VENV)/.built: $(VENV)/.installed $(BUILD_INPUTS)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $@
+
+$(VENV)/.installed: requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+# A second environment with torch's CUDA build (5.5 GB), skipped with a word where the disk has no room.
+cuda-check:
+	@if [ ! -f $(CUDA_VENV)/.installed ] && \
+	    [ $$(df --output=avail --block-size=1G . | tail -n 1) -lt $(CUDA_DISK_GB) ]; then \
+	  echo "cuda-check: SKIPPED, it needs $(CUDA_DISK_GB) GB of free disk"; \
+	elif ! command -v nvcc > /dev/null && [ -z "$$CUDA_HOME" ]; then \
+	  echo "cuda-check: SKIPPED, there is no CUDA toolkit (no nvcc on the PATH, no CUDA_HOME)"; \
+	else \
+	  $(MAKE) --no-print-directory $(CUDA_SITE)/.built && \
+	  cd build && PYTHONPATH=cuda-site ../$(CUDA_VENV)/bin/python ../tests/cuda/check_build.py 80 90 90+PTX; \
+	fi
+
+$(CUDA_SITE)/.built: $(CUDA_VENV)/.installed $(BUILD_INPUTS) $(wildcard torchbcd/*.py)
+	rm -rf $(CUDA_SITE) build/lib* build/bdist*
+	PATH="$(abspath $(CUDA_VENV)/bin):$$PATH" TORCHBCD_CUDA=1 TORCH_CUDA_ARCH_LIST="8.0;9.0+PTX" \
+	  $(CUDA_VENV)/bin/pip install --quiet --no-build-isolation --no-deps --target $(CUDA_SITE) .
+	touch $@
+
+$(CUDA_VENV)/.installed: requirements-dev.txt
+	$(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/pip install --quiet torch==$(CUDA_TORCH) numpy \
+	  $$(grep -E '^(cmake|ninja|setuptools)==' requirements-dev.txt)
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info $(VENV)/.built torchbcd/_C*.so torchbcd/_build_info.py torchbcd/lib \
+	  torchbcd/include torchbcd/share

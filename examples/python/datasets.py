@@ -1,0 +1,85 @@
+"""Data for the examples: (x, y) of a training and of a test part, pixels in [0, 1]."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+NAMES = ("fashion-mnist", "mnist", "digits")
+
+
+class Data(NamedTuple):
+    """A data set: inputs (n, d) in [0, 1] and class indices (n,)."""
+
+    name: str
+    x: Tensor
+    y: Tensor
+    x_test: Tensor
+    y_test: Tensor
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The array of a file in IDX format, compressed or not."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as file:
+        content = file.read()
+    if content[:3] != b"\0\0\x08":
+        raise ValueError(f"{path} is not an IDX file of unsigned bytes")
+    dimensions = content[3]
+    shape = np.frombuffer(content, ">i4", dimensions, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+
+
+def folders(name: str, data_root: Path | None) -> list[Path]:
+    """Where a data set of that name may lie: what the user says, a cache, a Debian package's folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torchbcd"
+    found = [cache / name, Path("/usr/share/datasets") / name]
+    return [data_root, data_root / name, *found] if data_root else found
+
+
+def load_idx_images(name: str, data_root: Path | None) -> Data | None:
+    """The images and labels of the first folder that holds all four files; None where none does."""
+    for folder in folders(name, data_root):
+        paths = [next((p for p in (folder / f, folder / f"{f}.gz") if p.is_file()), None) for f in FILES]
+        if None not in paths:
+            arrays = [read_idx(path) for path in paths]
+            x, x_test = (torch.tensor(a.reshape(len(a), -1), dtype=torch.float32) / 255 for a in arrays[::2])
+            y, y_test = (torch.tensor(a.astype(np.int64)) for a in arrays[1::2])
+            return Data(name, x, y, x_test, y_test)
+    return None
+
+
+def load_digits(seed: int = 0) -> Data:
+    """scikit-learn's embedded 8 x 8 digits, 1,400 to train on and 397 to test on."""
+    from sklearn.datasets import load_digits as load
+
+    images, labels = load(return_X_y=True)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    x, y = torch.tensor(images / 16, dtype=torch.float32)[order], torch.tensor(labels.astype(np.int64))[order]
+    return Data("digits", x[:1400], y[:1400], x[1400:], y[1400:])
+
+
+def load(name: str, data_root: Path | None = None, seed: int = 0) -> Data:
+    """The data set called `name`; "auto" is Fashion-MNIST where it is found, otherwise the digits."""
+    if name == "digits":
+        return load_digits(seed)
+    data = load_idx_images("fashion-mnist" if name == "auto" else name, data_root)
+    if data is not None:
+        return data
+    if name == "auto":
+        print("Fashion-MNIST is not on this machine; training on scikit-learn's digits instead.")
+        return load_digits(seed)
+    searched = ", ".join(map(str, folders(name, data_root)))
+    raise FileNotFoundError(f"{name} needs its four IDX files ({FILES[0]}[.gz], ...) in one of: {searched}")

@@ -1,0 +1,97 @@
+"""The example and the benchmark as their users run them: a subprocess and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples/python/train_mlp.py"
+
+
+def run(script, *arguments, cwd, check=True):
+    return subprocess.run(
+        [sys.executable, str(script), *map(str, arguments)],
+        cwd=cwd,
+        check=check,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "XDG_CACHE_HOME": str(cwd)},
+    )
+
+
+def accuracies(output, optimizer):
+    line = next(line for line in output.splitlines() if line.startswith(optimizer))
+    return [float(field[:-1]) for field in line.split() if field.endswith("%")]
+
+
+def assert_is_png(path):
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path.stat().st_size > 10_000
+
+
+def test_full_batch_on_the_digits(tmp_path):
+    done = run(EXAMPLE, "--dataset", "digits", "--hidden", "100", "--sweeps", "25", cwd=tmp_path)
+    train, test = accuracies(done.stdout, "BCD ")
+    assert train > 93
+    assert test > 88
+    assert accuracies(done.stdout, "Adam ")[0] > 50
+    assert "BCD sweeps" in done.stderr
+    assert "objective=" in done.stderr
+    assert_is_png(tmp_path / "bcd_curves.png")
+
+
+def test_mini_batches_on_the_digits(tmp_path):
+    out = tmp_path / "curves.png"
+    arguments = ("--epochs", 3, "--batch-size", 100, "--hidden", "50,30", "--seed", 3, "--out", out)
+    done = run(EXAMPLE, "--dataset", "digits", *arguments, cwd=tmp_path)
+    assert accuracies(done.stdout, "BCD ")[0] > 70
+    assert_is_png(out)
+
+
+def test_data_that_is_not_there(tmp_path):
+    failed = run(EXAMPLE, "--dataset", "mnist", "--data-root", tmp_path, cwd=tmp_path, check=False)
+    assert failed.returncode != 0
+    assert "mnist needs its four IDX files" in failed.stderr
+
+
+@pytest.mark.parametrize("bad", [["--sweeps", "0"], ["--hidden", "3,x"], ["--dataset", "imagenet"]])
+def test_bad_arguments(bad, tmp_path):
+    failed = run(EXAMPLE, *bad, cwd=tmp_path, check=False)
+    assert failed.returncode == 2
+    assert "usage:" in failed.stderr
+
+
+def test_help_explains_every_option(tmp_path):
+    text = run(EXAMPLE, "--help", cwd=tmp_path).stdout
+    for option in [
+        "--dataset",
+        "--data-root",
+        "--hidden",
+        "--activation",
+        "--sweeps",
+        "--epochs",
+        "--batch-size",
+        "--gamma",
+        "--alpha",
+        "--seed",
+        "--out",
+    ]:
+        explanation = text.split(f"\n  {option} ")[1].split("\n  --")[0]
+        assert len(explanation.split()) > 4, f"{option} is not explained"
+
+
+def test_benchmark(tmp_path):
+    done = run(ROOT / "benchmarks/bench_sweep.py", "--quick", "--rounds", 1, cwd=tmp_path)
+    results = json.loads((tmp_path / "benchmark.json").read_text())
+    assert len(results) == 2
+    for result in results:
+        assert result["workload"] in done.stdout
+        assert result["torchbcd_over_floor"] > 0
+        assert result["published_over_torchbcd"] > 0
