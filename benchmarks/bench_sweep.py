@@ -193,9 +193,7 @@ def measure(work: Workload, rounds: int) -> dict[str, object]:
 
 def main() -> None:
     """Measure every workload, print a table, write JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, help="threads of PyTorch (default: its own choice)")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds (default: 5)")
     parser.add_argument("--quick", action="store_true", help="small workloads, to try the benchmark out")

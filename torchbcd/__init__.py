@@ -15,11 +15,11 @@ from torchbcd._load import load as _load
 
 _load()
 
-from torchbcd import _fakes, functional, losses  # noqa: E402
+from torchbcd import _fakes, functional, losses, nn, regularizers  # noqa: E402
 from torchbcd._build_info import TORCHBCD_VERSION as __version__  # noqa: E402
 from torchbcd.bcd import BCD, Variables  # noqa: E402
 from torchbcd.reports import SweepReport  # noqa: E402
 
-__all__ = ["BCD", "SweepReport", "Variables", "__version__", "functional", "losses"]
+__all__ = ["BCD", "SweepReport", "Variables", "__version__", "functional", "losses", "nn", "regularizers"]
 
 del _fakes

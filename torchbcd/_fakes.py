@@ -12,8 +12,16 @@ import torch
 from torch import Tensor
 
 
-def _broadcast(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+def _broadcast(a: Tensor, b: Tensor, gamma: float, *parameters: object) -> Tensor:
     return a + b
+
+
+def _like_centre(a: Tensor, b: Tensor, gamma: float, *parameters: object) -> Tensor:
+    return b.new_empty(b.size())
+
+
+def _same(x: Tensor, *parameters: object) -> Tensor:
+    return torch.empty_like(x)
 
 
 def _weight_update(
@@ -23,9 +31,7 @@ def _weight_update(
     return weight.new_empty(weight.size()), new_bias
 
 
-def _state_update(
-    s: Tensor, u: Tensor, weight: Tensor, bias: Tensor | None, gamma: float, rho: float
-) -> Tensor:
+def _state_update(s: Tensor, u: Tensor, weight: Tensor, bias: Tensor | None, gamma: float, rho: float) -> Tensor:
     return s.new_empty(s.size())
 
 
@@ -36,7 +42,20 @@ def _writes_its_outputs(*args: object, **kwargs: object) -> None:
 _FAKES: dict[str, Callable[..., object]] = {
     "prox_relu": _broadcast,
     "prox_identity": _broadcast,
+    "prox_sigmoid": _broadcast,
+    "prox_tanh": _broadcast,
+    "prox_leaky_relu": _broadcast,
+    "prox_polynomial": _broadcast,
     "prox_squared_loss": _broadcast,
+    "prox_hinge_loss": _broadcast,
+    "prox_logistic_loss": _broadcast,
+    "prox_exponential_loss": _broadcast,
+    "prox_cross_entropy_loss": _like_centre,
+    "prox_l1": _same,
+    "prox_l2": _same,
+    "prox_elastic_net": _same,
+    "project_nonnegative": _same,
+    "project_box": _same,
     "weight_update": _weight_update,
     "state_update": _state_update,
     "activation_out": _writes_its_outputs,

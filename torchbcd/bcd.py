@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from torchbcd import _C, losses
 from torchbcd.convert import read_mlp
+from torchbcd.regularizers import Regularizer, Terms
 from torchbcd.reports import SweepReport
 
 __all__ = ["BCD", "Variables"]
 
 PerLayer: TypeAlias = float | Sequence[float]
+PerLayerRegularizer: TypeAlias = Regularizer | Sequence[Regularizer | None] | None
 Closure: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
 
 
@@ -25,7 +27,8 @@ class Variables(NamedTuple):
     Attributes:
         W: Weights; ``W[0]``, shape (d_1, d_0), belongs to the first Linear.
         b: Biases, shape (d_i,), None for a layer without one.
-        U: Linear outputs; ``U[0]``, shape (n, d_1), belongs to the first Linear.
+        U: Linear outputs; ``U[0]``, shape (n, d_1), belongs to the first Linear. With ``splitting=2``, where they
+            are no variables, the products V_{i-1} W_i^T + b_i.
         V: States; ``V[0]`` is the data, shape (n, d_0), ``V[N]`` the output.
     """
 
@@ -43,12 +46,23 @@ class BCD(torch.optim.Optimizer):
     .. math::
         w \sum_{\text{rows}} \ell(V_N; Y)
         + \sum_{i=1}^N \Big( \tfrac{\gamma_i}2 \|V_i - \sigma_i(U_i)\|_F^2
-        + \tfrac{\rho_i}2 \|U_i - V_{i-1} W_i^\top - 1 b_i^\top\|_F^2 \Big), \qquad V_0 = X,
+        + \tfrac{\rho_i}2 \|U_i - V_{i-1} W_i^\top - 1 b_i^\top\|_F^2 + r_i(W_i) + s_i(V_i) \Big),
+        \qquad V_0 = X,
 
     over one block after the other, :math:`V_N, U_N, W_N`, then :math:`V_i, U_i, W_i` for
     :math:`i = N - 1, \dots, 1`; :math:`V_N`, the hidden :math:`U_i` and every :math:`[W_i\ b_i]` with a
     proximal term :math:`\tfrac{\alpha_i}2 \|\cdot - \cdot^-\|^2`. On a fixed set of rows the objective
     never rises, for any positive penalties ([Z], Theorem 2).
+
+    With ``splitting=2`` it is Algorithm 1, on the objective without U ([Z], eq. 3),
+
+    .. math::
+        w \sum_{\text{rows}} \ell(V_N; Y)
+        + \sum_{i=1}^N \Big( \tfrac{\gamma_i}2 \|V_i - \sigma_i(V_{i-1} W_i^\top + 1 b_i^\top)\|_F^2
+        + r_i(W_i) + s_i(V_i) \Big),
+
+    over :math:`V_N, W_N`, then :math:`V_i, W_i`, all with a proximal term. Blocks with an activation other than
+    the identity inside are improved iteratively, never for the worse; ``rho`` is not used.
 
     There are three ways to step:
 
@@ -63,16 +77,24 @@ class BCD(torch.optim.Optimizer):
     Args:
         model: ``nn.Sequential`` of ``[Flatten,] Linear, activation, ..., Linear[, activation]``, float32
             or float64. Hidden Linear modules without an activation have the identity.
-        loss: "squared", or an object of :mod:`torchbcd.losses`. Integer targets of shape (n,) are class
-            indices.
+        loss: "squared", "hinge", "logistic", "exponential", "cross_entropy", or an object of
+            :mod:`torchbcd.losses`. Integer targets of shape (n,) are class indices.
         gamma: Penalty of :math:`V_i = \sigma_i(U_i)`, > 0; one number, or one for each layer.
         rho: Penalty of :math:`U_i = V_{i-1} W_i^\top + 1 b_i^\top`, > 0, likewise. None: as gamma ([Z]).
         alpha: Proximal weight of the states, > 0, likewise.
         alpha_weight: Proximal weight of weights and biases, > 0, likewise. None: as alpha.
         loss_weight: :math:`w` above, > 0; "mean" stands for 1/n, n the rows bound, or
             those of the mini-batch.
+        weight_regularizer: :math:`r_i`, an object of :mod:`torchbcd.regularizers`, or a list with one, or
+            None, for each layer.
+        state_regularizer: :math:`s_i`, likewise.
+        splitting: 3 for Algorithm 2, 2 for Algorithm 1.
+        order: "paper", as above; or "states_first", all V and U from the last layer to the first, and then
+            all W with the new states. [Z] allows any fixed order.
+        inner_sweeps: How many times V and U are updated before the W that follows them, >= 1.
 
-    The penalties live in ``param_groups``, one group for each Linear, and may be changed between steps.
+    Penalties and regularisers live in ``param_groups``, one group for each Linear, and may be changed between
+    steps.
 
     Raises:
         TypeError: ``model`` is not an ``nn.Sequential``, or an argument has the wrong type.
@@ -106,13 +128,25 @@ class BCD(torch.optim.Optimizer):
         alpha: PerLayer = 1.0,
         alpha_weight: PerLayer | None = None,
         loss_weight: float | str = 1.0,
+        weight_regularizer: PerLayerRegularizer = None,
+        state_regularizer: PerLayerRegularizer = None,
+        splitting: int = 3,
+        order: str = "paper",
+        inner_sweeps: int = 1,
     ) -> None:
         mlp = read_mlp(model)
         self._flatten = mlp.flatten
         self._loss = losses.resolve(loss)
         self._depth = len(mlp.layers)
         penalties = {"gamma": gamma, "rho": rho, "alpha": alpha, "alpha_weight": alpha_weight}
-        columns = {name: _per_layer(name, value, self._depth) for name, value in penalties.items()}
+        columns: dict[str, Sequence[object]] = {
+            name: _per_layer(name, value, self._depth) for name, value in penalties.items()
+        }
+        for name, value in (
+            ("weight_regularizer", weight_regularizer),
+            ("state_regularizer", state_regularizer),
+        ):
+            columns[name] = _regularizer_per_layer(name, value, self._depth)
         groups = [
             {
                 "params": [p for p in (layer.linear.weight, layer.linear.bias) if p is not None],
@@ -123,15 +157,16 @@ class BCD(torch.optim.Optimizer):
         self._engine = _C.Trainer(
             [layer.linear.weight for layer in mlp.layers],
             [layer.linear.bias for layer in mlp.layers],
-            [layer.activation for layer in mlp.layers],
+            [(layer.activation.name, layer.activation.parameters) for layer in mlp.layers],
             self._loss.name,
         )
         mean = loss_weight == "mean"
         self._engine.set_loss_weight(1.0 if mean else _number("loss_weight", loss_weight), mean)
+        self._set_scheme(splitting, order, inner_sweeps)
         super().__init__(groups, defaults={})
         self._apply_options()
 
-    def bind(self, x: Tensor, y: Tensor) -> None:
+    def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
         """Keep a full batch and set its U and V by one forward pass ([Z], Section 5).
 
         The data are not copied where they are contiguous; do not change them while they are bound.
@@ -139,6 +174,7 @@ class BCD(torch.optim.Optimizer):
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
             y: Targets: class indices, shape (n,), or values of the model's dtype, shape (n, d_N).
+            sample_weight: Weight of each row's loss, >= 0, shape (n,). None: 1.
 
         Raises:
             TypeError: A dtype is not the model's.
@@ -146,7 +182,7 @@ class BCD(torch.optim.Optimizer):
                 device is not the model's.
         """
         self._apply_options()
-        self._engine.bind(self._inputs(x), _tensor("y", y))
+        self._engine.bind(self._inputs(x), _tensor("y", y), _optional_tensor("sample_weight", sample_weight))
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
     def step(  # type: ignore[override]
@@ -155,6 +191,7 @@ class BCD(torch.optim.Optimizer):
         targets: Tensor | None = None,
         *,
         index: Tensor | None = None,
+        sample_weight: Tensor | None = None,
     ) -> SweepReport:
         """Run one full sweep; see the class for the three ways to step.
 
@@ -164,6 +201,8 @@ class BCD(torch.optim.Optimizer):
             targets: Targets of the mini-batch, as in :meth:`bind`.
             index: Rows of the bound data, int64 of shape (m,), none twice. ``inputs`` and ``targets``,
                 where given too, must be those rows.
+            sample_weight: Weight of each row's loss in a mini-batch that is not of the bound data, as in
+                :meth:`bind`, which is where bound rows get theirs.
 
         Returns:
             A report on the sweep, whose values are computed when read.
@@ -180,6 +219,9 @@ class BCD(torch.optim.Optimizer):
             inputs, targets = inputs()
         if (inputs is None) != (targets is None):
             raise ValueError("step needs both inputs and targets, or neither")
+        sample_weight = _optional_tensor("sample_weight", sample_weight)
+        if sample_weight is not None and (inputs is None or index is not None):
+            raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
         self._apply_options()
         if inputs is None or targets is None:
             if index is None:
@@ -187,7 +229,7 @@ class BCD(torch.optim.Optimizer):
             else:
                 self._engine.step_rows(_tensor("index", index))
         elif index is None:
-            self._engine.step_batch(self._inputs(inputs), _tensor("targets", targets))
+            self._engine.step_batch(self._inputs(inputs), _tensor("targets", targets), sample_weight)
         else:
             index = _tensor("index", index)
             self._engine.check_rows(index, self._inputs(inputs), _tensor("targets", targets))
@@ -272,7 +314,18 @@ class BCD(torch.optim.Optimizer):
                 rho=gamma if rho is None else _number("rho", rho),
                 alpha=alpha,
                 alpha_weight=alpha if alpha_weight is None else _number("alpha_weight", alpha_weight),
+                weight_regularizer=_terms("weight_regularizer", group["weight_regularizer"]),
+                state_regularizer=_terms("state_regularizer", group["state_regularizer"]),
             )
+
+    def _set_scheme(self, splitting: int, order: str, inner_sweeps: int) -> None:
+        if splitting not in (2, 3):
+            raise ValueError(f"splitting must be 2 or 3 (got {splitting!r})")
+        if order not in ("paper", "states_first"):
+            raise ValueError(f"order must be 'paper' or 'states_first' (got {order!r})")
+        if isinstance(inner_sweeps, bool) or not isinstance(inner_sweeps, int):
+            raise TypeError(f"inner_sweeps must be a whole number (got {inner_sweeps!r})")
+        self._engine.set_scheme(splitting, order == "states_first", inner_sweeps)
 
     def _terms_after(self, sweep: int) -> _C.ObjectiveTerms:
         if self._engine.sweeps != sweep:
@@ -289,10 +342,32 @@ def _tensor(name: str, value: object) -> Tensor:
     return value
 
 
+def _optional_tensor(name: str, value: object) -> Tensor | None:
+    return None if value is None else _tensor(name, value)
+
+
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number (got {value!r})")
     return float(value)
+
+
+def _terms(name: str, value: object) -> Terms:
+    if value is None:
+        return Terms()
+    if not isinstance(value, Regularizer):
+        raise TypeError(f"{name} must be a torchbcd.regularizers object or None (got {value!r})")
+    return value.terms()
+
+
+def _regularizer_per_layer(name: str, value: PerLayerRegularizer, depth: int) -> Sequence[Regularizer | None]:
+    if value is None or isinstance(value, Regularizer):
+        return [value] * depth
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a torchbcd.regularizers object, or one for each layer (got {value!r})")
+    if len(value) != depth:
+        raise ValueError(f"{name} must hold one entry for each of the {depth} layers (got {value!r})")
+    return value
 
 
 def _per_layer(name: str, value: PerLayer | None, depth: int) -> Sequence[float | None]:

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from torch import nn
 
+from torchbcd.nn import Polynomial
+
 __all__ = ["Layer", "Mlp", "read_mlp"]
 
-_ACTIVATIONS: dict[type[nn.Module], str] = {nn.Identity: "identity", nn.ReLU: "relu"}
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation by the engine's name.
+
+    Attributes:
+        name: The name.
+        parameters: Its numbers: a negative slope, coefficients.
+    """
+
+    name: str
+    parameters: tuple[float, ...] = ()
+
+
+# The registry of activation modules: a new one is a row here beside its functor in the engine.
+_ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {
+    nn.Identity: lambda _: Activation("identity"),
+    nn.ReLU: lambda _: Activation("relu"),
+    nn.LeakyReLU: lambda module: Activation("leaky_relu", (module.negative_slope,)),
+    nn.Sigmoid: lambda _: Activation("sigmoid"),
+    nn.Tanh: lambda _: Activation("tanh"),
+    Polynomial: lambda module: Activation("polynomial", tuple(module.coefficients)),
+}
 
 
 @dataclass(frozen=True)
@@ -18,11 +44,11 @@ class Layer:
 
     Attributes:
         linear: The module that holds weight and bias.
-        activation: The engine's name of the activation; "identity" where none follows.
+        activation: The activation; the identity where none follows.
     """
 
     linear: nn.Linear
-    activation: str
+    activation: Activation
 
 
 @dataclass(frozen=True)
@@ -62,7 +88,7 @@ def read_mlp(model: nn.Module) -> Mlp:
         raise TypeError(f"model must be an nn.Sequential (got {type(model).__name__})")
     flatten = False
     linears: list[nn.Linear] = []
-    activations: list[str | None] = []
+    activations: list[Activation | None] = []
     for position, module in enumerate(model):
         kind = type(module)
         if isinstance(module, nn.Flatten) and kind is nn.Flatten:
@@ -81,7 +107,7 @@ def read_mlp(model: nn.Module) -> Mlp:
                 raise _refuse(position, module, "must follow a Linear module")
             if activations[-1] is not None:
                 raise _refuse(position, module, "follows another activation")
-            activations[-1] = _ACTIVATIONS[kind]
+            activations[-1] = _ACTIVATIONS[kind](module)
         else:
             raise _refuse(position, module, f"is not supported; supported are {_supported()}")
     if not linears:
@@ -93,4 +119,4 @@ def read_mlp(model: nn.Module) -> Mlp:
                 f"outputs of the one before (got {right.in_features})"
             )
     layers = zip(linears, activations, strict=True)
-    return Mlp(flatten, tuple(Layer(linear, name or "identity") for linear, name in layers))
+    return Mlp(flatten, tuple(Layer(linear, found or Activation("identity")) for linear, found in layers))

@@ -16,9 +16,22 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "project_box",
+    "project_nonnegative",
+    "prox_cross_entropy_loss",
+    "prox_elastic_net",
+    "prox_exponential_loss",
+    "prox_hinge_loss",
     "prox_identity",
+    "prox_l1",
+    "prox_l2",
+    "prox_leaky_relu",
+    "prox_logistic_loss",
+    "prox_polynomial",
     "prox_relu",
+    "prox_sigmoid",
     "prox_squared_loss",
+    "prox_tanh",
     "state_update",
     "weight_update",
 ]
@@ -111,6 +124,393 @@ def prox_squared_loss(y: Tensor, b: Tensor, gamma: float) -> Tensor:
     return result
 
 
+def prox_leaky_relu(a: Tensor, b: Tensor, gamma: float, negative_slope: float = 0.01) -> Tensor:
+    r"""Proximal operator of the squared distance of a leaky ReLU to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\max(u, 0) + s \min(u, 0) - a)^2 + \tfrac\gamma2 (u - b)^2
+
+    Each branch is a quadratic with a minimiser in closed form; the lower of the two is returned.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+        negative_slope: Slope :math:`s` for negative arguments, finite.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, ``negative_slope`` not finite, the shapes do not broadcast, or the
+            devices differ.
+
+    Example:
+        >>> prox_leaky_relu(torch.tensor([2.0, -1.0]), torch.tensor([1.0, -1.0]), 1.0, 0.5)
+        tensor([ 1.5000, -1.2000])
+
+    Source:
+        [Z], Lemma 9, with both branches sloped.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_leaky_relu(a, b, gamma, negative_slope)
+    return result
+
+
+def prox_sigmoid(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the squared distance of a sigmoid to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 \Big(\frac1{1 + e^{-u}} - a\Big)^2 + \tfrac\gamma2 (u - b)^2
+
+    The problem is not convex; the *global* minimiser is returned, to an objective value within 1e-10 of the
+    least. Solved in float64 whatever the dtype, by Newton iterations safeguarded by brackets: 200 steps at the
+    most in a bracket, a handful as a rule.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_sigmoid(torch.tensor([0.5, 1.0]), torch.tensor([0.0, 0.0]), 1.0)
+        tensor([0.0000, 0.1173])
+
+    Source:
+        [Z], eq. 33.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_sigmoid(a, b, gamma)
+    return result
+
+
+def prox_tanh(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the squared distance of a hyperbolic tangent to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\tanh(u) - a)^2 + \tfrac\gamma2 (u - b)^2
+
+    The problem is not convex; the *global* minimiser is returned, to an objective value within 1e-10 of the
+    least. Solved in float64 whatever the dtype, by Newton iterations safeguarded by brackets: 200 steps at the
+    most in a bracket, a handful as a rule.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_tanh(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.0]), 1.0)
+        tensor([0.0000, 0.4622])
+
+    Source:
+        [Z], eq. 33.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_tanh(a, b, gamma)
+    return result
+
+
+def prox_polynomial(a: Tensor, b: Tensor, gamma: float, coefficients: list[float]) -> Tensor:
+    r"""Proximal operator of the squared distance of a polynomial to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 \Big(\sum_k c_k u^k - a\Big)^2 + \tfrac\gamma2 (u - b)^2
+
+    The problem is not convex; the *global* minimiser is returned, to an objective value within 1e-10 of the
+    least. Solved in float64 whatever the dtype, by Newton iterations safeguarded by brackets: 200 steps at the
+    most in a bracket, a handful as a rule.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+        coefficients: :math:`c_0, c_1, \dots`, the constant one first; 1 to 9 finite numbers.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the coefficients are too many or not finite, the shapes do not
+            broadcast, or the devices differ.
+
+    Example:
+        >>> prox_polynomial(torch.tensor([4.0]), torch.tensor([3.0]), 1e-3, [0.0, 0.0, 1.0])
+        tensor([2.0001])
+
+    Source:
+        [Z], eq. 33.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_polynomial(a, b, gamma, coefficients)
+    return result
+
+
+def prox_hinge_loss(y: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the hinge loss.
+
+    .. math:: \arg\min_v\ \max(0, 1 - y v) + \tfrac\gamma2 (v - b)^2
+
+    Args:
+        y: Targets, usually -1 or 1, any shape.
+        b: Centre of the quadratic, broadcastable with ``y``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_hinge_loss(torch.tensor([1.0, 1.0, -1.0]), torch.tensor([2.0, -3.0, -0.5]), 1.0)
+        tensor([ 2., -2., -1.])
+
+    Source:
+        [Z], Lemma 10.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_hinge_loss(y, b, gamma)
+    return result
+
+
+def prox_logistic_loss(y: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the logistic loss.
+
+    .. math:: \arg\min_v\ \log(1 + e^{-y v}) + \tfrac\gamma2 (v - b)^2
+
+    Convex; a Newton iteration inside a bracket, in float64 whatever the dtype.
+
+    Args:
+        y: Targets, usually -1 or 1, any shape.
+        b: Centre of the quadratic, broadcastable with ``y``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_logistic_loss(torch.tensor([1.0]), torch.tensor([0.0]), 1.0)
+        tensor([0.4011])
+
+    Source:
+        [Z], Section 3.1.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_logistic_loss(y, b, gamma)
+    return result
+
+
+def prox_exponential_loss(y: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the exponential loss.
+
+    .. math:: \arg\min_v\ e^{-y v} + \tfrac\gamma2 (v - b)^2
+
+    Convex; :math:`v = b + \omega(\log(y^2/\gamma) - y b)/y` with the Wright omega function, in float64 whatever
+    the dtype.
+
+    Args:
+        y: Targets, usually -1 or 1, any shape.
+        b: Centre of the quadratic, broadcastable with ``y``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_exponential_loss(torch.tensor([1.0]), torch.tensor([0.0]), 1.0)
+        tensor([0.5671])
+
+    Source:
+        [Z], Theorem 1.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_exponential_loss(y, b, gamma)
+    return result
+
+
+def prox_cross_entropy_loss(target: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the softmax cross-entropy, row by row.
+
+    .. math:: \arg\min_v\ -\sum_c t_c \log \mathrm{softmax}(v)_c + \tfrac\gamma2 \|v - b\|^2
+
+    Convex; stationarity leaves one unknown, the row's log-sum-exp, found by a Newton iteration inside a bracket
+    at O(C) a step, in float64 whatever the dtype. No matrix is formed.
+
+    Args:
+        target: Class indices, int of shape (n,), or probabilities :math:`t`, shape (n, C), of the dtype of ``b``;
+            rows need not sum to one.
+        b: Centres of the quadratics, shape (n, C).
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, shape (n, C).
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, a class is out of range, a probability negative, a shape does not
+            fit, or the devices differ.
+
+    Example:
+        >>> prox_cross_entropy_loss(torch.tensor([1]), torch.zeros(1, 2), 1.0)
+        tensor([[-0.3374,  0.3374]])
+
+    Source:
+        [Z], Theorem 1.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_cross_entropy_loss(target, b, gamma)
+    return result
+
+
+def prox_l1(x: Tensor, t: float) -> Tensor:
+    r"""Soft thresholding: the proximal operator of the 1-norm.
+
+    .. math:: \arg\min_u\ t |u| + \tfrac12 (u - x)^2
+
+    Args:
+        x: Centre, any shape.
+        t: Threshold, finite and >= 0.
+
+    Returns:
+        The minimisers, of the shape of ``x``.
+
+    Raises:
+        TypeError: ``x`` is not float32 or float64.
+        ValueError: ``t`` is negative or not finite.
+
+    Example:
+        >>> prox_l1(torch.tensor([3.0, -0.5, -2.0]), 1.0)
+        tensor([ 2.,  0., -1.])
+
+    Source:
+        [Z], Theorem 1 (c).
+    """
+    result: Tensor = torch.ops.torchbcd.prox_l1(x, t)
+    return result
+
+
+def prox_l2(x: Tensor, t: float) -> Tensor:
+    r"""Shrinkage: the proximal operator of the squared norm.
+
+    .. math:: \arg\min_u\ \tfrac t2 u^2 + \tfrac12 (u - x)^2 = \frac x{1 + t}
+
+    Args:
+        x: Centre, any shape.
+        t: Weight, finite and >= 0.
+
+    Returns:
+        The minimisers, of the shape of ``x``.
+
+    Raises:
+        TypeError: ``x`` is not float32 or float64.
+        ValueError: ``t`` is negative or not finite.
+
+    Example:
+        >>> prox_l2(torch.tensor([3.0, -2.0]), 1.0)
+        tensor([ 1.5000, -1.0000])
+
+    Source:
+        [Z], Theorem 1 (c).
+    """
+    result: Tensor = torch.ops.torchbcd.prox_l2(x, t)
+    return result
+
+
+def prox_elastic_net(x: Tensor, t1: float, t2: float) -> Tensor:
+    r"""Proximal operator of the elastic net.
+
+    .. math:: \arg\min_u\ t_1 |u| + \tfrac{t_2}2 u^2 + \tfrac12 (u - x)^2
+
+    Args:
+        x: Centre, any shape.
+        t1: Weight of the 1-norm, finite and >= 0.
+        t2: Weight of the squared norm, finite and >= 0.
+
+    Returns:
+        The minimisers, of the shape of ``x``.
+
+    Raises:
+        TypeError: ``x`` is not float32 or float64.
+        ValueError: A weight is negative or not finite.
+
+    Example:
+        >>> prox_elastic_net(torch.tensor([3.0, -0.5]), 1.0, 1.0)
+        tensor([1., 0.])
+
+    Source:
+        [Z], Theorem 1 (c).
+    """
+    result: Tensor = torch.ops.torchbcd.prox_elastic_net(x, t1, t2)
+    return result
+
+
+def project_nonnegative(x: Tensor) -> Tensor:
+    r"""Projection onto the half space of non-negative numbers.
+
+    .. math:: \arg\min_{u \ge 0}\ \tfrac12 (u - x)^2 = \max(x, 0)
+
+    Args:
+        x: Centre, any shape.
+
+    Returns:
+        The projections, of the shape of ``x``.
+
+    Raises:
+        TypeError: ``x`` is not float32 or float64.
+
+    Example:
+        >>> project_nonnegative(torch.tensor([3.0, -0.5]))
+        tensor([3., 0.])
+
+    Source:
+        [Z], Theorem 1 (c).
+    """
+    result: Tensor = torch.ops.torchbcd.project_nonnegative(x)
+    return result
+
+
+def project_box(x: Tensor, lo: float, hi: float) -> Tensor:
+    r"""Projection onto an interval.
+
+    .. math:: \arg\min_{lo \le u \le hi}\ \tfrac12 (u - x)^2
+
+    Args:
+        x: Centre, any shape.
+        lo: Lower bound, may be -inf.
+        hi: Upper bound, may be inf.
+
+    Returns:
+        The projections, of the shape of ``x``.
+
+    Raises:
+        TypeError: ``x`` is not float32 or float64.
+        ValueError: ``lo`` is above ``hi``.
+
+    Example:
+        >>> project_box(torch.tensor([3.0, -0.5, 0.25]), 0.0, 1.0)
+        tensor([1.0000, 0.0000, 0.2500])
+
+    Source:
+        [Z], Theorem 1 (c).
+    """
+    result: Tensor = torch.ops.torchbcd.project_box(x, lo, hi)
+    return result
+
+
 def weight_update(
     u: Tensor, v: Tensor, weight: Tensor, bias: Tensor | None, rho: float, alpha: float
 ) -> tuple[Tensor, Tensor | None]:
@@ -152,9 +552,7 @@ def weight_update(
     return new_weight, None if bias is None else new_bias
 
 
-def state_update(
-    s: Tensor, u: Tensor, weight: Tensor, bias: Tensor | None, gamma: float, rho: float
-) -> Tensor:
+def state_update(s: Tensor, u: Tensor, weight: Tensor, bias: Tensor | None, gamma: float, rho: float) -> Tensor:
     r"""State block of a hidden layer: a compromise of what comes in and what the next layer wants.
 
     .. math:: \arg\min_V\ \tfrac\gamma2 \|V - S\|_F^2 + \tfrac\rho2 \|U - V W^\top - 1 b^\top\|_F^2

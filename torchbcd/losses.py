@@ -1,6 +1,9 @@
-"""Losses of the output layer, as objects to pass to an optimizer's ``loss`` argument.
+r"""Losses of the output layer, as objects to pass to an optimizer's ``loss`` argument, or by name.
 
-Every loss is summed over rows and outputs; an optimizer's ``loss_weight`` multiplies the sum.
+Every loss is a sum over rows, of which ``loss_weight`` takes a multiple or the mean; ``sample_weight`` weighs
+the rows. Integer targets of shape (n,) are class indices. For the squared loss and the cross-entropy they
+become one-hot rows; for hinge, logistic and exponential loss one class against the rest, +1 and -1, and with a
+single output the classes 0 and 1 become -1 and +1.
 """
 
 from __future__ import annotations
@@ -8,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-__all__ = ["Loss", "Squared", "resolve"]
+__all__ = ["CrossEntropy", "Exponential", "Hinge", "Logistic", "Loss", "Squared", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -24,15 +27,45 @@ class Loss:
 
 @dataclass(frozen=True)
 class Squared(Loss):
-    r"""Squared loss, :math:`\tfrac12 \|v - y\|^2`, summed over rows.
-
-    Integer targets of shape (n,) are class indices and are one-hot encoded.
-    """
+    r"""Squared loss, :math:`\tfrac12 \|v - y\|^2` a row."""
 
     name: ClassVar[str] = "squared"
 
 
-_BY_NAME: dict[str, type[Loss]] = {loss.name: loss for loss in (Squared,)}
+@dataclass(frozen=True)
+class Hinge(Loss):
+    r"""Hinge loss, :math:`\sum_c \max(0, 1 - y_c v_c)` a row (Zeng et al., Lemma 10)."""
+
+    name: ClassVar[str] = "hinge"
+
+
+@dataclass(frozen=True)
+class Logistic(Loss):
+    r"""Logistic loss, :math:`\sum_c \log(1 + e^{-y_c v_c})` a row."""
+
+    name: ClassVar[str] = "logistic"
+
+
+@dataclass(frozen=True)
+class Exponential(Loss):
+    r"""Exponential loss, :math:`\sum_c e^{-y_c v_c}` a row."""
+
+    name: ClassVar[str] = "exponential"
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    r"""Softmax cross-entropy, :math:`-\sum_c t_c \log \mathrm{softmax}(v)_c` a row.
+
+    Targets are class indices or non-negative weights :math:`t`, such as probabilities, shape (n, C).
+    """
+
+    name: ClassVar[str] = "cross_entropy"
+
+
+_BY_NAME: dict[str, type[Loss]] = {
+    loss.name: loss for loss in (Squared, Hinge, Logistic, Exponential, CrossEntropy)
+}
 
 
 def resolve(loss: str | Loss) -> Loss:

@@ -48,3 +48,13 @@ class SweepReport:
     def affine_penalty(self) -> list[float]:
         r"""Per layer, :math:`\tfrac{\rho_i}2 \|U_i - V_{i-1} W_i^\top - 1 b_i^\top\|^2`."""
         return self._terms.affine_penalty
+
+    @property
+    def weight_penalty(self) -> list[float]:
+        r"""Per layer, the weight regulariser :math:`r_i(W_i)`; infinite outside its bounds."""
+        return self._terms.weight_penalty
+
+    @property
+    def state_penalty(self) -> list[float]:
+        r"""Per layer, the state regulariser :math:`s_i(V_i)`; infinite outside its bounds."""
+        return self._terms.state_penalty

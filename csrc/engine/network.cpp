@@ -1,11 +1,8 @@
 #include "engine/network.h"
 
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/dot.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
@@ -58,27 +55,28 @@ void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_
 
 void forward_pass(const Network& network, const std::vector<AffineMap>& maps, RowSet& rows) {
   for (size_t l = 0; l < network.depth(); ++l) {
-    at::Tensor u = rows.current.u[l];
-    if (maps[l].bias.defined()) {
-      at::addmm_out(u, maps[l].bias, rows.input(l), maps[l].weight.t());
-    } else {
-      at::mm_out(u, rows.input(l), maps[l].weight.t());
-    }
+    const at::Tensor& u = rows.current.u[l];
+    affine_out(rows.input(l), maps[l], u);
     passes::activation(u, network.layers[l].activation, rows.current.v[l]);
     rows.current.residual[l].zero_();
   }
   rows.residuals = Residuals::kCurrent;
 }
 
-void refresh_residuals(const std::vector<AffineMap>& maps, RowSet& rows) {
+void refresh_residuals(const Network& network, const std::vector<AffineMap>& maps, RowSet& rows) {
   const size_t end = rows.residuals == Residuals::kStale         ? maps.size()
                      : rows.residuals == Residuals::kAllButFirst ? 1
                                                                  : 0;
   // By the same chunks as a sweep, so that looking at the objective changes no bit of what follows.
   for_each_chunk(rows.rows(), [&](int64_t begin, int64_t size) {
+    const SplitVariables chunk = rows.current.narrow(begin, size);
     for (size_t l = 0; l < end; ++l) {
-      affine_residual_out(rows.current.u[l].narrow(0, begin, size), rows.input(l).narrow(0, begin, size),
-                          maps[l], rows.current.residual[l].narrow(0, begin, size));
+      const at::Tensor input = rows.input(l).narrow(0, begin, size);
+      if (network.splitting == Splitting::kTwo) {
+        affine_out(input, maps[l], chunk.u[l]);
+      } else {
+        affine_residual_out(chunk.u[l], input, maps[l], chunk.residual[l]);
+      }
     }
   });
   rows.residuals = Residuals::kCurrent;
@@ -86,7 +84,8 @@ void refresh_residuals(const std::vector<AffineMap>& maps, RowSet& rows) {
 
 double ObjectiveTerms::total() const {
   double sum = loss;
-  for (const std::vector<double>* terms : {&activation_penalty, &affine_penalty}) {
+  for (const std::vector<double>* terms :
+       {&activation_penalty, &affine_penalty, &weight_penalty, &state_penalty}) {
     for (const double term : *terms) {
       sum += term;
     }
@@ -94,11 +93,13 @@ double ObjectiveTerms::total() const {
   return sum;
 }
 
-ObjectiveTerms objective_terms(const Network& network, const RowSet& rows) {
+ObjectiveTerms objective_terms(const Network& network, const std::vector<AffineMap>& maps,
+                               const RowSet& rows) {
   const size_t depth = network.depth();
   ObjectiveTerms terms;
-  terms.activation_penalty.assign(depth, 0);
-  terms.affine_penalty.assign(depth, 0);
+  for (std::vector<double>* part : {&terms.activation_penalty, &terms.affine_penalty, &terms.state_penalty}) {
+    part->assign(depth, 0);
+  }
   for_each_chunk(rows.rows(), [&](int64_t begin, int64_t size) {
     const SplitVariables chunk = rows.current.narrow(begin, size);
     for (size_t l = 0; l < depth; ++l) {
@@ -107,12 +108,19 @@ ObjectiveTerms objective_terms(const Network& network, const RowSet& rows) {
       passes::activation(chunk.u[l], network.layers[l].activation, gap);
       gap.sub_(chunk.v[l]);
       terms.activation_penalty[l] += options.gamma / 2 * sum_of_squares(gap);
-      terms.affine_penalty[l] += options.rho / 2 * sum_of_squares(chunk.residual[l]);
+      if (network.splitting == Splitting::kThree) {
+        terms.affine_penalty[l] += options.rho / 2 * sum_of_squares(chunk.residual[l]);
+      }
+      terms.state_penalty[l] += regularizer_value(options.state_regularizer, chunk.v[l]);
     }
-    at::Tensor losses = at::empty_like(chunk.v.back());
-    passes::loss(rows.y.narrow(0, begin, size), chunk.v.back(), network.loss, losses);
+    at::Tensor losses = passes::row_losses(rows.y.narrow(0, begin, size), chunk.v.back(), network.loss);
+    losses.mul_(rows.row_weights(begin, size));
     terms.loss += row_loss_weight(network, rows) * losses.sum(at::kDouble).item<double>();
   });
+  for (size_t l = 0; l < depth; ++l) {
+    terms.weight_penalty.push_back(
+        regularizer_value(network.layers[l].options.weight_regularizer, maps[l].weight));
+  }
   return terms;
 }
 

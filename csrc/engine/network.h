@@ -14,17 +14,26 @@
 #include "engine/blocks.h"
 #include "functors/activations.h"
 #include "functors/losses.h"
+#include "functors/regularizers.h"
 #include "torchbcd/export.h"
 
 namespace torchbcd {
 
 /// Penalties of one layer (Zeng et al., eq. 5, with a weight of its own for every quadratic term).
 struct LayerOptions {
-  double gamma = 1;         // of gamma/2 |V - sigma(U)|^2
-  double rho = 1;           // of rho/2 |U - W V - b|^2
-  double alpha = 1;         // proximal weight of the states: U, and V of the output layer
-  double alpha_weight = 1;  // proximal weight of W and b
+  double gamma = 1;                          // of gamma/2 |V - sigma(U)|^2
+  double rho = 1;                            // of rho/2 |U - W V - b|^2
+  double alpha = 1;                          // proximal weight of the states: U, and V of the output layer
+  double alpha_weight = 1;                   // proximal weight of W and b
+  functors::Regularizer weight_regularizer;  // r(W)
+  functors::Regularizer state_regularizer;   // s(V)
 };
+
+/// The formulation: (V, U, W) with both penalties (eq. 5), or (V, W) with V_i = sigma(W_i V_{i-1}) (eq. 3).
+enum class Splitting { kTwo = 2, kThree = 3 };
+
+/// kPaper: all blocks of a layer, from the last layer to the first. kStatesFirst: all V and U, then all W.
+enum class UpdateOrder { kPaper, kStatesFirst };
 
 struct Layer {
   functors::Activation activation;
@@ -34,13 +43,17 @@ struct Layer {
 struct Network {
   std::vector<Layer> layers;
   functors::Loss loss;
+  Splitting splitting = Splitting::kThree;
+  UpdateOrder order = UpdateOrder::kPaper;
+  int64_t inner_sweeps = 1;
   double loss_weight = 1;
   bool mean_loss = false;  // divide the loss term by the number of rows
 
   size_t depth() const { return layers.size(); }
 };
 
-/// The split variables of some rows, one tensor (n, d_l) a layer.
+/// The split variables of some rows, one tensor (n, d_l) a layer. With two splittings U is no variable; u[l]
+/// then holds the product v[l - 1] W_l^T + b_l, and residual[l] is not used.
 struct SplitVariables {
   std::vector<at::Tensor> u;
   std::vector<at::Tensor> v;
@@ -60,6 +73,7 @@ enum class Residuals { kStale, kAllButFirst, kCurrent };
 struct RowSet {
   at::Tensor x;            // (n, d_0)
   at::Tensor y;            // (n, d_N)
+  at::Tensor row_weight;   // (n, 1), or (1, 1) where all rows weigh the same
   int64_t population = 0;  // the rows that a mean is over: n, or all bound rows where these are some of them
   SplitVariables current;
   SplitVariables next;
@@ -67,6 +81,9 @@ struct RowSet {
 
   bool defined() const { return x.defined(); }
   int64_t rows() const { return x.size(0); }
+  at::Tensor row_weights(int64_t begin, int64_t size) const {
+    return row_weight.size(0) == 1 ? row_weight : row_weight.narrow(0, begin, size);
+  }
   const at::Tensor& input(size_t layer) const { return layer == 0 ? x : current.v[layer - 1]; }
 };
 
@@ -89,19 +106,23 @@ void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_
 /// current := one forward pass of x, where every term of the objective but the loss is zero.
 void forward_pass(const Network& network, const std::vector<AffineMap>& maps, RowSet& rows);
 
-/// Recomputes the residuals of `current` that are not those of the current point.
-void refresh_residuals(const std::vector<AffineMap>& maps, RowSet& rows);
+/// Recomputes the residuals of `current` (with two splittings: the products) that are not those of the
+/// current point.
+void refresh_residuals(const Network& network, const std::vector<AffineMap>& maps, RowSet& rows);
 
 /// The terms of the lifted objective (Zeng et al., eq. 5), each accumulated in float64.
 struct TORCHBCD_API ObjectiveTerms {
   double loss = 0;                         // loss_weight sum l(V_N; Y)
   std::vector<double> activation_penalty;  // gamma_l/2 |V_l - sigma(U_l)|^2
   std::vector<double> affine_penalty;      // rho_l/2 |U_l - W_l V_{l-1} - b_l|^2
+  std::vector<double> weight_penalty;      // r_l(W_l)
+  std::vector<double> state_penalty;       // s_l(V_l)
 
   double total() const;
 };
 
 /// The objective at `current`, whose residuals must be current.
-ObjectiveTerms objective_terms(const Network& network, const RowSet& rows);
+ObjectiveTerms objective_terms(const Network& network, const std::vector<AffineMap>& maps,
+                               const RowSet& rows);
 
 }  // namespace torchbcd

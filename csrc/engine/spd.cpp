@@ -69,20 +69,26 @@ at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
       accumulate_gram(system.a.narrow(0, rows.begin, rows.size).to(dtype), products, 1);
     }
   }
-  if (system.ones_row) {
-    products.add_(1);
+  if (system.ones_row != 0) {
+    products.add_(system.ones_row);
   }
   if (system.ones_column) {
     k.select(0, d).narrow(0, 0, d).copy_(at::sum(system.a, 0));
     k.select(0, d).select(0, d).fill_(static_cast<double>(n));
   }
   k.diagonal().add_(system.ridge);
+  if (system.ones_column && system.ones_ridge >= 0) {
+    k.select(0, d).select(0, d).fill_(static_cast<double>(n) + system.ones_ridge);
+  }
   return k;
 }
 
 }  // namespace
 
-void gram_lower_out(const at::Tensor& a, const at::Tensor& out) { accumulate_gram(a, out, 0); }
+at::Tensor gram_matrix(const GramSystem& system) {
+  const at::Tensor lower = assemble(system, system.a.scalar_type()).tril_();
+  return lower.add(lower.tril(-1).t());
+}
 
 SpdFactor::SpdFactor(at::Tensor k) : lower_(std::move(k)) {
   const int64_t d = lower_.size(0);

@@ -7,10 +7,6 @@
 
 namespace torchbcd {
 
-/// The lower triangle of A^T A, written to `out` (d, d). What lies above the diagonal is
-/// unspecified.
-void gram_lower_out(const at::Tensor& a, const at::Tensor& out);
-
 /// A Cholesky factorisation K = L L^T, blocked, with the inverses of L's diagonal blocks kept so
 /// that solves are matrix products as well.
 class SpdFactor {
@@ -35,16 +31,21 @@ class SpdFactor {
   at::Tensor relative_pivots_;  // (d,): L_jj^2 / K_jj
 };
 
-/// What a regularised Gram matrix is made of: A^T A + ridge I, where A is `a` (n, d) with a column
-/// of ones appended (ones_column), or with a row of ones appended (ones_row), or as it is.
+/// What a regularised Gram matrix is made of: A^T A + ridge I, where A is `a` (n, d) with a column of ones
+/// appended (ones_column; its own ridge is ones_ridge where that is not negative), or with a row of
+/// sqrt(ones_row) appended.
 struct GramSystem {
   at::Tensor a;
   double ridge = 0;
   bool ones_column = false;
-  bool ones_row = false;
+  double ones_ridge = -1;
+  double ones_row = 0;
 
   int64_t size() const { return a.size(1) + (ones_column ? 1 : 0); }
 };
+
+/// The matrix itself, both triangles, in the precision of its data.
+at::Tensor gram_matrix(const GramSystem& system);
 
 /// Factors the system in the precision of its data; where that leaves no reliable pivot, in
 /// float64. Throws c10::LinAlgError, quoting `where`, when no factor exists in float64 either.

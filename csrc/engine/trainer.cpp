@@ -6,9 +6,9 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/ne.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/sum.h>
-#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
@@ -16,7 +16,7 @@
 #include <tuple>
 #include <utility>
 
-#include "ops/registry.h"
+#include "ops/checks.h"
 
 namespace torchbcd {
 namespace {
@@ -69,7 +69,7 @@ std::vector<at::Tensor> clone_all(const std::vector<at::Tensor>& tensors) {
 }  // namespace
 
 Trainer::Trainer(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
-                 const std::vector<std::string>& activations, const std::string& loss) {
+                 const std::vector<functors::Activation>& activations, const functors::Loss& loss) {
   TORCH_CHECK_VALUE(!weights.empty(), kName, ": the model must have at least one Linear layer");
   TORCH_CHECK_VALUE(weights.size() == biases.size() && weights.size() == activations.size(), kName,
                     ": weights, biases and activations must be as many (got ", weights.size(), ", ",
@@ -88,9 +88,9 @@ Trainer::Trainer(const std::vector<at::Tensor>& weights, const std::vector<at::T
                       " must take as many inputs as layer ", l, " has outputs, ", weights[l - 1].size(0),
                       " (got ", weights[l].size(1), ")");
     parameters_.push_back({weights[l].detach(), biases[l].defined() ? biases[l].detach() : biases[l]});
-    network_.layers.push_back({activation_from(activations[l], {}), {}});
+    network_.layers.push_back({activations[l], {}});
   }
-  network_.loss = loss_from(loss);
+  network_.loss = loss;
   committed_ = allocate_like(parameters_);
   next_ = allocate_like(parameters_);
   copy_maps(parameters_, committed_);
@@ -105,7 +105,23 @@ void Trainer::set_layer_options(size_t layer, const LayerOptions& options) {
     TORCH_CHECK_VALUE(std::isfinite(value) && value > 0, kName, ": ", name, " of layer ", layer + 1,
                       " must be a finite positive number (got ", value, ")");
   }
+  for (const auto& [name, regularizer] : {std::pair{"weight_regularizer", options.weight_regularizer},
+                                          std::pair{"state_regularizer", options.state_regularizer}}) {
+    TORCH_CHECK_VALUE(std::isfinite(regularizer.l1) && regularizer.l1 >= 0 && std::isfinite(regularizer.l2) &&
+                          regularizer.l2 >= 0,
+                      kName, ": ", name, " of layer ", layer + 1,
+                      " must have finite weights >= 0 (got l1 = ", regularizer.l1, ", l2 = ", regularizer.l2,
+                      ")");
+    TORCH_CHECK_VALUE(regularizer.low <= regularizer.high, kName, ": ", name, " of layer ", layer + 1,
+                      " must have low <= high (got ", regularizer.low, " and ", regularizer.high, ")");
+  }
   network_.layers[layer].options = options;
+}
+
+void Trainer::set_order(UpdateOrder order, int64_t inner_sweeps) {
+  TORCH_CHECK_VALUE(inner_sweeps >= 1, kName, ": inner_sweeps must be at least 1 (got ", inner_sweeps, ")");
+  network_.order = order;
+  network_.inner_sweeps = inner_sweeps;
 }
 
 void Trainer::set_loss_weight(double weight, bool mean) {
@@ -138,17 +154,7 @@ at::Tensor Trainer::checked_targets(const char* argument, const at::Tensor& y, i
   TORCH_CHECK_VALUE(y.dim() >= 1 && y.size(0) == rows, kName, ": ", argument,
                     " must have as many rows as x, ", rows, " (got ", y.sizes(), ")");
   if (c10::isIntegralType(y.scalar_type(), /*includeBool=*/false)) {
-    TORCH_CHECK_VALUE(y.dim() == 1, kName, ": ", argument, " of class indices must have shape (n,) (got ",
-                      y.sizes(), ")");
-    const at::Tensor classes = y.to(at::kLong);
-    const int64_t least = classes.min().item<int64_t>();
-    const int64_t greatest = classes.max().item<int64_t>();
-    TORCH_CHECK_VALUE(least >= 0 && greatest < outputs, kName, ": ", argument,
-                      " must hold classes from 0 to ", outputs - 1, " (got ", least < 0 ? least : greatest,
-                      ")");
-    at::Tensor one_hot = at::zeros({rows, outputs}, weight.options());
-    one_hot.scatter_(1, classes.unsqueeze(1), 1);
-    return one_hot;
+    return encoded_classes(argument, y, rows);
   }
   TORCH_CHECK_TYPE(y.scalar_type() == weight.scalar_type(), kName, ": ", argument,
                    " must hold class indices or have the dtype of the model, ", weight.scalar_type(),
@@ -156,7 +162,40 @@ at::Tensor Trainer::checked_targets(const char* argument, const at::Tensor& y, i
   TORCH_CHECK_VALUE(y.dim() == 2 && y.size(1) == outputs, kName, ": ", argument, " must have shape (n, ",
                     outputs, ") (got ", y.sizes(), ")");
   TORCH_CHECK_VALUE(all_finite(y), kName, ": ", argument, " must be finite (got NaN or infinite entries)");
+  const bool weights = std::holds_alternative<functors::CrossEntropyLoss>(network_.loss);
+  TORCH_CHECK_VALUE(!weights || y.min().item<double>() >= 0, kName, ": ", argument,
+                    " must hold probabilities >= 0 for the cross-entropy (got ", y.min().item<double>(), ")");
   return y.detach().contiguous();
+}
+
+// One-hot rows for the squared loss and the cross-entropy; one against the rest, +1 and -1, for the losses of
+// a margin, where a single output stands for two classes.
+at::Tensor Trainer::encoded_classes(const char* argument, const at::Tensor& y, int64_t rows) const {
+  const at::Tensor& weight = parameters_.back().weight;
+  const bool margin = !std::holds_alternative<functors::SquaredLoss>(network_.loss) &&
+                      !std::holds_alternative<functors::CrossEntropyLoss>(network_.loss);
+  const bool binary = margin && weight.size(0) == 1;
+  const at::Tensor like = weight.select(0, 0).select(0, 0).expand({rows, binary ? 2 : weight.size(0)});
+  const at::Tensor encoded = checks::one_hot(kName, argument, y, like, margin ? -1 : 0, 1);
+  return binary ? encoded.narrow(1, 1, 1).contiguous() : encoded;
+}
+
+at::Tensor Trainer::checked_row_weight(const at::Tensor& sample_weight, int64_t rows) const {
+  const at::Tensor& weight = parameters_.back().weight;
+  if (!sample_weight.defined()) {
+    return at::ones({1, 1}, weight.options());
+  }
+  TORCH_CHECK_TYPE(sample_weight.scalar_type() == weight.scalar_type(), kName,
+                   ": sample_weight must have the dtype of the model, ", weight.scalar_type(), " (got ",
+                   sample_weight.scalar_type(), ")");
+  TORCH_CHECK_VALUE(sample_weight.device() == weight.device(), kName,
+                    ": sample_weight must be on the device of the model, ", weight.device(), " (got ",
+                    sample_weight.device(), ")");
+  TORCH_CHECK_VALUE(sample_weight.dim() == 1 && sample_weight.size(0) == rows, kName,
+                    ": sample_weight must have shape (n,) = [", rows, "] (got ", sample_weight.sizes(), ")");
+  TORCH_CHECK_VALUE(all_finite(sample_weight) && sample_weight.min().item<double>() >= 0, kName,
+                    ": sample_weight must be finite and >= 0");
+  return sample_weight.detach().unsqueeze(1).contiguous();
 }
 
 at::Tensor Trainer::checked_index(const at::Tensor& index) const {
@@ -193,11 +232,12 @@ void Trainer::note_outside_changes() {
   }
 }
 
-void Trainer::bind(const at::Tensor& x, const at::Tensor& y) {
+void Trainer::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
   const c10::NoGradGuard no_grad;
   RowSet rows;
   rows.x = checked_inputs("x", x);
   rows.y = checked_targets("y", y, rows.x.size(0));
+  rows.row_weight = checked_row_weight(sample_weight, rows.rows());
   rows.population = rows.rows();
   note_outside_changes();
   rows.current = SplitVariables::allocate(rows.rows(), committed_);
@@ -226,13 +266,15 @@ void Trainer::step() {
   point_ = Point::kBound;
 }
 
-void Trainer::step(const at::Tensor& x, const at::Tensor& y) {
+void Trainer::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
   const c10::NoGradGuard no_grad;
   const at::Tensor inputs = checked_inputs("x", x);
   const at::Tensor targets = checked_targets("y", y, inputs.size(0));
+  const at::Tensor row_weight = checked_row_weight(sample_weight, inputs.size(0));
   note_outside_changes();
   batch_.x = inputs;
   batch_.y = targets;
+  batch_.row_weight = row_weight;
   batch_.population = batch_.rows();
   resize_batch(inputs.size(0));
   forward_pass(network_, committed_, batch_);
@@ -249,6 +291,8 @@ void Trainer::step_rows(const at::Tensor& index) {
   resize_batch(rows.size(0));
   batch_.x = at::index_select(bound_.x, 0, rows);
   batch_.y = at::index_select(bound_.y, 0, rows);
+  batch_.row_weight =
+      bound_.row_weight.size(0) == 1 ? bound_.row_weight : at::index_select(bound_.row_weight, 0, rows);
   batch_.population = bound_.rows();
   for (size_t l = 0; l < network_.depth(); ++l) {
     at::index_select_out(batch_.current.u[l], bound_.current.u[l], 0, rows);
@@ -278,7 +322,9 @@ void Trainer::check_rows(const at::Tensor& index, const at::Tensor& x, const at:
 
 // One sweep over `rows`, committed only when all of it has succeeded.
 void Trainer::sweep(RowSet& rows, InputBlockCache& cache) {
-  sweep_three_splitting(network_, committed_, next_, rows, cache, observer_);
+  const SweepState state{network_, committed_, next_, rows, cache, observer_};
+  const Residuals residuals =
+      network_.splitting == Splitting::kTwo ? sweep_two_splitting(state) : sweep_three_splitting(state);
   check_finite(rows);
   copy_maps(next_, parameters_);
   std::swap(committed_, next_);
@@ -286,7 +332,7 @@ void Trainer::sweep(RowSet& rows, InputBlockCache& cache) {
   if (&rows == &batch_) {
     std::swap(batch_storage_current_, batch_storage_next_);
   }
-  rows.residuals = Residuals::kAllButFirst;
+  rows.residuals = residuals;
   ++sweeps_;
 }
 
@@ -319,8 +365,8 @@ ObjectiveTerms Trainer::objective(bool last_rows) {
   point();
   note_outside_changes();
   RowSet& rows = point_ == Point::kBatch || (last_rows && point_ == Point::kBoundRows) ? batch_ : bound_;
-  refresh_residuals(committed_, rows);
-  return objective_terms(network_, rows);
+  refresh_residuals(network_, committed_, rows);
+  return objective_terms(network_, committed_, rows);
 }
 
 TrainerState Trainer::variables() const {
@@ -344,6 +390,7 @@ TrainerState Trainer::state() const {
   if (bound_.defined()) {
     state["x"] = {bound_.x};
     state["y"] = {bound_.y};
+    state["row_weight"] = {bound_.row_weight.clone()};
     state["u"] = clone_all(bound_.current.u);
     state["v"] = clone_all(bound_.current.v);
     // The first layer's residual is recomputed from the data, to the same bits; the others, which
@@ -380,6 +427,9 @@ void Trainer::load_state(const TrainerState& state) {
   RowSet rows;
   rows.x = checked_inputs("state['x']", entry("x", 1)[0]);
   rows.y = checked_targets("state['y']", entry("y", 1)[0], rows.rows());
+  const at::Tensor& row_weight = entry("row_weight", 1)[0];
+  rows.row_weight = row_weight.size(0) == 1 ? checked_row_weight({}, 1)
+                                            : checked_row_weight(row_weight.squeeze(1), rows.rows());
   rows.population = rows.rows();
   rows.current = SplitVariables::allocate(rows.rows(), committed_);
   rows.next = SplitVariables::allocate(rows.rows(), committed_);

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/bcd3.h"
 #include "engine/network.h"
+#include "engine/sweep.h"
 #include "torchbcd/export.h"
 
 namespace torchbcd {
@@ -23,7 +23,10 @@ class TORCHBCD_API Trainer {
   /// `weights` and `biases` (undefined where a layer has none) are the model's own parameters;
   /// every complete sweep is written to them.
   Trainer(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
-          const std::vector<std::string>& activations, const std::string& loss);
+          const std::vector<functors::Activation>& activations, const functors::Loss& loss);
+
+  void set_splitting(Splitting splitting) { network_.splitting = splitting; }
+  void set_order(UpdateOrder order, int64_t inner_sweeps);
 
   void set_layer_options(size_t layer, const LayerOptions& options);
   /// The loss term is `weight` times the sum over rows, divided by the number of rows where `mean`
@@ -32,13 +35,14 @@ class TORCHBCD_API Trainer {
   void set_observer(BlockObserver observer) { observer_ = std::move(observer); }
 
   /// Full batch: keeps the data and sets U, V by one forward pass.
-  void bind(const at::Tensor& x, const at::Tensor& y);
+  /// `sample_weight` (n,), of each row's loss, may be undefined: then all are 1.
+  void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
   bool bound() const { return bound_.defined(); }
 
   /// One sweep over the bound data.
   void step();
   /// One sweep over a mini-batch whose U, V come from a forward pass.
-  void step(const at::Tensor& x, const at::Tensor& y);
+  void step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
   /// One sweep over rows `index` of the bound data, whose U, V persist between visits.
   void step_rows(const at::Tensor& index);
   /// Throws unless (x, y) are rows `index` of the bound data.
@@ -61,6 +65,8 @@ class TORCHBCD_API Trainer {
 
   at::Tensor checked_inputs(const char* argument, const at::Tensor& x) const;
   at::Tensor checked_targets(const char* argument, const at::Tensor& y, int64_t rows) const;
+  at::Tensor encoded_classes(const char* argument, const at::Tensor& y, int64_t rows) const;
+  at::Tensor checked_row_weight(const at::Tensor& sample_weight, int64_t rows) const;
   at::Tensor checked_index(const at::Tensor& index) const;
   void note_outside_changes();
   void resize_batch(int64_t rows);

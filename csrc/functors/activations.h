@@ -1,14 +1,19 @@
-// Activation functions: sigma(u), and the prox that the U update of a 3-splitting needs,
+// Activation functions: sigma(u), its derivative (one of them, where there are several), and the prox that
+// the U update of a 3-splitting needs,
 //
 //     prox(a, b, gamma) = argmin over u of  1/2 (sigma(u) - a)^2 + gamma/2 (u - b)^2,
 //
-// the *global* minimiser (Zeng et al., eq. 33), for gamma > 0.
+// the *global* minimiser (Zeng et al., eq. 33), for gamma > 0. Those without a closed form are solved in
+// float64 whatever T is, to a few units in the last place.
 #pragma once
 
 #include <cmath>
 #include <variant>
 
 #include "functors/host_device.h"
+#include "functors/polynomial.h"
+#include "functors/scalar.h"
+#include "functors/tanh.h"
 
 namespace torchbcd::functors {
 
@@ -21,9 +26,13 @@ struct Identity {
   }
 
   template <typename T>
+  TORCHBCD_HOST_DEVICE T derivative(T) const {
+    return T(1);
+  }
+
+  template <typename T>
   TORCHBCD_HOST_DEVICE T prox(T a, T b, T gamma) const {
-    // b + (a - b) / (1 + gamma) keeps full precision for every gamma and is exact where a == b.
-    return b + (a - b) / (T(1) + gamma);
+    return weighted_mean(a, b, gamma);
   }
 };
 
@@ -35,6 +44,11 @@ struct ReLU {
     return u < T(0) ? T(0) : u;  // a NaN stays a NaN
   }
 
+  template <typename T>
+  TORCHBCD_HOST_DEVICE T derivative(T u) const {
+    return u > T(0) ? T(1) : T(0);
+  }
+
   // Zeng et al., Lemma 9. For b < 0 the minimiser of the right branch, (a + gamma b) / (1 + gamma),
   // beats the left one, b, when gamma b >= -(sqrt(gamma (gamma + 1)) - gamma) a; multiplied by
   // sqrt(gamma (gamma + 1)) + gamma that is a + kappa b >= 0, free of cancellation.
@@ -42,7 +56,7 @@ struct ReLU {
   TORCHBCD_HOST_DEVICE T prox(T a, T b, T gamma) const {
     using std::sqrt;
     const T kappa = gamma + sqrt(gamma) * sqrt(gamma + T(1));
-    const T right = b + (a - b) / (T(1) + gamma);
+    const T right = weighted_mean(a, b, gamma);
     // Selections rather than branches: the loops over this vectorise.
     const T positive = right < T(0) ? T(0) : right;
     const T negative = a + kappa * b >= T(0) ? right : b;
@@ -50,7 +64,87 @@ struct ReLU {
   }
 };
 
-// The registry of activations: a new one is a struct above, a name here and a row in the tests.
-using Activation = std::variant<Identity, ReLU>;
+// max(u, 0) + slope min(u, 0), for any slope: each branch has its own minimiser, and the lower one counts.
+struct LeakyReLU {
+  static constexpr const char* name = "leaky_relu";
+
+  double slope = 0.01;
+
+  template <typename T>
+  TORCHBCD_HOST_DEVICE T value(T u) const {
+    return u < T(0) ? static_cast<T>(slope) * u : u;
+  }
+
+  template <typename T>
+  TORCHBCD_HOST_DEVICE T derivative(T u) const {
+    return u > T(0) ? T(1) : static_cast<T>(slope);
+  }
+
+  template <typename T>
+  TORCHBCD_HOST_DEVICE T prox(T a, T b, T gamma) const {
+    const T s = static_cast<T>(slope);
+    const T on_right = weighted_mean(a, b, gamma);
+    // The mean of a/s and b with weights s^2 and gamma, by the same choice of form.
+    const T square = s * s;
+    const T on_left = gamma < square ? a / s + (b - a / s) * (gamma / (square + gamma))
+                                     : b + s * (a - s * b) / (square + gamma);
+    const T right = on_right < T(0) ? T(0) : on_right;
+    const T left = on_left > T(0) ? T(0) : on_left;
+    // Half the difference of the two objectives, as products of differences and sums: squares of large
+    // numbers that nearly agree would cancel.
+    const T difference = (right - s * left) * ((right - a) + (s * left - a)) +
+                         gamma * (right - left) * ((right - b) + (left - b));
+    return difference <= T(0) ? right : left;
+  }
+};
+
+struct Tanh {
+  static constexpr const char* name = "tanh";
+
+  template <typename T>
+  TORCHBCD_HOST_DEVICE T value(T u) const {
+    using std::tanh;
+    return tanh(u);
+  }
+
+  template <typename T>
+  TORCHBCD_HOST_DEVICE T derivative(T u) const {
+    const T t = value(u);
+    return (T(1) - t) * (T(1) + t);
+  }
+
+  template <typename T>
+  TORCHBCD_HOST_DEVICE T prox(T a, T b, T gamma) const {
+    return static_cast<T>(
+        tanh_prox(static_cast<double>(a), static_cast<double>(b), static_cast<double>(gamma)));
+  }
+};
+
+// 1 / (1 + e^-u) = (1 + tanh(u/2)) / 2, so with u = 2 w the prox is that of tanh:
+// 1/4 [ 1/2 (tanh(w) - (2 a - 1))^2 + 16 gamma / 2 (w - b/2)^2 ].
+struct Sigmoid {
+  static constexpr const char* name = "sigmoid";
+
+  template <typename T>
+  TORCHBCD_HOST_DEVICE T value(T u) const {
+    using std::exp;
+    return T(1) / (T(1) + exp(-u));
+  }
+
+  template <typename T>
+  TORCHBCD_HOST_DEVICE T derivative(T u) const {
+    const T s = value(u);
+    return s * (T(1) - s);
+  }
+
+  template <typename T>
+  TORCHBCD_HOST_DEVICE T prox(T a, T b, T gamma) const {
+    return static_cast<T>(2 * tanh_prox(2 * static_cast<double>(a) - 1, 0.5 * static_cast<double>(b),
+                                        16 * static_cast<double>(gamma)));
+  }
+};
+
+// The registry of activations: a new one is a struct like these, a name here and a row in the tests.
+using Activation = std::variant<Identity, ReLU, LeakyReLU, Sigmoid, Tanh, Polynomial>;
 
 }  // namespace torchbcd::functors

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "functors/host_device.h"
+#include "functors/regularizers.h"
 
 namespace torchbcd::functors {
 
@@ -59,20 +60,50 @@ struct AuxiliaryUpdate {
   }
 };
 
-// The V block of the output layer (Zeng et al., Algorithm 2):
+// The V block of the output layer (Zeng et al., Algorithm 2) is
 //
-//   v' = argmin over x of  weight l(x; y) + gamma/2 (x - sigma(u))^2 + alpha/2 (x - v)^2.
-template <typename T, typename LossFunctor, typename ActivationFunctor>
-struct OutputUpdate {
-  LossFunctor loss;
+//   v' = argmin over x of  weight l(x; y) + gamma/2 (x - sigma(u))^2 + alpha/2 (x - v)^2 + s(x),
+//
+// where the two quadratics make one, (gamma + alpha)/2 (x - c)^2, with this centre c.
+template <typename T, typename ActivationFunctor>
+struct OutputCentre {
   ActivationFunctor activation;
-  T weight, gamma, alpha;
+  T gamma, alpha;
 
-  TORCHBCD_HOST_DEVICE T operator()(T y, T v, T u) const {
-    const T quadratic = gamma + alpha;
-    const T centre = v + (gamma / quadratic) * (activation.value(u) - v);
-    return loss.prox(y, centre, quadratic / weight);
+  TORCHBCD_HOST_DEVICE T operator()(T v, T u) const {
+    return v + (gamma / (gamma + alpha)) * (activation.value(u) - v);
   }
+};
+
+// argmin over x of  weight row_weight l(x; y) + curvature/2 (x - c)^2 + s(x).
+template <typename T, typename LossFunctor>
+struct LossUpdate {
+  LossFunctor loss;
+  Regularizer regularizer;
+  T weight, curvature;
+
+  TORCHBCD_HOST_DEVICE T operator()(T y, T centre, T row_weight) const {
+    const LossUpdate self = *this;
+    const T w = weight * row_weight;
+    return regularizer.with_loss(curvature, centre,
+                                 [self, y, w](T k, T c) { return self.loss.prox(y, c, k / w); });
+  }
+};
+
+// argmin over u of  t r(u) + 1/2 (u - x)^2.
+template <typename T>
+struct RegularizerProx {
+  Regularizer regularizer;
+  T t;
+
+  TORCHBCD_HOST_DEVICE T operator()(T x) const { return regularizer.prox(x, t); }
+};
+
+template <typename T, typename ActivationFunctor>
+struct ActivationDerivative {
+  ActivationFunctor activation;
+
+  TORCHBCD_HOST_DEVICE T operator()(T u) const { return activation.derivative(u); }
 };
 
 }  // namespace torchbcd::functors

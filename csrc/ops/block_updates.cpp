@@ -47,7 +47,7 @@ std::tuple<at::Tensor, at::Tensor> weight_update_kernel(const at::Tensor& u, con
                        at::empty({has_bias ? weight.size(0) : 0}, weight.options())};
   const at::Tensor residual = at::empty(u.sizes(), u.options());
   affine_residual_out(u, v, previous, residual);
-  const WeightBlock block(v, weight.size(0), has_bias, rho, alpha, /*always_primal=*/false, op);
+  const WeightBlock block(v, weight.size(0), has_bias, {rho, alpha, {}}, /*always_primal=*/false, op);
   block.solve(residual, previous, next);
   return {next.weight, next.bias};
 }
@@ -60,7 +60,7 @@ at::Tensor state_update_kernel(const at::Tensor& s, const at::Tensor& u, const a
   checks::positive(op, "rho", rho);
   const at::Tensor v = at::empty(s.sizes(), s.options()).copy_(s);
   const at::Tensor residual = at::empty(u.sizes(), u.options());
-  StateBlock(map, gamma, rho, s.size(0), op).solve_(v, u, residual);
+  StateBlock(map, gamma, rho, {}, s.size(0), op).solve_(v, s, u, residual);
   return v;
 }
 

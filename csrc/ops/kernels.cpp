@@ -3,14 +3,16 @@
 namespace torchbcd::kernels {
 
 // Constant-initialised, so that they exist before any kernel file's registration runs.
-constinit Kernel<void(at::TensorIteratorBase&, const functors::Activation&)> activation;
-constinit Kernel<void(at::TensorIteratorBase&, const functors::Activation&, double)> prox_activation;
-constinit Kernel<void(at::TensorIteratorBase&, const functors::Loss&, double)> prox_loss;
-constinit Kernel<void(at::TensorIteratorBase&, const functors::Loss&)> loss;
-constinit Kernel<void(at::TensorIteratorBase&, const functors::Activation&, double, double, double)>
-    auxiliary_update;
-constinit Kernel<void(at::TensorIteratorBase&, const functors::Loss&, const functors::Activation&, double,
-                      double, double)>
-    output_update;
+constinit ActivationKernel activation;
+constinit ActivationKernel activation_derivative;
+constinit LossKernel loss;
+constinit ProxActivationKernel prox_activation;
+constinit ProxLossKernel prox_loss;
+constinit RegularizerKernel prox_regularizer;
+constinit AuxiliaryUpdateKernel auxiliary_update;
+constinit OutputCentreKernel output_centre;
+constinit LossUpdateKernel loss_update;
+constinit CrossEntropyUpdateKernel cross_entropy_update;
+constinit CrossEntropyKernel cross_entropy;
 
 }  // namespace torchbcd::kernels

@@ -1,5 +1,4 @@
-// The device kernels: loops over functors, one implementation a device, chosen by where the data
-// is.
+// The device kernels: loops over functors, one implementation a device, chosen by where the data is.
 #pragma once
 
 #include <ATen/TensorIterator.h>
@@ -8,14 +7,14 @@
 
 #include "functors/activations.h"
 #include "functors/losses.h"
+#include "functors/regularizers.h"
 
 namespace torchbcd::kernels {
 
 template <typename Signature>
 class Kernel;
 
-/// A function with one implementation a device type. The kernel files fill in their own at load
-/// time.
+/// A function with one implementation a device type. The kernel files fill in their own at load time.
 template <typename... Arguments>
 class Kernel<void(at::TensorIteratorBase&, Arguments...)> {
  public:
@@ -42,20 +41,44 @@ class Kernel<void(at::TensorIteratorBase&, Arguments...)> {
   Function cuda_ = nullptr;
 };
 
-// out = sigma(u)
-extern Kernel<void(at::TensorIteratorBase&, const functors::Activation&)> activation;
-// out = prox(a, b, gamma) of an activation, of a loss
-extern Kernel<void(at::TensorIteratorBase&, const functors::Activation&, double gamma)> prox_activation;
-extern Kernel<void(at::TensorIteratorBase&, const functors::Loss&, double gamma)> prox_loss;
-// out = l(v; y)
-extern Kernel<void(at::TensorIteratorBase&, const functors::Loss&)> loss;
-// (u', residual') = auxiliary_update(v, u, residual)
-extern Kernel<void(at::TensorIteratorBase&, const functors::Activation&, double gamma, double rho,
-                   double alpha)>
-    auxiliary_update;
-// v' = output_update(y, v, u)
-extern Kernel<void(at::TensorIteratorBase&, const functors::Loss&, const functors::Activation&, double weight,
-                   double gamma, double alpha)>
-    output_update;
+/// What a row kernel needs beyond an iterator over the first columns of its matrices.
+struct RowLayout {
+  int64_t classes;
+  int64_t out_stride, target_stride, centre_stride;
+};
+
+using ActivationKernel = Kernel<void(at::TensorIteratorBase&, const functors::Activation&)>;
+using LossKernel = Kernel<void(at::TensorIteratorBase&, const functors::Loss&)>;
+using ProxActivationKernel = Kernel<void(at::TensorIteratorBase&, const functors::Activation&, double gamma)>;
+using ProxLossKernel = Kernel<void(at::TensorIteratorBase&, const functors::Loss&, double gamma)>;
+using RegularizerKernel = Kernel<void(at::TensorIteratorBase&, const functors::Regularizer&, double t)>;
+using AuxiliaryUpdateKernel = Kernel<void(at::TensorIteratorBase&, const functors::Activation&, double gamma,
+                                          double rho, double alpha)>;
+using OutputCentreKernel =
+    Kernel<void(at::TensorIteratorBase&, const functors::Activation&, double gamma, double alpha)>;
+using LossUpdateKernel = Kernel<void(at::TensorIteratorBase&, const functors::Loss&,
+                                     const functors::Regularizer&, double weight, double curvature)>;
+using CrossEntropyUpdateKernel = Kernel<void(at::TensorIteratorBase&, const RowLayout&,
+                                             const functors::Regularizer&, double weight, double curvature)>;
+using CrossEntropyKernel = Kernel<void(at::TensorIteratorBase&, const RowLayout&)>;
+
+// out = sigma(u), out = sigma'(u)
+extern ActivationKernel activation;
+extern ActivationKernel activation_derivative;
+// out = l(v; y), for a loss with a value an entry
+extern LossKernel loss;
+// out = prox(a, b, gamma) of an activation, of a loss, of t times a regulariser
+extern ProxActivationKernel prox_activation;
+extern ProxLossKernel prox_loss;
+extern RegularizerKernel prox_regularizer;
+// (u', residual') = AuxiliaryUpdate(v, u, residual)
+extern AuxiliaryUpdateKernel auxiliary_update;
+// c = OutputCentre(v, u), v' = LossUpdate(y, c, row_weight)
+extern OutputCentreKernel output_centre;
+extern LossUpdateKernel loss_update;
+// The same and the value for cross-entropy; the iterator runs over rows: (out, target, centre, row_weight),
+// (out, target, centre).
+extern CrossEntropyUpdateKernel cross_entropy_update;
+extern CrossEntropyKernel cross_entropy;
 
 }  // namespace torchbcd::kernels

@@ -2,6 +2,8 @@
 #include "ops/passes.h"
 
 #include <ATen/TensorIterator.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
@@ -13,47 +15,85 @@
 
 namespace torchbcd {
 namespace passes {
+namespace {
+
+at::TensorIterator over(at::ArrayRef<at::Tensor> outputs, at::ArrayRef<at::Tensor> inputs) {
+  at::TensorIteratorConfig config;
+  config.resize_outputs(false);
+  for (const at::Tensor& output : outputs) {
+    config.add_owned_output(output);
+  }
+  for (const at::Tensor& input : inputs) {
+    config.add_owned_const_input(input);
+  }
+  return config.build();
+}
+
+// The first columns of matrices whose rows a row kernel works on.
+at::Tensor first_column(const at::Tensor& matrix) { return matrix.select(1, 0); }
+
+}  // namespace
 
 void activation(const at::Tensor& u, const functors::Activation& activation, const at::Tensor& out) {
-  auto iterator = at::TensorIteratorConfig().resize_outputs(false).add_output(out).add_const_input(u).build();
+  auto iterator = over({out}, {u});
   kernels::activation(iterator, activation);
 }
 
-void loss(const at::Tensor& y, const at::Tensor& v, const functors::Loss& loss, const at::Tensor& out) {
-  auto iterator = at::TensorIteratorConfig()
-                      .resize_outputs(false)
-                      .add_output(out)
-                      .add_const_input(y)
-                      .add_const_input(v)
-                      .build();
-  kernels::loss(iterator, loss);
+void activation_derivative(const at::Tensor& u, const functors::Activation& activation,
+                           const at::Tensor& out) {
+  auto iterator = over({out}, {u});
+  kernels::activation_derivative(iterator, activation);
+}
+
+void prox_regularizer(const at::Tensor& x, const functors::Regularizer& regularizer, double t,
+                      const at::Tensor& out) {
+  auto iterator = over({out}, {x});
+  kernels::prox_regularizer(iterator, regularizer, t);
 }
 
 void auxiliary_update(const at::Tensor& v, const at::Tensor& u, const at::Tensor& residual,
                       const functors::Activation& activation, double gamma, double rho, double alpha,
                       const at::Tensor& u_out, const at::Tensor& residual_out) {
-  auto iterator = at::TensorIteratorConfig()
-                      .resize_outputs(false)
-                      .add_output(u_out)
-                      .add_output(residual_out)
-                      .add_const_input(v)
-                      .add_const_input(u)
-                      .add_const_input(residual)
-                      .build();
+  auto iterator = over({u_out, residual_out}, {v, u, residual});
   kernels::auxiliary_update(iterator, activation, gamma, rho, alpha);
 }
 
-void output_update(const at::Tensor& y, const at::Tensor& v, const at::Tensor& u, const functors::Loss& loss,
-                   const functors::Activation& activation, double weight, double gamma, double alpha,
-                   const at::Tensor& v_out) {
-  auto iterator = at::TensorIteratorConfig()
-                      .resize_outputs(false)
-                      .add_output(v_out)
-                      .add_const_input(y)
-                      .add_const_input(v)
-                      .add_const_input(u)
-                      .build();
-  kernels::output_update(iterator, loss, activation, weight, gamma, alpha);
+void output_centre(const at::Tensor& v, const at::Tensor& u, const functors::Activation& activation,
+                   double gamma, double alpha, const at::Tensor& out) {
+  auto iterator = over({out}, {v, u});
+  kernels::output_centre(iterator, activation, gamma, alpha);
+}
+
+void loss_update(const at::Tensor& y, const at::Tensor& centre, const at::Tensor& row_weight,
+                 const functors::Loss& loss, const functors::Regularizer& regularizer, double weight,
+                 double curvature, const at::Tensor& out) {
+  if (out.numel() == 0) {
+    return;
+  }
+  if (std::holds_alternative<functors::CrossEntropyLoss>(loss)) {
+    const at::Tensor rows = row_weight.expand({out.size(0), 1});
+    auto iterator = over({first_column(out)}, {first_column(y), first_column(centre), first_column(rows)});
+    const kernels::RowLayout layout{out.size(1), out.stride(1), y.stride(1), centre.stride(1)};
+    kernels::cross_entropy_update(iterator, layout, regularizer, weight, curvature);
+    return;
+  }
+  auto iterator = over({out}, {y, centre, row_weight});
+  kernels::loss_update(iterator, loss, regularizer, weight, curvature);
+}
+
+at::Tensor row_losses(const at::Tensor& y, const at::Tensor& v, const functors::Loss& loss) {
+  if (std::holds_alternative<functors::CrossEntropyLoss>(loss)) {
+    at::Tensor out = at::empty({v.size(0), 1}, v.options());
+    if (v.numel() > 0) {
+      auto iterator = over({first_column(out)}, {first_column(y), first_column(v)});
+      kernels::cross_entropy(iterator, {v.size(1), 0, y.stride(1), v.stride(1)});
+    }
+    return out;
+  }
+  at::Tensor entries = at::empty_like(v);
+  auto iterator = over({entries}, {y, v});
+  kernels::loss(iterator, loss);
+  return entries.sum(1, /*keepdim=*/true);
 }
 
 }  // namespace passes
@@ -90,14 +130,16 @@ void output_update_out(const at::Tensor& y, const at::Tensor& v, const at::Tenso
                        double gamma, double alpha, at::Tensor& v_out) {
   constexpr const char* op = "torchbcd::output_update_out";
   checks::same_floating_kind(op, {{"y", y}, {"v", v}, {"u", u}, {"v_out", v_out}});
+  checks::is_matrix(op, {"y", y}, "(n, d)");
   checks::has_shape(op, {"v", v}, y.sizes(), "that of y");
   checks::has_shape(op, {"u", u}, y.sizes(), "that of y");
   checks::has_shape(op, {"v_out", v_out}, y.sizes(), "that of y");
   checks::positive(op, "weight", weight);
   checks::positive(op, "gamma", gamma);
   checks::non_negative(op, "alpha", alpha);
-  passes::output_update(y, v, u, loss_from(loss), activation_from(activation, parameters), weight, gamma,
-                        alpha, v_out);
+  passes::output_centre(v, u, activation_from(activation, parameters), gamma, alpha, v_out);
+  const at::Tensor row_weight = at::empty({1, 1}, v.options()).fill_(1);
+  passes::loss_update(y, v_out, row_weight, loss_from(loss), {}, weight, gamma + alpha, v_out);
 }
 
 void implement(torch::Library& m) {
@@ -111,12 +153,11 @@ void implement(torch::Library& m) {
 TORCH_LIBRARY_FRAGMENT(torchbcd, m) {
   m.def("activation_out(Tensor u, str activation, float[] parameters, *, Tensor(a!) out) -> ()");
   m.def(
-      "auxiliary_update_out(Tensor v, Tensor u, Tensor residual, str activation, "
-      "float[] parameters, float gamma, float rho, float alpha, *, Tensor(a!) u_out, "
-      "Tensor(b!) residual_out) -> ()");
+      "auxiliary_update_out(Tensor v, Tensor u, Tensor residual, str activation, float[] parameters, "
+      "float gamma, float rho, float alpha, *, Tensor(a!) u_out, Tensor(b!) residual_out) -> ()");
   m.def(
-      "output_update_out(Tensor y, Tensor v, Tensor u, str loss, str activation, "
-      "float[] parameters, float weight, float gamma, float alpha, *, Tensor(a!) v_out) -> ()");
+      "output_update_out(Tensor y, Tensor v, Tensor u, str loss, str activation, float[] parameters, "
+      "float weight, float gamma, float alpha, *, Tensor(a!) v_out) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(torchbcd, CPU, m) { implement(m); }

@@ -2,6 +2,7 @@
 
 #include <c10/util/Exception.h>
 
+#include <cmath>
 #include <optional>
 #include <string>
 #include <utility>
@@ -33,9 +34,32 @@ Variant by_name(const char* kind, std::string_view name) {
 }  // namespace
 
 functors::Activation activation_from(std::string_view name, c10::ArrayRef<double> parameters) {
-  const auto activation = by_name<functors::Activation>("activation", name);
-  TORCH_CHECK_VALUE(parameters.empty(), "torchbcd: activation '", name, "' takes no parameters (got ",
-                    parameters.size(), ")");
+  functors::Activation activation = by_name<functors::Activation>("activation", name);
+  if (auto* leaky = std::get_if<functors::LeakyReLU>(&activation)) {
+    TORCH_CHECK_VALUE(parameters.size() <= 1, "torchbcd: activation 'leaky_relu' takes one parameter, its ",
+                      "negative slope (got ", parameters.size(), ")");
+    if (!parameters.empty()) {
+      TORCH_CHECK_VALUE(std::isfinite(parameters[0]), "torchbcd: negative_slope must be finite (got ",
+                        parameters[0], ")");
+      leaky->slope = parameters[0];
+    }
+  } else if (auto* polynomial = std::get_if<functors::Polynomial>(&activation)) {
+    constexpr size_t most = functors::Polynomial::kMaxDegree + 1;
+    TORCH_CHECK_VALUE(!parameters.empty() && parameters.size() <= most,
+                      "torchbcd: a polynomial must have 1 to ", most, " coefficients (got ",
+                      parameters.size(), ")");
+    for (size_t k = 0; k < parameters.size(); ++k) {
+      TORCH_CHECK_VALUE(std::isfinite(parameters[k]), "torchbcd: coefficients must be finite (got ",
+                        parameters[k], ")");
+      polynomial->coefficients[k] = parameters[k];
+      if (parameters[k] != 0) {
+        polynomial->degree = static_cast<int>(k);
+      }
+    }
+  } else {
+    TORCH_CHECK_VALUE(parameters.empty(), "torchbcd: activation '", name, "' takes no parameters (got ",
+                      parameters.size(), ")");
+  }
   return activation;
 }
 

@@ -7,13 +7,15 @@
 
 #include "functors/activations.h"
 #include "functors/losses.h"
+#include "torchbcd/export.h"
 
 namespace torchbcd {
 
-/// The activation called `name`; ValueError, with the list of names, where there is none.
-functors::Activation activation_from(std::string_view name, c10::ArrayRef<double> parameters);
+/// The activation called `name`; ValueError, with the list of names, where there is none. A leaky ReLU takes
+/// its negative slope as parameter (default 0.01), a polynomial its coefficients, the constant one first.
+TORCHBCD_API functors::Activation activation_from(std::string_view name, c10::ArrayRef<double> parameters);
 
 /// The loss called `name`; ValueError, with the list of names, where there is none.
-functors::Loss loss_from(std::string_view name);
+TORCHBCD_API functors::Loss loss_from(std::string_view name);
 
 }  // namespace torchbcd

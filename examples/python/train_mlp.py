@@ -108,9 +108,7 @@ def train_bcd(model: nn.Sequential, data: datasets.Data, arguments: argparse.Nam
     return run
 
 
-def train_adam(
-    model: nn.Sequential, data: datasets.Data, arguments: argparse.Namespace, seconds: float
-) -> Run:
+def train_adam(model: nn.Sequential, data: datasets.Data, arguments: argparse.Namespace, seconds: float) -> Run:
     """Epochs of Adam at its default learning rate, for about as many seconds as BCD took."""
     torch.set_flush_denormal(True)  # without it Adam slows down on pixels that are nearly always zero
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
@@ -177,9 +175,7 @@ def widths(text: str) -> list[int]:
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add(
         "--dataset",
@@ -196,9 +192,7 @@ def parse_arguments() -> argparse.Namespace:
         help="activation of the hidden layers (default: relu)",
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument(
-        "--sweeps", type=positive_int, default=20, help="full-batch sweeps of BCD (default: 20)"
-    )
+    length.add_argument("--sweeps", type=positive_int, default=20, help="full-batch sweeps of BCD (default: 20)")
     length.add_argument("--epochs", type=positive_int, help="train BCD on mini-batches for so many epochs")
     add("--batch-size", type=positive_int, default=200, help="rows of a mini-batch (default: 200)")
     add("--gamma", type=float, default=1.0, help="penalty of the splitting, gamma = rho (default: 1)")

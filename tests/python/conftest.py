@@ -9,11 +9,23 @@ import pytest
 import torch
 from torch import nn
 
-_MODULES = {"relu": nn.ReLU, "identity": nn.Identity}
+import torchbcd
+
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.1),
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "identity": nn.Identity,
+    "polynomial": lambda: torchbcd.nn.Polynomial([0.0, 1.0, 0.3, 0.05]),
+}
 
 
 def make_mlp(widths, *, output=None, bias=True, dtype=torch.float64, seed=0, hidden="relu"):
-    """A seeded nn.Sequential of the given widths, with `hidden` activations and `output` at the end."""
+    """A seeded nn.Sequential of the given widths.
+
+    `hidden` is one activation or several that take turns, `output` the one at the end.
+    """
     generator = torch.Generator().manual_seed(seed)
     modules = []
     for i, (d, d_next) in enumerate(pairwise(widths)):
@@ -23,9 +35,10 @@ def make_mlp(widths, *, output=None, bias=True, dtype=torch.float64, seed=0, hid
             if bias:
                 linear.bias.copy_(0.3 * torch.randn(d_next, generator=generator, dtype=dtype))
         modules.append(linear)
-        name = hidden if i < len(widths) - 2 else output
+        inner = hidden if isinstance(hidden, str) else hidden[i % len(hidden)]
+        name = inner if i < len(widths) - 2 else output
         if name is not None:
-            modules.append(_MODULES[name]())
+            modules.append(ACTIVATIONS[name]())
     return nn.Sequential(*modules)
 
 

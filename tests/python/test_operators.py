@@ -18,10 +18,29 @@ def randn(*shape, requires_grad=False):
 
 def samples():
     ops = torch.ops.torchbcd
-    for name in ("prox_relu", "prox_identity", "prox_squared_loss"):
+    for name in (
+        "prox_relu",
+        "prox_identity",
+        "prox_sigmoid",
+        "prox_tanh",
+        "prox_leaky_relu",
+        "prox_squared_loss",
+        "prox_hinge_loss",
+        "prox_logistic_loss",
+        "prox_exponential_loss",
+    ):
         yield getattr(ops, name), (randn(4, 3), randn(4, 3), 0.7), {}
         yield getattr(ops, name), (randn(4, 1), randn(3), 0.7), {}
         yield getattr(ops, name), (randn(0, 3), randn(3), 0.7), {}
+    yield ops.prox_polynomial, (randn(4, 3), randn(4, 3), 0.7, [0.0, 1.0, 0.5]), {}
+    yield ops.prox_leaky_relu, (randn(4, 3), randn(4, 3), 0.7, 0.2), {}
+    yield ops.prox_cross_entropy_loss, (torch.tensor([0, 2, 1]), randn(3, 4), 0.7), {}
+    yield ops.prox_cross_entropy_loss, (randn(3, 4).softmax(1), randn(3, 4), 0.7), {}
+    yield ops.prox_l1, (randn(4, 3), 0.7), {}
+    yield ops.prox_l2, (randn(4, 3), 0.7), {}
+    yield ops.prox_elastic_net, (randn(4, 3), 0.7, 0.2), {}
+    yield ops.project_nonnegative, (randn(4, 3),), {}
+    yield ops.project_box, (randn(4, 3), -0.5, 0.5), {}
     for bias in (randn(2), None):
         yield ops.weight_update, (randn(5, 2), randn(5, 3), randn(2, 3), bias, 0.7, 1.1), {}
         yield ops.state_update, (randn(5, 3), randn(5, 2), randn(2, 3), bias, 0.7, 1.1), {}
@@ -96,9 +115,9 @@ class TestPasses:
     def test_names_are_checked(self):
         with pytest.raises(ValueError, match="activation must be one of .*'relu'.* .got 'gelu'."):
             torch.ops.torchbcd.activation_out(randn(2), "gelu", [], out=randn(2))
-        with pytest.raises(ValueError, match="loss must be one of 'squared'.* .got 'huber'."):
+        with pytest.raises(ValueError, match="loss must be one of 'squared', .* .got 'huber'."):
             torch.ops.torchbcd.output_update_out(
-                randn(2), randn(2), randn(2), "huber", "relu", [], 1.0, 1.0, 1.0, v_out=randn(2)
+                *randn(3, 2, 2), "huber", "relu", [], 1.0, 1.0, 1.0, v_out=randn(2, 2)
             )
 
 

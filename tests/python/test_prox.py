@@ -10,52 +10,111 @@ from hypothesis import strategies as st
 
 import torchbcd.functional as F
 
-GAMMAS = (1e-6, 1e-3, 0.3, 1.0, 7.0, 1e3, 1e6)
+GAMMAS = (1e-6, 1e-3, 0.05, 0.3, 1.0, 7.0, 1e3, 1e6)
+CUBIC = [0.5, -1.0, 0.0, 0.3]
+QUARTIC = [0.0, 1.0, -2.0, 0.1, 0.7]
+OCTIC = [1.0, 0.0, -3.0, 0.0, 1.0, 0.2, 0.0, 0.0, 0.01]
+
+
+def half_square(activation):
+    return lambda u, a: 0.5 * (activation(u) - a) ** 2
+
+
+def polynomial(coefficients):
+    return lambda u: np.polynomial.polynomial.polyval(u, coefficients)
+
+
+def sigmoid(u):
+    return 0.5 * (1 + np.tanh(u / 2))
+
+
+def leaky(slope):
+    return lambda u: np.maximum(u, 0) + slope * np.minimum(u, 0)
+
 
 # name -> (operator, the objective without its quadratic, on float64 NumPy arrays)
 PROXES = {
-    "prox_relu": (F.prox_relu, lambda u, a: 0.5 * (np.maximum(u, 0) - a) ** 2),
-    "prox_identity": (F.prox_identity, lambda u, a: 0.5 * (u - a) ** 2),
-    "prox_squared_loss": (F.prox_squared_loss, lambda u, a: 0.5 * (u - a) ** 2),
+    "prox_relu": (F.prox_relu, half_square(lambda u: np.maximum(u, 0))),
+    "prox_identity": (F.prox_identity, half_square(lambda u: u)),
+    "prox_leaky_relu": (F.prox_leaky_relu, half_square(leaky(0.01))),
+    "prox_sigmoid": (F.prox_sigmoid, half_square(sigmoid)),
+    "prox_tanh": (F.prox_tanh, half_square(np.tanh)),
+    "prox_squared_loss": (F.prox_squared_loss, half_square(lambda u: u)),
+    "prox_hinge_loss": (F.prox_hinge_loss, lambda v, y: np.maximum(0, 1 - y * v)),
+    "prox_logistic_loss": (F.prox_logistic_loss, lambda v, y: np.logaddexp(0, -y * v)),
+    "prox_exponential_loss": (
+        F.prox_exponential_loss,
+        lambda v, y: np.exp(np.minimum(-y * v, 700)),
+    ),
 }
 
 
+def with_parameters(op, *parameters):
+    return lambda a, b, gamma: op(a, b, gamma, *parameters)
+
+
+# Further members of the families, for the tests of the values alone.
+MORE = {
+    "leaky 0.5": (with_parameters(F.prox_leaky_relu, 0.5), half_square(leaky(0.5))),
+    "leaky 2": (with_parameters(F.prox_leaky_relu, 2.0), half_square(leaky(2.0))),
+    "leaky -0.5": (with_parameters(F.prox_leaky_relu, -0.5), half_square(leaky(-0.5))),
+    "cubic": (with_parameters(F.prox_polynomial, CUBIC), half_square(polynomial(CUBIC))),
+    "quartic": (with_parameters(F.prox_polynomial, QUARTIC), half_square(polynomial(QUARTIC))),
+    "octic": (with_parameters(F.prox_polynomial, OCTIC), half_square(polynomial(OCTIC))),
+    "square": (with_parameters(F.prox_polynomial, [0, 0, 1.0]), half_square(lambda u: u**2)),
+    "line": (with_parameters(F.prox_polynomial, [0.2, -2.0]), half_square(lambda u: 0.2 - 2 * u)),
+    "constant": (with_parameters(F.prox_polynomial, [0.2]), half_square(lambda u: 0.2 + 0 * u)),
+}
+ALL = {**PROXES, **MORE}
+
+
 def objective(name, u, a, b, gamma):
-    return PROXES[name][1](u, a) + gamma / 2 * (u - b) ** 2
+    return ALL[name][1](u, a) + gamma / 2 * (u - b) ** 2
+
+
+STEPS = np.r_[0.0, np.logspace(-9, 12, 200)]
+AROUND = np.unique(np.r_[-STEPS, STEPS])
+NEAR = np.linspace(-30, 30, 6001)
 
 
 def brute_force(name, a, b, gamma):
-    """The least objective found by three rounds of grids around the best point, and at special points."""
-    low, high = min(a, b, 0) - 1, max(a, b, 0) + 1
-    best = np.inf
-    for _ in range(3):
-        grid = np.unique(np.r_[np.linspace(low, high, 20_001), 0.0, a, b, (a + gamma * b) / (1 + gamma)])
-        values = objective(name, grid, a, b, gamma)
-        best = min(best, values.min())
-        centre, width = grid[values.argmin()], (high - low) / 5_000
-        low, high = centre - width, centre + width
+    """The least objective on grids around 0, a and b at every scale, refined around the five best points."""
+    grid = np.unique(np.r_[NEAR, AROUND, a + AROUND, b + AROUND, b + NEAR, (a + gamma * b) / (1 + gamma)])
+    values = objective(name, grid, a, b, gamma)
+    best = values.min()
+    inner = np.flatnonzero((values[1:-1] <= values[:-2]) & (values[1:-1] <= values[2:])) + 1
+    for start in inner[np.argsort(values[inner])][:5]:
+        low, high = grid[start - 1], grid[start + 1]
+        for _ in range(5):
+            points = np.linspace(low, high, 41)
+            at = objective(name, points, a, b, gamma)
+            k = int(np.clip(at.argmin(), 1, 39))
+            low, high = points[k - 1], points[k + 1]
+            best = min(best, at.min())
     return best
 
 
 def cases():
     special = [0.0, -0.0, 1.0, -1.0, 0.5, -3.0, 2.0, 1e-4, -1e-4, 1e4, -1e4]
-    random = np.random.default_rng(0).normal(size=(40, 2)) * 3
+    random = np.random.default_rng(0).normal(size=(60, 2)) * 3
     return [(a, b) for a in special for b in special] + [tuple(pair) for pair in random]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("gamma", GAMMAS)
-@pytest.mark.parametrize("name", PROXES)
+@pytest.mark.parametrize("name", ALL)
 def test_is_a_global_minimiser(name, gamma, dtype):
     pairs = torch.tensor(cases(), dtype=dtype)
-    u = PROXES[name][0](pairs[:, 0], pairs[:, 1], gamma).double().numpy()
+    u = ALL[name][0](pairs[:, 0], pairs[:, 1], gamma).double().numpy()
     assert np.isfinite(u).all()
     unit = torch.finfo(dtype).eps
     for (a, b), point in zip(pairs.double().numpy(), u, strict=True):
-        # Rounding u by one unit costs this much; the minimum itself is known to the grid's resolution.
-        rounding = 4 * unit * (a**2 + gamma * b**2 + abs(a * b) * (1 + gamma) + 1e-3)
         least = brute_force(name, a, b, gamma)
-        assert objective(name, point, a, b, gamma) <= least + max(rounding, 1e-9 * abs(least))
+        # What rounding the minimiser itself to the dtype may cost, and what float64 resolves of the value.
+        neighbours = point + np.array([-2, 2]) * unit * max(abs(point), 1e-30)
+        rounding = max(objective(name, neighbours, a, b, gamma)) - objective(name, point, a, b, gamma)
+        tolerance = 1e-10 * max(1, abs(least)) + abs(rounding)
+        assert objective(name, point, a, b, gamma) <= least + tolerance, (a, b)
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
@@ -80,10 +139,142 @@ def test_relu_tie(gamma):
     other=st.floats(-2e4, 2e4),
 )
 def test_no_point_is_better(a, b, gamma, other):
-    for name, (prox, _) in PROXES.items():
+    for name, (prox, _) in ALL.items():
         u = prox(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64), gamma)
-        ours, theirs = objective(name, np.array([u.item(), other]), a, b, gamma)
-        assert ours <= theirs + 1e-12 * (a**2 + gamma * b**2 + abs(a * b) * (1 + gamma))
+        with np.errstate(over="ignore"):
+            ours, theirs = objective(name, np.array([u.item(), other]), a, b, gamma)
+        assert ours <= theirs + 1e-10 * max(1, theirs)
+
+
+def cross_entropy(v, t):
+    shifted = v - v.max(1, keepdims=True)
+    log_softmax = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return -(t * log_softmax).sum(1)
+
+
+class TestCrossEntropy:
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+    @pytest.mark.parametrize("gamma", GAMMAS)
+    @pytest.mark.parametrize("classes", [2, 3, 10, 1000])
+    def test_stationarity(self, classes, gamma, dtype):
+        """The gradient, softmax(v) sum(t) - t + gamma (v - b), vanishes; the objective is strongly convex."""
+        g = torch.Generator().manual_seed(classes)
+        b = torch.randn(30, classes, generator=g, dtype=torch.float64) * 3
+        b[0], b[1] = 0, torch.linspace(-1e4, 1e4, classes)
+        b = b.to(dtype)
+        labels = torch.randint(classes, (30,), generator=g)
+        soft = torch.rand(30, classes, generator=g, dtype=torch.float64).pow(3)
+        soft = (soft / soft.sum(1, keepdim=True)).to(dtype)
+        one_hot = torch.nn.functional.one_hot(labels, classes).to(dtype)
+        for target, t in ((labels, one_hot), (one_hot, one_hot), (soft, soft), (5 * soft, 5 * soft)):
+            v = F.prox_cross_entropy_loss(target, b, gamma).double()
+            total = t.double().sum(1, keepdim=True)
+            gradient = v.softmax(1) * total - t.double() + gamma * (v - b.double())
+            # Rounding v to the dtype moves the gradient by its Hessian, at most gamma + total, times that.
+            unit = torch.finfo(dtype).eps * (1 + v.abs().max(1, keepdim=True).values)
+            assert (gradient.abs() <= 4 * unit * (gamma + total)).all()
+
+    def test_ten_thousand_classes(self):
+        b = torch.randn(4, 10_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        labels = torch.tensor([0, 17, 9_999, 5])
+        v = F.prox_cross_entropy_loss(labels, b, 0.3)
+        gradient = v.softmax(1) - torch.nn.functional.one_hot(labels, 10_000) + 0.3 * (v - b)
+        assert gradient.abs().max() < 1e-12
+
+    def test_against_other_points(self):
+        rng = np.random.default_rng(0)
+        b = rng.normal(size=(50, 4)) * 5
+        t = rng.dirichlet(np.ones(4), 50)
+        v = F.prox_cross_entropy_loss(torch.tensor(t), torch.tensor(b), 0.2).numpy()
+        least = cross_entropy(v, t) + 0.1 * ((v - b) ** 2).sum(1)
+        for scale in (1e-6, 1e-3, 1e-1, 1, 10):
+            other = v + scale * rng.normal(size=v.shape)
+            assert (least <= cross_entropy(other, t) + 0.1 * ((other - b) ** 2).sum(1) + 1e-12).all()
+
+    def test_layouts_and_empty(self):
+        b = torch.randn(5, 3, dtype=torch.float64)
+        y = torch.tensor([0, 1, 2, 1, 0])
+        expected = F.prox_cross_entropy_loss(y, b, 0.7)
+        strided = b.t().contiguous().t()
+        torch.testing.assert_close(F.prox_cross_entropy_loss(y, strided, 0.7), expected, rtol=0, atol=0)
+        torch.testing.assert_close(F.prox_cross_entropy_loss(y.int(), b, 0.7), expected, rtol=0, atol=0)
+        assert F.prox_cross_entropy_loss(y[:0], b[:0], 1.0).shape == (0, 3)
+        nan = b.clone()
+        nan[1, 1] = float("nan")
+        rows = F.prox_cross_entropy_loss(y, nan, 0.7).isnan().all(1)
+        assert rows.tolist() == [False, True, False, False, False]
+
+    def test_refusals(self):
+        b = torch.zeros(3, 4)
+        with pytest.raises(ValueError, match=r"target must hold classes from 0 to 3 \(got 4\)"):
+            F.prox_cross_entropy_loss(torch.tensor([0, 1, 4]), b, 1.0)
+        with pytest.raises(ValueError, match=r"class indices must have shape \(n,\) = \[3\]"):
+            F.prox_cross_entropy_loss(torch.tensor([0, 1]), b, 1.0)
+        with pytest.raises(ValueError, match="target must hold probabilities >= 0"):
+            F.prox_cross_entropy_loss(b - 1, b, 1.0)
+        with pytest.raises(ValueError, match=r"b must be a matrix of shape \(n, C\)"):
+            F.prox_cross_entropy_loss(torch.tensor([0]), b[0], 1.0)
+        with pytest.raises(TypeError, match="target must hold class indices or have the dtype of b"):
+            F.prox_cross_entropy_loss(b.double(), b, 1.0)
+        with pytest.raises(ValueError, match="gamma must be a finite positive"):
+            F.prox_cross_entropy_loss(torch.tensor([0, 1, 2]), b, 0.0)
+
+
+REGULARIZERS = {
+    "prox_l1": (lambda x: F.prox_l1(x, 0.7), lambda u: 0.7 * np.abs(u), (-np.inf, np.inf)),
+    "prox_l2": (lambda x: F.prox_l2(x, 0.7), lambda u: 0.35 * u**2, (-np.inf, np.inf)),
+    "prox_elastic_net": (
+        lambda x: F.prox_elastic_net(x, 0.7, 0.4),
+        lambda u: 0.7 * np.abs(u) + 0.2 * u**2,
+        (-np.inf, np.inf),
+    ),
+    "project_nonnegative": (F.project_nonnegative, lambda u: 0 * u, (0, np.inf)),
+    "project_box": (lambda x: F.project_box(x, -0.5, 2.0), lambda u: 0 * u, (-0.5, 2.0)),
+}
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_regularizers(name, dtype):
+    prox, value, (low, high) = REGULARIZERS[name]
+    x = torch.tensor([0.0, -0.0, 0.7, -0.7, 0.1, -0.1, 5.0, -5.0, 1e4, -1e4], dtype=dtype)
+    u = prox(x)
+    assert u.dtype == dtype
+    for at, point in zip(x.double().numpy(), u.double().numpy(), strict=True):
+        assert low <= point <= high
+        grid = np.unique(np.r_[at + AROUND, NEAR, AROUND])
+        grid = grid[(grid >= low) & (grid <= high)]
+        least = (value(grid) + 0.5 * (grid - at) ** 2).min()
+        ours = value(point) + 0.5 * (point - at) ** 2
+        assert ours <= least * (1 + 1e-6) + 1e-9
+    assert torch.equal(prox(x[::2]), u[::2])
+
+
+def test_regularizers_refuse():
+    x = torch.ones(2)
+    for bad in (-1.0, float("nan"), float("inf")):
+        for call in (
+            lambda bad=bad: F.prox_l1(x, bad),
+            lambda bad=bad: F.prox_l2(x, bad),
+            lambda bad=bad: F.prox_elastic_net(x, bad, 1.0),
+            lambda bad=bad: F.prox_elastic_net(x, 1.0, bad),
+        ):
+            with pytest.raises(ValueError, match=r"t[12]? must be a finite number >= 0"):
+                call()
+    with pytest.raises(ValueError, match="lo must be at most hi"):
+        F.project_box(x, 1.0, 0.0)
+    with pytest.raises(TypeError, match="x must be a float32 or float64 tensor"):
+        F.prox_l1(torch.ones(2, dtype=torch.int64), 1.0)
+
+
+def test_parameters_are_checked():
+    a = torch.ones(2)
+    with pytest.raises(ValueError, match="a polynomial must have 1 to 9 coefficients .got 10."):
+        F.prox_polynomial(a, a, 1.0, [1.0] * 10)
+    with pytest.raises(ValueError, match="coefficients must be finite"):
+        F.prox_polynomial(a, a, 1.0, [float("nan")])
+    with pytest.raises(ValueError, match="negative_slope must be finite"):
+        F.prox_leaky_relu(a, a, 1.0, float("inf"))
 
 
 @pytest.mark.parametrize("name", PROXES)

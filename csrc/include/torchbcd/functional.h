@@ -20,8 +20,50 @@ TORCHBCD_API at::Tensor prox_relu(const at::Tensor& a, const at::Tensor& b, doub
 /// argmin over u of 1/2 (u - a)^2 + gamma/2 (u - b)^2.
 TORCHBCD_API at::Tensor prox_identity(const at::Tensor& a, const at::Tensor& b, double gamma);
 
+/// argmin over u of 1/2 (sigmoid(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser.
+TORCHBCD_API at::Tensor prox_sigmoid(const at::Tensor& a, const at::Tensor& b, double gamma);
+
+/// argmin over u of 1/2 (tanh(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser.
+TORCHBCD_API at::Tensor prox_tanh(const at::Tensor& a, const at::Tensor& b, double gamma);
+
+/// argmin over u of 1/2 (l(u) - a)^2 + gamma/2 (u - b)^2, l(u) = max(u, 0) + negative_slope min(u, 0).
+TORCHBCD_API at::Tensor prox_leaky_relu(const at::Tensor& a, const at::Tensor& b, double gamma,
+                                        double negative_slope = 0.01);
+
+/// argmin over u of 1/2 (p(u) - a)^2 + gamma/2 (u - b)^2, p(u) = sum_k coefficients[k] u^k, degree <= 8.
+TORCHBCD_API at::Tensor prox_polynomial(const at::Tensor& a, const at::Tensor& b, double gamma,
+                                        c10::ArrayRef<double> coefficients);
+
 /// argmin over v of 1/2 (v - y)^2 + gamma/2 (v - b)^2.
 TORCHBCD_API at::Tensor prox_squared_loss(const at::Tensor& y, const at::Tensor& b, double gamma);
+
+/// argmin over v of max(0, 1 - y v) + gamma/2 (v - b)^2. Zeng et al., Lemma 10.
+TORCHBCD_API at::Tensor prox_hinge_loss(const at::Tensor& y, const at::Tensor& b, double gamma);
+
+/// argmin over v of log(1 + exp(-y v)) + gamma/2 (v - b)^2.
+TORCHBCD_API at::Tensor prox_logistic_loss(const at::Tensor& y, const at::Tensor& b, double gamma);
+
+/// argmin over v of exp(-y v) + gamma/2 (v - b)^2.
+TORCHBCD_API at::Tensor prox_exponential_loss(const at::Tensor& y, const at::Tensor& b, double gamma);
+
+/// argmin over v of -sum_c t_c log softmax(v)_c + gamma/2 |v - b|^2 for every row of b, (n, C). target: class
+/// indices (n,) or probabilities t (n, C).
+TORCHBCD_API at::Tensor prox_cross_entropy_loss(const at::Tensor& target, const at::Tensor& b, double gamma);
+
+/// argmin over u of t |u| + 1/2 (u - x)^2: soft thresholding.
+TORCHBCD_API at::Tensor prox_l1(const at::Tensor& x, double t);
+
+/// argmin over u of t/2 u^2 + 1/2 (u - x)^2.
+TORCHBCD_API at::Tensor prox_l2(const at::Tensor& x, double t);
+
+/// argmin over u of t1 |u| + t2/2 u^2 + 1/2 (u - x)^2.
+TORCHBCD_API at::Tensor prox_elastic_net(const at::Tensor& x, double t1, double t2);
+
+/// max(x, 0)
+TORCHBCD_API at::Tensor project_nonnegative(const at::Tensor& x);
+
+/// min(max(x, lo), hi)
+TORCHBCD_API at::Tensor project_box(const at::Tensor& x, double lo, double hi);
 
 /// The W block: argmin over (W, c) of rho/2 |U - V W^T - 1 c^T|^2 + alpha/2 |[W c] - [weight
 /// bias]|^2.

@@ -1,0 +1,79 @@
+// Scalar building blocks: weighted means, and roots of functions, found by Newton's method inside a bracket
+// that bisection keeps shrinking.
+#pragma once
+
+#include <cmath>
+
+#include "functors/host_device.h"
+
+namespace torchbcd::functors {
+
+// (a + gamma b) / (1 + gamma), by the form whose rounding error is that of the result: exact where a == b,
+// close to a where gamma is small and to b where it is large.
+template <typename T>
+TORCHBCD_HOST_DEVICE T weighted_mean(T a, T b, T gamma) {
+  return gamma < T(1) ? a + (b - a) * (gamma / (T(1) + gamma)) : b + (a - b) / (T(1) + gamma);
+}
+
+struct ValueAndSlope {
+  double value;
+  double slope;
+};
+
+// The root of f in [low, high], where f(low) <= 0 <= f(high) and f changes sign once. Newton steps are taken
+// while they stay inside the bracket and shrink fast enough, bisection otherwise, so that the bracket halves
+// at least every other step. Stops at a relative change of a few units in the last place, or after kSteps,
+// when a bracket as wide as the range of float64 has long shrunk to that.
+template <typename Function>
+TORCHBCD_HOST_DEVICE double bracketed_root(const Function& f, double low, double high, double start) {
+  constexpr int kSteps = 200;
+  double x = start < low ? low : (start > high ? high : start);
+  double last_step = high - low;
+  for (int step = 0; step < kSteps; ++step) {
+    const ValueAndSlope at = f(x);
+    if (at.value == 0) {
+      return x;
+    }
+    (at.value < 0 ? low : high) = x;
+    double next = x - at.value / at.slope;
+    // Written so that a NaN or infinite Newton step fails the test.
+    const bool newton = next > low && next < high && 2 * std::fabs(next - x) < last_step;
+    if (!newton) {
+      next = low + 0.5 * (high - low);
+    }
+    const double moved = std::fabs(next - x);
+    if (moved <= 4e-16 * std::fabs(next) || next == low || next == high) {
+      return next;
+    }
+    last_step = newton ? moved : 0.5 * (high - low);
+    x = next;
+  }
+  return x;
+}
+
+// w > 0 with w + log(w) = x, the Wright omega function: two steps of the fourth-order iteration of Fritsch,
+// Shafer and Crowley (1973) from a guess good to 10 %.
+TORCHBCD_HOST_DEVICE double wright_omega(double x) {
+  if (x < -45) {
+    return std::exp(x);  // w = e^x (1 - e^x + ...)
+  }
+  double w;
+  if (x < -1) {
+    const double e = std::exp(x);
+    w = e / (1 + e);
+  } else if (x < 2) {
+    w = 0.5671432904097838 + x * (0.36189625663488876 + x * 0.07367780517637289);
+  } else {
+    const double l = std::log(x);
+    w = x - l + l / x;
+  }
+  for (int step = 0; step < 3; ++step) {
+    const double r = x - w - std::log(w);
+    const double p = w + 1;
+    const double q = 2 * p * (p + 2.0 / 3.0 * r);
+    w *= 1 + r / p * (q - r) / (q - 2 * r);
+  }
+  return w;
+}
+
+}  // namespace torchbcd::functors

@@ -1,0 +1,120 @@
+// The prox of tanh, argmin over u of f(u) = 1/2 (tanh(u) - a)^2 + gamma/2 (u - b)^2: a non-convex problem
+// with up to two local minima between b and atanh(a), of which the lower is returned.
+//
+// With t = tanh(u), f'(u) = h(u) + gamma (u - b), h(u) = (t - a)(1 - t^2), h'(u) = r(t) where
+//
+//     r(t) = (1 + 2 a t - 3 t^2)(1 - t^2),
+//
+// a quartic with the roots -1, 1 and t_-, t_+ = (a -+ sqrt(a^2 + 3))/3. Moving u from outside the interval
+// between b and atanh(a) towards it lowers both terms of f, so a minimiser lies inside. Let tanh(b) <= a (the
+// other case is its mirror image). There t <= a < t_+, r > 0 on (t_-, a], and on (-1, t_-) r is negative with
+// one minimum, at t_q. So f'' = r + gamma is, from b on, positive, then negative, then positive: f has at
+// most one minimiser on either side of t_q, and each is the only sign change of f' on a bracket found below.
+#pragma once
+
+#include <cmath>
+
+#include "functors/host_device.h"
+#include "functors/scalar.h"
+
+namespace torchbcd::functors {
+
+struct TanhProblem {
+  double a, b, gamma;
+
+  TORCHBCD_HOST_DEVICE double quartic(double t) const { return (1 + t * (2 * a - 3 * t)) * (1 - t * t); }
+
+  // f'(u) and f''(u), with 1 - tanh^2 free of cancellation.
+  TORCHBCD_HOST_DEVICE ValueAndSlope derivatives(double u) const {
+    const double e = std::exp(-2 * std::fabs(u));
+    const double magnitude = (1 - e) / (1 + e);
+    const double t = u < 0 ? -magnitude : magnitude;
+    const double square_sech = 4 * e / ((1 + e) * (1 + e));
+    return {(t - a) * square_sech + gamma * (u - b), (1 + t * (2 * a - 3 * t)) * square_sech + gamma};
+  }
+
+  TORCHBCD_HOST_DEVICE double objective(double u) const {
+    const double gap = std::tanh(u) - a;
+    return 0.5 * gap * gap + 0.5 * gamma * (u - b) * (u - b);
+  }
+
+  TORCHBCD_HOST_DEVICE double root(double low, double high, double start) const {
+    const TanhProblem problem = *this;
+    return bracketed_root([problem](double u) { return problem.derivatives(u); }, low, high, start);
+  }
+
+  // Where f'' = r(t) + gamma changes sign on (low, high), as u; r falls there where `falling`.
+  TORCHBCD_HOST_DEVICE double inflection(double low, double high, bool falling) const {
+    const TanhProblem p = *this;
+    const double sign = falling ? -1 : 1;
+    return std::atanh(bracketed_root(
+        [p, sign](double t) {
+          const double slope = 2 * p.a + t * (-8 + t * (-6 * p.a + 12 * t));
+          return ValueAndSlope{sign * (p.quartic(t) + p.gamma), sign * slope};
+        },
+        low, high, 0.5 * (low + high)));
+  }
+
+  // The minimiser where tanh(b) <= a.
+  TORCHBCD_HOST_DEVICE double solve() const {
+    const double t_b = std::tanh(b);
+    double high = b + (1 + a) / gamma;  // -h <= (a - t) <= a + 1
+    if (a < 1) {
+      const double c = std::atanh(a);
+      high = c < high ? c : high;
+    }
+    if (!(high > b)) {
+      return b;
+    }
+    const double t_minus = (a - std::sqrt(a * a + 3)) / 3;
+    const bool clearly_convex = gamma >= 2 + 2 * std::fabs(a) || t_b >= t_minus;
+    if (clearly_convex) {
+      return root(b, high, b);
+    }
+    const TanhProblem p = *this;
+    const double t_q = bracketed_root(
+        [p](double t) {
+          return ValueAndSlope{2 * p.a + t * (-8 + t * (-6 * p.a + 12 * t)), -8 + t * (-12 * p.a + 36 * t)};
+        },
+        -1, t_minus, 0.5 * (t_minus - 1));
+    if (quartic(t_q) + gamma >= 0 || t_b >= t_q) {
+      return root(b, high, b);  // f' changes sign once
+    }
+    const double u_q = std::atanh(t_q);
+    const bool rising_at_q = derivatives(u_q).value >= 0;
+    // The minimiser between b and t_q.
+    bool has_left = false;
+    double left = b;
+    if (rising_at_q) {
+      has_left = true;
+      left = root(b, u_q, b);
+    } else if (quartic(t_b) + gamma > 0) {
+      const double crest = inflection(t_b, t_q, /*falling=*/true);
+      if (derivatives(crest).value >= 0) {
+        has_left = true;
+        left = root(b, crest, b);
+      }
+    }
+    // The one beyond t_q.
+    double valley = u_q;
+    if (rising_at_q) {
+      valley = inflection(t_q, t_minus, /*falling=*/false);
+      if (derivatives(valley).value >= 0) {
+        return left;
+      }
+    }
+    const double right = root(valley, high, 0.5 * (valley + high));
+    return has_left && objective(left) <= objective(right) ? left : right;
+  }
+};
+
+TORCHBCD_HOST_DEVICE double tanh_prox(double a, double b, double gamma) {
+  if (!(std::isfinite(a) && std::isfinite(b))) {
+    return a + b;  // NaN in, NaN out
+  }
+  const bool mirrored = std::tanh(b) > a;
+  const double solution = TanhProblem{mirrored ? -a : a, mirrored ? -b : b, gamma}.solve();
+  return mirrored ? -solution : solution;
+}
+
+}  // namespace torchbcd::functors

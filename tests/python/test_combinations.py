@@ -1,0 +1,339 @@
+"""Every activation x loss x regulariser x splitting x order, generated: monotone, feasible, reproducible.
+
+The objective is recomputed here, in float64 and from the variables alone, so that the engine cannot be
+monotone by its own word only.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from conftest import ACTIVATIONS, make_data, make_mlp
+from torch import nn
+from torch.nn import functional as nnf
+
+import torchbcd
+from torchbcd import regularizers as reg
+
+LOSSES = ("squared", "hinge", "logistic", "exponential", "cross_entropy")
+# name -> (of the weights, of the states)
+REGULARIZERS = {
+    "none": (None, None),
+    "l2": (reg.L2(0.3), reg.L2(0.2)),
+    "l1": (reg.L1(0.3), reg.L1(0.05)),
+    "elastic net": (reg.ElasticNet(0.1, 0.2), reg.ElasticNet(0.02, 0.05)),
+    "nonnegative": (reg.Nonnegative(), reg.Nonnegative()),
+    "box": (reg.Box(-0.4, 0.5), reg.Box(-1.0, 1.5)),
+}
+WIDTHS, ROWS = [6, 8, 7, 3], 40
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Matrices this small only lose time to a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def regularizer_value(regularizer, values):
+    if regularizer is None:
+        return 0.0
+    terms = regularizer.terms()
+    values = values.double()
+    # Bounds as the dtype of the variables has them.
+    inside = values.float() >= torch.tensor(terms.low).float() - 1e-7
+    inside &= values.float() <= torch.tensor(terms.high).float() + 1e-7
+    if not inside.all():
+        return float("inf")
+    return (terms.l1 * values.abs() + terms.l2 / 2 * values.square()).sum().item()
+
+
+def row_losses(loss, v, y):
+    if loss == "cross_entropy":
+        return nnf.cross_entropy(v, y, reduction="none")
+    one_hot = nnf.one_hot(y, v.shape[1]).double()
+    sign = 2 * one_hot - 1
+    entries = {
+        "squared": lambda: 0.5 * (v - one_hot).square(),
+        "hinge": lambda: (1 - sign * v).clamp_min(0),
+        "logistic": lambda: nnf.softplus(-sign * v),
+        "exponential": lambda: torch.exp(-sign * v),
+    }[loss]()
+    return entries.sum(1)
+
+
+def recomputed_objective(optimizer, model, loss, y, splitting, sample_weight=None):
+    """The lifted objective from the variables and the param groups, in float64."""
+    w, b, u, v = optimizer.variables()
+    modules = list(model)
+    activations = []
+    for i, module in enumerate(modules):
+        if isinstance(module, nn.Linear):
+            after = modules[i + 1] if i + 1 < len(modules) else nn.Identity()
+            activations.append(nn.Identity() if isinstance(after, nn.Linear) else after)
+    losses = row_losses(loss, v[-1].double(), y)
+    total = (losses if sample_weight is None else losses * sample_weight.double()).sum().item()
+    for i, group in enumerate(optimizer.param_groups):
+        product = v[i].double() @ w[i].double().t() + b[i].double()
+        gamma = group["gamma"]
+        rho = gamma if group["rho"] is None else group["rho"]
+        linear = u[i].double() if splitting == 3 else product
+        total += gamma / 2 * (v[i + 1].double() - activations[i](linear)).square().sum().item()
+        if splitting == 3:
+            total += rho / 2 * (linear - product).square().sum().item()
+        total += regularizer_value(group["weight_regularizer"], w[i])
+        total += regularizer_value(group["state_regularizer"], v[i + 1])
+    return total
+
+
+def build(activation, loss, regularizer, splitting, dtype, **options):
+    mixed = ("relu", "tanh") if activation == "mixed" else activation
+    model = make_mlp(WIDTHS, hidden=mixed, dtype=dtype)
+    weight_regularizer, state_regularizer = REGULARIZERS[regularizer]
+    optimizer = torchbcd.BCD(
+        model,
+        loss,
+        gamma=[0.5, 1.0, 2.0],
+        rho=[1.5, 0.4, 0.8],
+        alpha=[0.1, 0.4, 0.6],
+        weight_regularizer=weight_regularizer,
+        state_regularizer=state_regularizer,
+        splitting=splitting,
+        **options,
+    )
+    x, y = make_data(ROWS, WIDTHS[0], WIDTHS[-1], dtype=dtype)
+    optimizer.bind(x, y)
+    return model, optimizer, x, y
+
+
+def assert_feasible(optimizer, regularizer):
+    variables = optimizer.variables()
+    for terms, values in zip(
+        (r.terms() if r else None for r in REGULARIZERS[regularizer]),
+        (variables.W, variables.V[1:]),
+        strict=True,
+    ):
+        if terms is not None:
+            for value in values:
+                assert value.min() >= torch.tensor(terms.low, dtype=value.dtype)
+                assert value.max() <= torch.tensor(terms.high, dtype=value.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("splitting", [3, 2])
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, "mixed"])
+def test_monotone_over_30_sweeps(activation, loss, regularizer, splitting, dtype):
+    model, optimizer, _, y = build(activation, loss, regularizer, splitting, dtype)
+    slack = 1e-12 if dtype == torch.float64 else 2e-6
+    previous = float("inf")
+    for sweep in range(30):
+        optimizer.step()
+        objective = optimizer.objective()
+        assert objective <= previous * (1 + slack), f"rose in sweep {sweep + 1}"
+        if sweep % 10 == 0:
+            again = recomputed_objective(optimizer, model, loss, y, splitting)
+            assert objective == pytest.approx(again, rel=1e-9 if dtype == torch.float64 else 1e-4)
+        previous = objective
+    assert_feasible(optimizer, regularizer)
+
+
+SCHEMES = list(itertools.product((3, 2), ("paper", "states_first"), (1, 3)))
+
+
+@pytest.mark.parametrize(("splitting", "order", "inner_sweeps"), SCHEMES)
+@pytest.mark.parametrize("activation", ["relu", "identity", "tanh"])
+@pytest.mark.parametrize("regularizer", ["none", "l2", "l1"])
+def test_orders_and_inner_sweeps(activation, regularizer, splitting, order, inner_sweeps):
+    model, optimizer, _, y = build(
+        activation,
+        "squared",
+        regularizer,
+        splitting,
+        torch.float64,
+        order=order,
+        inner_sweeps=inner_sweeps,
+    )
+    previous = optimizer.objective()
+    for _ in range(15):
+        optimizer.step()
+        objective = recomputed_objective(optimizer, model, "squared", y, splitting)
+        assert optimizer.objective() == pytest.approx(objective, rel=1e-9)
+        assert objective <= previous * (1 + 1e-12)
+        previous = objective
+
+
+@pytest.mark.parametrize("splitting", [3, 2])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_sample_weights(loss, splitting):
+    """Weights of 0, 1 and 2 are rows left out, as they are, and twice."""
+    x, y = make_data(12, 6, 3)
+    weights = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64).repeat(4)
+    counts = weights.long()
+    objectives = []
+    for data in ((x, y, weights), (x, y, 3 * weights / 3)):
+        model = make_mlp([6, 5, 3], hidden="tanh")
+        optimizer = torchbcd.BCD(model, loss, gamma=0.7, alpha=0.2, splitting=splitting)
+        optimizer.bind(*data)
+        for _ in range(5):
+            optimizer.step()
+        again = recomputed_objective(optimizer, model, loss, y, splitting, weights)
+        assert optimizer.objective() == pytest.approx(again, rel=1e-10)
+        objectives.append(optimizer.objective())
+    assert objectives[0] == objectives[1]
+    # The loss at the forward pass counts a row as often as its weight says.
+    repeated = x.repeat_interleave(counts, 0), y.repeat_interleave(counts)
+    model = make_mlp([6, 5, 3], hidden="tanh")
+    one, two = torchbcd.BCD(model, loss), torchbcd.BCD(model, loss)
+    one.bind(x, y, weights)
+    two.bind(*repeated)
+    assert one.objective() == pytest.approx(two.objective(), rel=1e-12)
+
+
+def test_a_row_of_weight_zero_pulls_on_nothing():
+    x, y = make_data(12, 6, 3)
+    weights = torch.ones(12, dtype=torch.float64)
+    weights[3] = 0
+    for loss in LOSSES:
+        optimizer = torchbcd.BCD(make_mlp([6, 3]), loss)
+        optimizer.bind(x, y, weights)
+        before = optimizer.variables().V[1][3]
+        optimizer.step()
+        torch.testing.assert_close(optimizer.variables().V[1][3], before)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_mini_batches_and_means(loss):
+    """Each batch from its forward pass: the lifted objective falls from the batch's mean loss."""
+    model = make_mlp([6, 8, 3], hidden="sigmoid")
+    optimizer = torchbcd.BCD(model, loss, loss_weight="mean", gamma=0.1, alpha=0.1)
+    for seed in range(4):
+        x, y = make_data(20, 6, 3, seed=seed)
+        with torch.no_grad():
+            before = row_losses(loss, model(x), y).mean().item()
+        assert optimizer.step(x, y).objective <= before * (1 + 1e-12)
+
+
+class TestTargets:
+    @pytest.mark.parametrize("loss", ["hinge", "logistic", "exponential"])
+    def test_classes_are_one_against_the_rest(self, loss):
+        x, y = make_data(20, 6, 3)
+        sign = 2 * nnf.one_hot(y, 3).double() - 1
+        results = []
+        for targets in (y, sign):
+            optimizer = torchbcd.BCD(make_mlp([6, 5, 3]), loss)
+            optimizer.bind(x, targets)
+            optimizer.step()
+            results.append(optimizer.objective())
+        assert results[0] == results[1]
+
+    def test_two_classes_and_one_output(self):
+        x, y = make_data(20, 6, 2)
+        results = []
+        for targets in (y, (2.0 * y - 1).double()[:, None]):
+            optimizer = torchbcd.BCD(make_mlp([6, 5, 1]), "hinge")
+            optimizer.bind(x, targets)
+            optimizer.step()
+            results.append(optimizer.objective())
+        assert results[0] == results[1]
+
+    def test_cross_entropy_takes_probabilities(self):
+        x, y = make_data(20, 6, 3)
+        results = []
+        for targets in (y, nnf.one_hot(y, 3).double()):
+            optimizer = torchbcd.BCD(make_mlp([6, 5, 3]), "cross_entropy")
+            optimizer.bind(x, targets)
+            optimizer.step()
+            results.append(optimizer.objective())
+        assert results[0] == results[1]
+        with pytest.raises(ValueError, match="y must hold probabilities >= 0"):
+            optimizer.bind(x, torch.full((20, 3), -1.0, dtype=torch.float64))
+
+    def test_bad_sample_weights(self):
+        x, y = make_data(5, 6, 3)
+        optimizer = torchbcd.BCD(make_mlp([6, 3]))
+        ones = torch.ones(5, dtype=torch.float64)
+        for weights, error, message in (
+            (ones[:4], ValueError, r"sample_weight must have shape \(n,\) = \[5\]"),
+            (-ones, ValueError, "sample_weight must be finite and >= 0"),
+            (ones * float("nan"), ValueError, "sample_weight must be finite and >= 0"),
+            (ones.float(), TypeError, "sample_weight must have the dtype of the model"),
+            ([1.0] * 5, TypeError, "sample_weight must be a torch.Tensor"),
+        ):
+            with pytest.raises(error, match=message):
+                optimizer.bind(x, y, weights)
+        optimizer.bind(x, y, ones)
+        with pytest.raises(ValueError, match="sample_weight of bound rows is given to bind"):
+            optimizer.step(sample_weight=ones)
+
+
+class TestSparsity:
+    def test_l1_gives_exact_zeros_and_keeps_the_bias(self):
+        model, optimizer, _, _ = build("relu", "squared", "l1", 3, torch.float32)
+        for _ in range(20):
+            optimizer.step()
+        weights = torch.cat([p.flatten() for p in model.parameters() if p.dim() == 2])
+        assert 0.2 < (weights == 0).float().mean() < 1
+        assert all((p != 0).all() for p in model.parameters() if p.dim() == 1)
+
+    @pytest.mark.parametrize("splitting", [3, 2])
+    def test_nonnegative_weights_are_exactly_so(self, splitting):
+        model, optimizer, _, _ = build("relu", "squared", "nonnegative", splitting, torch.float32)
+        for _ in range(5):
+            optimizer.step()
+        for p in model.parameters():
+            if p.dim() == 2:
+                assert p.min() >= 0
+
+
+class TestArguments:
+    def test_regularizers(self):
+        with pytest.raises(TypeError, match="weight_regularizer must be a torchbcd.regularizers object"):
+            torchbcd.BCD(make_mlp([6, 3]), weight_regularizer="l1")
+        with pytest.raises(TypeError, match="state_regularizer must be a torchbcd.regularizers object"):
+            torchbcd.BCD(make_mlp([6, 3]), state_regularizer=[1.0])
+        with pytest.raises(ValueError, match="weight_regularizer must hold one entry for each of the 1 layers"):
+            torchbcd.BCD(make_mlp([6, 3]), weight_regularizer=[None, None])
+        for bad in (-1.0, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match="weight must be finite and >= 0"):
+                reg.L1(bad)
+        with pytest.raises(ValueError, match="low must be at most high"):
+            reg.Box(1.0, 0.0)
+
+    def test_one_for_each_layer(self):
+        optimizer = torchbcd.BCD(make_mlp([6, 4, 3]), weight_regularizer=[reg.L1(0.1), None])
+        assert [g["weight_regularizer"] for g in optimizer.param_groups] == [reg.L1(0.1), None]
+
+    def test_scheme(self):
+        for options, error, message in (
+            ({"splitting": 4}, ValueError, r"splitting must be 2 or 3 \(got 4\)"),
+            ({"order": "random"}, ValueError, "order must be 'paper' or 'states_first'"),
+            ({"inner_sweeps": 0}, ValueError, r"inner_sweeps must be at least 1 \(got 0\)"),
+            ({"inner_sweeps": 1.5}, TypeError, "inner_sweeps must be a whole number"),
+        ):
+            with pytest.raises(error, match=message):
+                torchbcd.BCD(make_mlp([6, 3]), **options)
+
+
+class TestPolynomialModule:
+    def test_value_gradient_and_script(self):
+        module = torchbcd.nn.Polynomial([1.0, -2.0, 0.5, 0.25])
+        u = torch.randn(7, dtype=torch.float64, requires_grad=True)
+        torch.testing.assert_close(module(u), 1 - 2 * u + 0.5 * u**2 + 0.25 * u**3)
+        assert torch.autograd.gradcheck(module, u)
+        torch.testing.assert_close(torch.jit.script(module)(u), module(u))
+        assert "0.25" in repr(module)
+
+    def test_refusals(self):
+        with pytest.raises(ValueError, match="1 to 9 coefficients"):
+            torchbcd.nn.Polynomial([])
+        with pytest.raises(ValueError, match="must be finite"):
+            torchbcd.nn.Polynomial([float("inf")])
+
+    def test_constant(self):
+        torch.testing.assert_close(torchbcd.nn.Polynomial([2.0])(torch.zeros(3)), torch.full((3,), 2.0))

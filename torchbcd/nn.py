@@ -1,0 +1,50 @@
+"""Modules that the optimizers of this package know and ``torch.nn`` lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+__all__ = ["Polynomial"]
+
+
+class Polynomial(torch.nn.Module):
+    r"""Polynomial activation, :math:`p(u) = \sum_k c_k u^k`, of degree 8 at most.
+
+    Works under autograd and TorchScript like any module; the coefficients are constants, not parameters.
+
+    Args:
+        coefficients: :math:`c_0, c_1, \dots`, the constant one first; 1 to 9 finite numbers.
+
+    Raises:
+        ValueError: There are no coefficients, more than nine, or one that is not finite.
+
+    Example:
+        >>> Polynomial([0.0, 1.0, 0.5])(torch.tensor([2.0]))
+        tensor([4.])
+
+    Source:
+        Zeng, Lau, Lin, Yao, Theorem 1; after Liao and Poggio (2017).
+    """
+
+    def __init__(self, coefficients: Sequence[float]) -> None:
+        super().__init__()
+        if not 1 <= len(coefficients) <= 9:
+            raise ValueError(f"a polynomial must have 1 to 9 coefficients (got {len(coefficients)})")
+        if not all(isfinite(c) for c in coefficients):
+            raise ValueError(f"coefficients must be finite (got {list(coefficients)})")
+        self.coefficients = [float(c) for c in coefficients]
+
+    def forward(self, u: Tensor) -> Tensor:
+        """The polynomial of every entry, by Horner's scheme."""
+        result = torch.full_like(u, self.coefficients[-1])
+        for k in range(len(self.coefficients) - 2, -1, -1):
+            result = result * u + self.coefficients[k]
+        return result
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"{self.coefficients}"
