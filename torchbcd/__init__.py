@@ -15,11 +15,25 @@ from torchbcd._load import load as _load
 
 _load()
 
-from torchbcd import _fakes, functional, losses, nn, regularizers  # noqa: E402
+from torchbcd import _fakes, diagnostics, functional, losses, nn, regularizers  # noqa: E402
 from torchbcd._build_info import TORCHBCD_VERSION as __version__  # noqa: E402
 from torchbcd.bcd import BCD, Variables  # noqa: E402
-from torchbcd.reports import SweepReport  # noqa: E402
+from torchbcd.reports import FitResult, SweepReport  # noqa: E402
+from torchbcd.special_cases import MAC, ZhangBrand  # noqa: E402
 
-__all__ = ["BCD", "SweepReport", "Variables", "__version__", "functional", "losses", "nn", "regularizers"]
+__all__ = [
+    "BCD",
+    "MAC",
+    "FitResult",
+    "SweepReport",
+    "Variables",
+    "ZhangBrand",
+    "__version__",
+    "diagnostics",
+    "functional",
+    "losses",
+    "nn",
+    "regularizers",
+]
 
 del _fakes

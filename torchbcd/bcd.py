@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
-from torchbcd import _C, losses
-from torchbcd.convert import read_mlp
+from torchbcd import _C, diagnostics, losses
+from torchbcd.convert import Mlp, read_mlp
 from torchbcd.regularizers import Regularizer, Terms
-from torchbcd.reports import SweepReport
+from torchbcd.reports import FitResult, SweepReport
 
 __all__ = ["BCD", "Variables"]
 
@@ -154,10 +154,11 @@ class BCD(torch.optim.Optimizer):
             }
             for i, layer in enumerate(mlp.layers)
         ]
+        self._activations = self._training_activations(mlp)
         self._engine = _C.Trainer(
             [layer.linear.weight for layer in mlp.layers],
             [layer.linear.bias for layer in mlp.layers],
-            [(layer.activation.name, layer.activation.parameters) for layer in mlp.layers],
+            self._activations,
             self._loss.name,
         )
         mean = loss_weight == "mean"
@@ -234,7 +235,7 @@ class BCD(torch.optim.Optimizer):
             index = _tensor("index", index)
             self._engine.check_rows(index, self._inputs(inputs), _tensor("targets", targets))
             self._engine.step_rows(index)
-        return SweepReport(self._engine.sweeps, self._terms_after)
+        return SweepReport(self._engine.sweeps, _ReportSource(self))
 
     def objective(self) -> float:
         """The lifted objective at the current point, accumulated in float64.
@@ -247,6 +248,56 @@ class BCD(torch.optim.Optimizer):
         """
         self._apply_options()
         return self._engine.objective().total()
+
+    def stationarity(self) -> diagnostics.Stationarity:
+        """How far the point that :meth:`objective` speaks of is from being critical, block by block.
+
+        Raises:
+            ValueError: There is no data yet.
+        """
+        self._apply_options()
+        problem, (point,) = self._problem_and_points(last_rows=False, before=False)
+        return diagnostics.stationarity(problem, point)
+
+    def fit(
+        self,
+        x: Tensor,
+        y: Tensor,
+        max_sweeps: int = 100,
+        tol: float = 1e-3,
+        *,
+        sample_weight: Tensor | None = None,
+        callback: Callable[[SweepReport], object] | None = None,
+    ) -> FitResult:
+        """Bind the data and sweep until the stationarity residual is at most a tolerance.
+
+        Args:
+            x: Inputs, as for :meth:`bind`.
+            y: Targets, as for :meth:`bind`.
+            max_sweeps: The most sweeps, >= 1.
+            tol: The residual, dist(0, dL), to stop at, >= 0; 0 for exactly ``max_sweeps`` sweeps.
+            sample_weight: As for :meth:`bind`.
+            callback: Called with the report of every sweep.
+
+        Returns:
+            How it ended.
+
+        Raises:
+            ValueError: As for :meth:`bind`; or ``max_sweeps`` or ``tol`` is out of range.
+        """
+        if max_sweeps < 1:
+            raise ValueError(f"max_sweeps must be at least 1 (got {max_sweeps})")
+        if not tol >= 0:
+            raise ValueError(f"tol must be >= 0 (got {tol})")
+        self.bind(x, y, sample_weight)
+        first = self._engine.sweeps
+        while True:
+            report = self.step()
+            if callback is not None:
+                callback(report)
+            sweeps = self._engine.sweeps - first
+            if sweeps == max_sweeps or (tol > 0 and report.residual <= tol):
+                return FitResult(sweeps, report.residual <= tol, report.objective, report.residual)
 
     def variables(self) -> Variables:
         """Copies of the split variables at the point that :meth:`objective` speaks of.
@@ -299,24 +350,18 @@ class BCD(torch.optim.Optimizer):
             raise ValueError("the param groups of BCD are the model's Linear modules; add none")
         super().add_param_group(param_group)
 
+    def _training_activations(self, mlp: Mlp) -> tuple[tuple[str, tuple[float, ...]], ...]:
+        """The activations that the sweeps see: the model's own."""
+        return tuple((layer.activation.name, layer.activation.parameters) for layer in mlp.layers)
+
     def _inputs(self, x: Tensor) -> Tensor:
         x = _tensor("x", x)
         return x.flatten(1) if self._flatten and x.dim() > 1 else x
 
     def _apply_options(self) -> None:
         """Tell the engine the penalties of the param groups, which anyone may have changed."""
-        for i, group in enumerate(self.param_groups):
-            gamma, alpha = _number("gamma", group["gamma"]), _number("alpha", group["alpha"])
-            rho, alpha_weight = group["rho"], group["alpha_weight"]
-            self._engine.set_layer_options(
-                i,
-                gamma=gamma,
-                rho=gamma if rho is None else _number("rho", rho),
-                alpha=alpha,
-                alpha_weight=alpha if alpha_weight is None else _number("alpha_weight", alpha_weight),
-                weight_regularizer=_terms("weight_regularizer", group["weight_regularizer"]),
-                state_regularizer=_terms("state_regularizer", group["state_regularizer"]),
-            )
+        for i, penalties in enumerate(self._resolved()):
+            self._engine.set_layer_options(i, **vars(penalties))
 
     def _set_scheme(self, splitting: int, order: str, inner_sweeps: int) -> None:
         if splitting not in (2, 3):
@@ -325,15 +370,82 @@ class BCD(torch.optim.Optimizer):
             raise ValueError(f"order must be 'paper' or 'states_first' (got {order!r})")
         if isinstance(inner_sweeps, bool) or not isinstance(inner_sweeps, int):
             raise TypeError(f"inner_sweeps must be a whole number (got {inner_sweeps!r})")
+        self._splitting, self._order, self._inner_sweeps = splitting, order, inner_sweeps
         self._engine.set_scheme(splitting, order == "states_first", inner_sweeps)
 
-    def _terms_after(self, sweep: int) -> _C.ObjectiveTerms:
-        if self._engine.sweeps != sweep:
-            raise RuntimeError(
-                f"the report of sweep {sweep} was not read before sweep {self._engine.sweeps}; read "
-                "what you need of a report before the next step"
+    def _resolved(self) -> Iterator[diagnostics.Penalties]:
+        """The penalties of every layer, with what stands for another one replaced by it."""
+        for group in self.param_groups:
+            gamma, alpha = _number("gamma", group["gamma"]), _number("alpha", group["alpha"])
+            rho, alpha_weight = group["rho"], group["alpha_weight"]
+            yield diagnostics.Penalties(
+                gamma=gamma,
+                rho=gamma if rho is None else _number("rho", rho),
+                alpha=alpha,
+                alpha_weight=alpha if alpha_weight is None else _number("alpha_weight", alpha_weight),
+                weight_regularizer=_terms("weight_regularizer", group["weight_regularizer"]),
+                state_regularizer=_terms("state_regularizer", group["state_regularizer"]),
             )
-        return self._engine.objective(last_rows=True)
+
+    def _problem_and_points(
+        self, *, last_rows: bool, before: bool
+    ) -> tuple[diagnostics.Problem, list[diagnostics.Point]]:
+        """What the diagnostics work on: the point after the last sweep, and, if asked, the one before it."""
+        raw = [self._engine.variables(last_rows or before, when) for when in ([True] if before else []) + [False]]
+        points = []
+        for values in raw:
+            doubles = {
+                name: [None if t is None else t.double() for t in values[name]]
+                for name in ("weight", "bias", "u", "v", "x")
+            }
+            lists = cast("dict[str, list[Tensor]]", doubles)
+            states = lists["x"] + lists["v"]
+            points.append(diagnostics.Point(w=lists["weight"], b=doubles["bias"], u=lists["u"], v=states))
+        data = cast("dict[str, list[Tensor]]", raw[-1])
+        y = data["y"][0].double()
+        problem = diagnostics.Problem(
+            splitting=self._splitting,
+            loss=self._loss.name,
+            activations=self._activations,
+            penalties=tuple(self._resolved()),
+            loss_weight=self._engine.row_loss_weight(last_rows or before),
+            y=y,
+            row_weight=data["row_weight"][0].double(),
+        )
+        return problem, points
+
+
+class _ReportSource:
+    """Answers a report's questions from the optimizer, as long as it stands where the sweep left it."""
+
+    def __init__(self, optimizer: BCD) -> None:
+        self._optimizer = optimizer
+        self._engine = optimizer._engine
+        self._revision = self._engine.revision
+
+    def check(self, sweep: int) -> None:
+        if self._engine.revision != self._revision:
+            raise RuntimeError(
+                f"the report of sweep {sweep} was not read before the optimizer moved on (it is at sweep "
+                f"{self._engine.sweeps}); read what you need of a report before the next step or bind"
+            )
+
+    def terms(self, before: bool) -> _C.ObjectiveTerms:
+        return self._engine.objective(last_rows=True, before=before)
+
+    def stationarity(self) -> diagnostics.Stationarity:
+        problem, (after,) = self._optimizer._problem_and_points(last_rows=True, before=False)
+        return diagnostics.stationarity(problem, after)
+
+    def descent(self) -> diagnostics.Descent:
+        if self._optimizer._order != "paper" or self._optimizer._inner_sweeps != 1:
+            raise ValueError("descent needs order='paper' and inner_sweeps=1: it replays a sweep block by block")
+        problem, (before, after) = self._optimizer._problem_and_points(last_rows=True, before=True)
+        return diagnostics.descent(problem, before, after)
+
+    def lemma6_subgradient(self) -> diagnostics.Lemma6:
+        problem, (before, after) = self._optimizer._problem_and_points(last_rows=True, before=True)
+        return diagnostics.lemma6_subgradient(problem, before, after)
 
 
 def _tensor(name: str, value: object) -> Tensor:

@@ -57,7 +57,12 @@ void forward_pass(const Network& network, const std::vector<AffineMap>& maps, Ro
   for (size_t l = 0; l < network.depth(); ++l) {
     const at::Tensor& u = rows.current.u[l];
     affine_out(rows.input(l), maps[l], u);
-    passes::activation(u, network.layers[l].activation, rows.current.v[l]);
+    const at::Tensor& v = rows.current.v[l];
+    passes::activation(u, network.layers[l].activation, v);
+    const functors::Regularizer& regularizer = network.layers[l].options.state_regularizer;
+    if (regularizer.bounded()) {
+      passes::prox_regularizer(v, {.low = regularizer.low, .high = regularizer.high}, 1, v);
+    }
     rows.current.residual[l].zero_();
   }
   rows.residuals = Residuals::kCurrent;
@@ -93,15 +98,15 @@ double ObjectiveTerms::total() const {
   return sum;
 }
 
-ObjectiveTerms objective_terms(const Network& network, const std::vector<AffineMap>& maps,
-                               const RowSet& rows) {
+ObjectiveTerms objective_terms(const Network& network, const std::vector<AffineMap>& maps, const RowSet& rows,
+                               const SplitVariables& variables) {
   const size_t depth = network.depth();
   ObjectiveTerms terms;
   for (std::vector<double>* part : {&terms.activation_penalty, &terms.affine_penalty, &terms.state_penalty}) {
     part->assign(depth, 0);
   }
   for_each_chunk(rows.rows(), [&](int64_t begin, int64_t size) {
-    const SplitVariables chunk = rows.current.narrow(begin, size);
+    const SplitVariables chunk = variables.narrow(begin, size);
     for (size_t l = 0; l < depth; ++l) {
       const LayerOptions& options = network.layers[l].options;
       at::Tensor gap = at::empty_like(chunk.u[l]);

@@ -103,7 +103,8 @@ std::string block_name(const Network& network, const char* block, size_t layer);
 /// cache.
 void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_t size)>& f);
 
-/// current := one forward pass of x, where every term of the objective but the loss is zero.
+/// current := one forward pass of x, where every term of the objective but the loss and the regularisers is
+/// zero; with the states projected onto the bounds that a regulariser sets.
 void forward_pass(const Network& network, const std::vector<AffineMap>& maps, RowSet& rows);
 
 /// Recomputes the residuals of `current` (with two splittings: the products) that are not those of the
@@ -121,8 +122,8 @@ struct TORCHBCD_API ObjectiveTerms {
   double total() const;
 };
 
-/// The objective at `current`, whose residuals must be current.
-ObjectiveTerms objective_terms(const Network& network, const std::vector<AffineMap>& maps,
-                               const RowSet& rows);
+/// The objective of `rows` at `maps` and `variables`, whose residuals are those of that point.
+ObjectiveTerms objective_terms(const Network& network, const std::vector<AffineMap>& maps, const RowSet& rows,
+                               const SplitVariables& variables);
 
 }  // namespace torchbcd

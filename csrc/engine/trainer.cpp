@@ -13,6 +13,7 @@
 #include <c10/util/Exception.h>
 
 #include <cmath>
+#include <string>
 #include <tuple>
 #include <utility>
 
@@ -247,9 +248,16 @@ void Trainer::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& s
   bound_cache_ = {};
   bound_cache_.enabled = true;
   point_ = Point::kBound;
+  has_before_ = false;
+  ++revision_;
 }
 
+// The batch's rows are about to be overwritten: if they were the point that questions are about, it is gone,
+// whether the step succeeds or not.
 void Trainer::resize_batch(int64_t rows) {
+  point_ = bound_.defined() ? Point::kBound : Point::kNone;
+  has_before_ = false;
+  ++revision_;
   if (batch_storage_current_.u.empty() || batch_storage_current_.u.front().size(0) < rows) {
     batch_storage_current_ = SplitVariables::allocate(rows, committed_);
     batch_storage_next_ = SplitVariables::allocate(rows, committed_);
@@ -322,6 +330,7 @@ void Trainer::check_rows(const at::Tensor& index, const at::Tensor& x, const at:
 
 // One sweep over `rows`, committed only when all of it has succeeded.
 void Trainer::sweep(RowSet& rows, InputBlockCache& cache) {
+  has_before_ = false;
   const SweepState state{network_, committed_, next_, rows, cache, observer_};
   const Residuals residuals =
       network_.splitting == Splitting::kTwo ? sweep_two_splitting(state) : sweep_three_splitting(state);
@@ -333,7 +342,9 @@ void Trainer::sweep(RowSet& rows, InputBlockCache& cache) {
     std::swap(batch_storage_current_, batch_storage_next_);
   }
   rows.residuals = residuals;
+  has_before_ = true;
   ++sweeps_;
+  ++revision_;
 }
 
 // Every variable reaches a weight of the same sweep, so the weights tell whether all is finite;
@@ -355,28 +366,41 @@ void Trainer::check_finite(const RowSet& rows) const {
   }
 }
 
-const RowSet& Trainer::point() const {
+const RowSet& Trainer::point(bool last_rows, When when) const {
   TORCH_CHECK_VALUE(point_ != Point::kNone, kName, ": no data yet; call bind(x, y) or step(x, y) first");
-  return point_ == Point::kBatch ? batch_ : bound_;
+  TORCH_CHECK_VALUE(when == When::kAfter || has_before_, kName,
+                    ": there is no sweep whose starting point is still known");
+  const bool batch =
+      point_ == Point::kBatch || (point_ == Point::kBoundRows && (last_rows || when == When::kBefore));
+  return batch ? batch_ : bound_;
 }
 
-ObjectiveTerms Trainer::objective(bool last_rows) {
+ObjectiveTerms Trainer::objective(bool last_rows, When when) {
   const c10::NoGradGuard no_grad;
-  point();
+  const RowSet& rows = point(last_rows, when);
+  if (when == When::kBefore) {
+    return objective_terms(network_, next_, rows, rows.next);
+  }
   note_outside_changes();
-  RowSet& rows = point_ == Point::kBatch || (last_rows && point_ == Point::kBoundRows) ? batch_ : bound_;
-  refresh_residuals(network_, committed_, rows);
-  return objective_terms(network_, committed_, rows);
+  refresh_residuals(network_, committed_, &rows == &batch_ ? batch_ : bound_);
+  return objective_terms(network_, committed_, rows, rows.current);
 }
 
-TrainerState Trainer::variables() const {
+TrainerState Trainer::variables(bool last_rows, When when) {
   const c10::NoGradGuard no_grad;
-  const RowSet& rows = point();
+  const RowSet& rows = point(last_rows, when);
+  if (network_.splitting == Splitting::kTwo && when == When::kAfter) {
+    note_outside_changes();
+    refresh_residuals(network_, committed_, &rows == &batch_ ? batch_ : bound_);
+  }
+  const SplitVariables& at = when == When::kBefore ? rows.next : rows.current;
   TrainerState result;
   result["x"] = {rows.x};
-  result["u"] = clone_all(rows.current.u);
-  result["v"] = clone_all(rows.current.v);
-  for (const AffineMap& map : parameters_) {
+  result["y"] = {rows.y};
+  result["row_weight"] = {rows.row_weight};
+  result["u"] = clone_all(at.u);
+  result["v"] = clone_all(at.v);
+  for (const AffineMap& map : when == When::kBefore ? next_ : parameters_) {
     result["weight"].push_back(map.weight.clone());
     result["bias"].push_back(map.bias.defined() ? map.bias.clone() : map.bias);
   }
@@ -416,6 +440,8 @@ void Trainer::load_state(const TrainerState& state) {
     return found->second;
   };
   const int64_t sweeps = entry("sweeps", 1)[0].item<int64_t>();
+  has_before_ = false;
+  ++revision_;
   if (state.find("x") == state.end()) {
     bound_ = {};
     bound_cache_ = {};

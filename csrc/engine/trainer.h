@@ -48,17 +48,28 @@ class TORCHBCD_API Trainer {
   /// Throws unless (x, y) are rows `index` of the bound data.
   void check_rows(const at::Tensor& index, const at::Tensor& x, const at::Tensor& y) const;
 
-  /// The lifted objective at the current point: of the bound data, or of the last mini-batch where
-  /// that was not part of the bound data. `last_rows` asks for the rows of the last step alone.
-  ObjectiveTerms objective(bool last_rows);
+  /// Which point a question is about: after the last sweep, or before it (which the sweep's second set of
+  /// variables still holds, until the next one).
+  enum class When { kAfter, kBefore };
 
-  /// U, V and the data of the same rows as objective(false): copies.
-  TrainerState variables() const;
+  /// The lifted objective: of the bound data, or of the last mini-batch where that was not part of the bound
+  /// data. `last_rows` asks for the rows of the last step alone, as does kBefore.
+  ObjectiveTerms objective(bool last_rows, When when = When::kAfter);
+
+  /// Weights, U, V and the data of the same rows: copies.
+  TrainerState variables(bool last_rows, When when = When::kAfter);
+
+  /// What the loss of a row of weight one counts in the objective.
+  double loss_weight_of_a_row(bool last_rows) const {
+    return row_loss_weight(network_, point(last_rows, When::kAfter));
+  }
 
   TrainerState state() const;
   void load_state(const TrainerState& state);
 
   int64_t sweeps() const { return sweeps_; }
+  /// Changes whenever the point does: with every step, bind and load_state.
+  int64_t revision() const { return revision_; }
 
  private:
   enum class Point { kNone, kBound, kBoundRows, kBatch };
@@ -72,7 +83,7 @@ class TORCHBCD_API Trainer {
   void resize_batch(int64_t rows);
   void sweep(RowSet& rows, InputBlockCache& cache);
   void check_finite(const RowSet& rows) const;
-  const RowSet& point() const;
+  const RowSet& point(bool last_rows, When when) const;
 
   Network network_;
   std::vector<AffineMap> parameters_;  // the model's own tensors
@@ -86,6 +97,8 @@ class TORCHBCD_API Trainer {
   Point point_ = Point::kNone;
   BlockObserver observer_;
   int64_t sweeps_ = 0;
+  int64_t revision_ = 0;
+  bool has_before_ = false;  // whether the variables of before the last sweep are still there
 };
 
 }  // namespace torchbcd

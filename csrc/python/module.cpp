@@ -131,11 +131,20 @@ PYBIND11_MODULE(_C, m) {
       .def("check_rows",
            wrap_pybind_function_no_gil([](Trainer& self, const at::Tensor& index, const at::Tensor& x,
                                           const at::Tensor& y) { self.check_rows(index, x, y); }))
-      .def("objective", wrap_pybind_function_no_gil([](Trainer& self, bool last_rows) {
-             return self.objective(last_rows);
+      .def_property_readonly("revision", &Trainer::revision)
+      .def("row_loss_weight", wrap_pybind_function([](Trainer& self, bool last_rows) {
+             return self.loss_weight_of_a_row(last_rows);
            }),
            py::arg("last_rows") = false)
-      .def("variables", wrap_pybind_function([](Trainer& self) { return to_python(self.variables()); }))
+      .def("objective", wrap_pybind_function_no_gil([](Trainer& self, bool last_rows, bool before) {
+             return self.objective(last_rows, before ? Trainer::When::kBefore : Trainer::When::kAfter);
+           }),
+           py::arg("last_rows") = false, py::arg("before") = false)
+      .def("variables", wrap_pybind_function([](Trainer& self, bool last_rows, bool before) {
+             return to_python(
+                 self.variables(last_rows, before ? Trainer::When::kBefore : Trainer::When::kAfter));
+           }),
+           py::arg("last_rows") = false, py::arg("before") = false)
       .def("state", wrap_pybind_function([](Trainer& self) { return to_python(self.state()); }))
       .def("load_state",
            wrap_pybind_function([](Trainer& self, const std::map<std::string, OptionalTensors>& state) {

@@ -28,7 +28,13 @@ import torchbcd
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-ACTIVATIONS = {"relu": nn.ReLU, "identity": nn.Identity}
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "identity": nn.Identity,
+}
 
 
 @dataclass

@@ -32,7 +32,41 @@ def prox_identity(a, b, gamma):
     return (a + gamma * b) / (1 + gamma)
 
 
-ACTIVATIONS = {"relu": (relu, prox_relu), "identity": (identity, prox_identity)}
+def prox_by_grid(sigma):
+    """The prox of any activation, by a grid between b and +-30 that is refined around its best point."""
+
+    def prox(a, b, gamma):
+        low, high = np.minimum(b, -30.0), np.maximum(b, 30.0)
+        steps = np.linspace(0, 1, 4001)
+        for _ in range(9):
+            grid = low[..., None] + (high - low)[..., None] * steps
+            values = 0.5 * (sigma(grid) - a[..., None]) ** 2 + 0.5 * gamma * (grid - b[..., None]) ** 2
+            best = np.take_along_axis(grid, values.argmin(-1)[..., None], -1)[..., 0]
+            width = (high - low) * (2 * steps[1])
+            low, high = best - width, best + width
+            steps = np.linspace(0, 1, 41)
+        return best
+
+    return prox
+
+
+def leaky_relu(u):
+    return np.where(u > 0, u, 0.1 * u)
+
+
+def sigmoid(u):
+    return 0.5 * (1 + np.tanh(u / 2))
+
+
+def polynomial(u):
+    return u + 0.3 * u**2 + 0.05 * u**3
+
+
+ACTIVATIONS = {
+    "relu": (relu, prox_relu),
+    "identity": (identity, prox_identity),
+    **{f.__name__: (f, prox_by_grid(f)) for f in (leaky_relu, sigmoid, np.tanh, polynomial)},
+}
 
 
 @dataclass
@@ -49,6 +83,8 @@ class Reference:
     x: np.ndarray
     y: np.ndarray
     loss_weight: float = 1.0
+    weight_l2: float = 0.0  # of weight_l2/2 |W|^2, not of the biases
+    state_l2: float = 0.0
 
     def __post_init__(self):
         self.u, self.v = [], [self.x]
@@ -65,6 +101,8 @@ class Reference:
             gap = self.v[i + 1] - ACTIVATIONS[name][0](self.u[i])
             total += self.gamma[i] / 2 * np.sum(gap**2)
             total += self.rho[i] / 2 * np.sum((self.u[i] - self.product(i)) ** 2)
+            total += self.weight_l2 / 2 * np.sum(self.weights[i] ** 2)
+            total += self.state_l2 / 2 * np.sum(self.v[i + 1] ** 2)
         return total
 
     def update_weights(self, i, has_bias):
@@ -74,7 +112,9 @@ class Reference:
             v = np.hstack([v, np.ones((len(v), 1))])
             previous = np.hstack([previous, self.biases[i][:, None]])
         rho, alpha = self.rho[i], self.alpha_weight[i]
-        matrix = rho * v.T @ v + alpha * np.eye(v.shape[1])
+        decay = np.full(v.shape[1], self.weight_l2)
+        decay[self.v[i].shape[1] :] = 0
+        matrix = rho * v.T @ v + alpha * np.eye(v.shape[1]) + np.diag(decay)
         new = np.linalg.solve(matrix, (rho * self.u[i].T @ v + alpha * previous).T).T
         self.weights[i] = new[:, : self.v[i].shape[1]]
         if has_bias:
@@ -84,13 +124,14 @@ class Reference:
         last = len(self.weights) - 1
         sigma, prox = ACTIVATIONS[self.activations[last]]
         w, g, a = self.loss_weight, self.gamma[last], self.alpha[last]
-        self.v[-1] = (w * self.y + g * sigma(self.u[last]) + a * self.v[-1]) / (w + g + a)
+        weights = w + g + a + self.state_l2
+        self.v[-1] = (w * self.y + g * sigma(self.u[last]) + a * self.v[-1]) / weights
         self.u[last] = prox(self.v[-1], self.product(last), self.rho[last] / g)
         self.update_weights(last, has_bias)
         for i in range(last - 1, -1, -1):
             sigma, prox = ACTIVATIONS[self.activations[i]]
             g, r, nxt = self.gamma[i], self.rho[i + 1], self.weights[i + 1]
-            matrix = g * np.eye(nxt.shape[1]) + r * nxt.T @ nxt
+            matrix = (g + self.state_l2) * np.eye(nxt.shape[1]) + r * nxt.T @ nxt
             right = g * sigma(self.u[i]) + r * (self.u[i + 1] - self.biases[i + 1]) @ nxt
             self.v[i + 1] = np.linalg.solve(matrix, right.T).T
             r, a = self.rho[i], self.alpha[i]

@@ -300,7 +300,7 @@ class TestReports:
         missed = optimizer.step()
         optimizer.step()
         assert kept.objective > 0
-        with pytest.raises(RuntimeError, match="report of sweep 2 was not read before sweep 3"):
+        with pytest.raises(RuntimeError, match="report of sweep 2 was not read before the optimizer moved on"):
             _ = missed.objective
 
 

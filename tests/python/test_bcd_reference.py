@@ -10,6 +10,7 @@ from reference import Reference
 from torch import nn
 
 import torchbcd
+from torchbcd.regularizers import L2
 
 SHAPES = {
     "one layer": [7, 4],
@@ -26,9 +27,11 @@ def penalties(depth, offset):
     return [0.3 + offset + 0.45 * ((3 * i + 1) % 5) for i in range(depth)]
 
 
-def make_pair(widths, rows, *, output=None, bias=True, loss_weight=1.0):
+def make_pair(
+    widths, rows, *, output=None, bias=True, loss_weight=1.0, hidden="relu", weight_l2=0.0, state_l2=0.0
+):
     depth = len(widths) - 1
-    model = make_mlp(widths, output=output, bias=bias)
+    model = make_mlp(widths, output=output, bias=bias, hidden=hidden)
     x, y = make_data(rows, widths[0], widths[-1])
     options = {
         "gamma": penalties(depth, 0.0),
@@ -36,16 +39,24 @@ def make_pair(widths, rows, *, output=None, bias=True, loss_weight=1.0):
         "alpha": penalties(depth, 0.13),
         "alpha_weight": penalties(depth, 0.37)[::-1],
     }
-    optimizer = torchbcd.BCD(model, loss_weight=loss_weight, **options)
+    optimizer = torchbcd.BCD(
+        model,
+        loss_weight=loss_weight,
+        weight_regularizer=L2(weight_l2) if weight_l2 else None,
+        state_regularizer=L2(state_l2) if state_l2 else None,
+        **options,
+    )
     linears = [m for m in model if isinstance(m, nn.Linear)]
     reference = Reference(
         weights=[m.weight.detach().numpy().copy() for m in linears],
         biases=[m.bias.detach().numpy().copy() if bias else np.zeros(m.out_features) for m in linears],
-        activations=["relu"] * (depth - 1) + [output or "identity"],
+        activations=[hidden] * (depth - 1) + [output or "identity"],
         **options,
         x=x.numpy(),
         y=np.eye(widths[-1])[y.numpy()],
         loss_weight=rows**-1 if loss_weight == "mean" else loss_weight,
+        weight_l2=weight_l2,
+        state_l2=state_l2,
     )
     return optimizer, reference, x, y
 
@@ -98,6 +109,40 @@ def test_output_activation_agrees(output):
         optimizer.step()
         reference.sweep()
         assert_same(optimizer, reference)
+
+
+@pytest.mark.parametrize("rows", [5, 60])
+@pytest.mark.parametrize("hidden", ["leaky_relu", "sigmoid", "tanh", "polynomial"])
+def test_activations_agree(hidden, rows):
+    """To what a grid resolves of a minimiser: the square root of what float64 resolves of its value."""
+    optimizer, reference, x, y = make_pair([6, 9, 7, 4], rows, hidden=hidden)
+    optimizer.bind(x, y)
+    for _ in range(3):
+        optimizer.step()
+        reference.sweep()
+        assert_same(optimizer, reference, tolerance=1e-6)
+        assert optimizer.objective() == pytest.approx(reference.objective(), rel=1e-9)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [4, 60])
+@pytest.mark.parametrize(("weight_l2", "state_l2"), [(0.7, 0.0), (0.0, 0.4), (2.0, 0.3)])
+def test_squared_norms_agree(weight_l2, state_l2, rows, bias):
+    """Rows fewer and more than every width: the dual and the primal form of a regularised W block."""
+    widths = [6, 9, 7, 5]
+    optimizer, reference, x, y = make_pair(widths, rows, bias=bias, weight_l2=weight_l2, state_l2=state_l2)
+    optimizer.bind(x, y)
+    for _ in range(5):
+        optimizer.step()
+        reference.sweep(has_bias=bias)
+        assert_same(optimizer, reference)
+        assert optimizer.objective() == pytest.approx(reference.objective(), rel=1e-10)
+    x, y = make_data(rows, 6, 5, seed=5)
+    optimizer.step(x, y)
+    reference.x, reference.y = x.numpy(), np.eye(5)[y.numpy()]
+    reference.__post_init__()
+    reference.sweep(has_bias=bias)
+    assert_same(optimizer, reference)
 
 
 def test_without_bias_agrees():

@@ -10,6 +10,7 @@ import torch
 import torchbcd
 import torchbcd.bcd
 import torchbcd.functional as F
+import torchbcd.special_cases
 
 
 def randn(*shape, requires_grad=False):
@@ -138,7 +139,9 @@ def test_compile_has_no_graph_break():
     torch.testing.assert_close(compiled(a, b), scripted(a, b), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("module", [F, torchbcd, torchbcd.bcd], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [F, torchbcd, torchbcd.bcd, torchbcd.nn, torchbcd.special_cases], ids=lambda m: m.__name__
+)
 def test_docstring_examples(module):
     results = doctest.testmod(module, extraglobs={"torch": torch, "nn": torch.nn})
     assert results.attempted > 0

@@ -1,0 +1,300 @@
+"""Lemmas 5 and 6 measured, the stationarity residual against autograd, and where the paper's constants fail."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_data, make_mlp
+from test_combinations import LOSSES, REGULARIZERS, recomputed_objective, row_losses
+from torch.nn import functional as nnf
+
+import torchbcd
+import torchbcd.functional as F
+from torchbcd import regularizers as reg
+
+OPTIONS = {"gamma": [0.5, 1.0, 2.0], "rho": [1.5, 0.4, 0.8], "alpha": [0.3, 0.7, 0.6], "alpha_weight": 0.4}
+
+
+def build(activation="relu", loss="squared", widths=(6, 8, 7, 3), rows=40, **options):
+    model = make_mlp(list(widths), hidden=activation)
+    optimizer = torchbcd.BCD(model, loss, **{**OPTIONS, **options})
+    x, y = make_data(rows, widths[0], widths[-1])
+    optimizer.bind(x, y)
+    return model, optimizer, x, y
+
+
+@pytest.mark.parametrize("splitting", [3, 2])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh", "identity", "polynomial"])
+def test_lemma_5_holds(activation, loss, splitting):
+    _, optimizer, _, _ = build(activation, loss, splitting=splitting)
+    for _ in range(12):
+        report = optimizer.step()
+        descent = report.descent
+        assert descent.holds(), descent
+        assert descent.decrease == pytest.approx(report.decrease, rel=1e-6, abs=1e-9)
+        per_layer = "VW" if splitting == 2 else "VUW"
+        assert [b[:2] for b in descent.blocks] == [(b, i) for i in (3, 2, 1) for b in per_layer]
+
+
+def test_lemma_5_constant_is_the_papers():
+    _, optimizer, _, _ = build()
+    assert optimizer.step().descent.constant == 0.15  # min(alpha, gamma)/2
+    _, optimizer, _, _ = build(gamma=0.1, rho=0.1, alpha=0.7, alpha_weight=0.7)
+    assert optimizer.step().descent.constant == 0.05
+
+
+@pytest.mark.parametrize("regularizer", [r for r in REGULARIZERS if r != "none"])
+def test_lemma_5_holds_with_regularizers(regularizer):
+    weights, states = REGULARIZERS[regularizer]
+    _, optimizer, _, _ = build(weight_regularizer=weights, state_regularizer=states)
+    optimizer.step()
+    for _ in range(12):
+        report = optimizer.step()
+        assert report.descent.holds(tolerance=1e-6)
+        assert report.decrease == pytest.approx(report.descent.decrease, rel=1e-6, abs=1e-9)
+
+
+def test_equation_17_is_too_strong():
+    """The U block of a ReLU falls by alpha/2 |D|^2, not by the (alpha + gamma)/2 |D|^2 of [Z], eq. 17.
+
+    Two minimisers of the block's problem tie here, so the one that the prox moves to gains nothing beyond the
+    proximal term.
+    """
+    gamma = rho = alpha = 1.0
+    v, ratio = 1.0, (rho + alpha) / gamma
+    kappa = ratio + math.sqrt(ratio * (ratio + 1))
+    u_old = -v / kappa * (1 - 1e-9)  # on the side of the tie where the right-hand branch wins
+    product = u_old
+    u_new = F.prox_relu(torch.tensor([v]).double(), torch.tensor([u_old]).double(), ratio).item()
+    assert u_new > 0 > u_old
+
+    def objective(u):
+        return gamma / 2 * (max(u, 0) - v) ** 2 + rho / 2 * (u - product) ** 2
+
+    decrease, squared = objective(u_old) - objective(u_new), (u_new - u_old) ** 2
+    assert decrease == pytest.approx(alpha / 2 * squared, rel=1e-6)
+    assert decrease < 0.51 * (alpha + gamma) / 2 * squared
+
+
+def lifted_objective(loss, activation, w, b, u, v, y, options):
+    """The lifted objective as a differentiable function of its variables."""
+    total = row_losses(loss, v[-1], y).sum()
+    for i in range(len(w)):
+        sigma = activation if i < len(w) - 1 else (lambda t: t)
+        total = total + options["gamma"][i] / 2 * (v[i + 1] - sigma(u[i])).square().sum()
+        total = total + options["rho"][i] / 2 * (u[i] - v[i] @ w[i].t() - b[i]).square().sum()
+    return total
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic", "exponential", "cross_entropy"])
+def test_stationarity_and_lemma_6_against_autograd(loss):
+    """Where all is smooth, both are the gradient of the lifted objective."""
+    _, optimizer, _, y = build("tanh", loss)
+    for _ in range(4):
+        report = optimizer.step()
+        w, b, u, v = optimizer.variables()
+        variables = [t.requires_grad_() for t in (*w, *b, *u, *v[1:])]
+        n = len(w)
+        objective = lifted_objective(loss, torch.tanh, w, b, u, v, y, OPTIONS)
+        gradients = torch.autograd.grad(objective, variables)
+        parts = report.stationarity
+        for i in range(n):
+            of_weight = torch.cat([gradients[i].flatten(), gradients[n + i]])
+            assert parts.weight[i] == pytest.approx(of_weight.norm().item(), rel=1e-8, abs=1e-10)
+            assert parts.u[i] == pytest.approx(gradients[2 * n + i].norm().item(), rel=1e-8, abs=1e-10)
+            assert parts.v[i] == pytest.approx(gradients[3 * n + i].norm().item(), rel=1e-8, abs=1e-10)
+        whole = math.sqrt(sum(g.square().sum().item() for g in gradients))
+        assert report.residual == pytest.approx(whole, rel=1e-8)
+        lemma6 = report.lemma6_subgradient
+        for i in range(n):
+            torch.testing.assert_close(lemma6.w[i], gradients[i], rtol=1e-6, atol=1e-8)
+            torch.testing.assert_close(lemma6.u[i], gradients[2 * n + i], rtol=1e-6, atol=1e-8)
+            torch.testing.assert_close(lemma6.v[i], gradients[3 * n + i], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_lemma_6_bounds_the_residual(activation):
+    """At kinks too: the explicit subgradient is an element, the residual the shortest one."""
+    _, optimizer, _, _ = build(activation, "hinge")
+    for _ in range(20):
+        report = optimizer.step()
+        without_biases = report.stationarity
+        assert (
+            math.hypot(*without_biases.u) <= math.hypot(*(g.norm() for g in report.lemma6_subgradient.u)) + 1e-9
+        )
+        assert (
+            math.hypot(*without_biases.v) <= math.hypot(*(g.norm() for g in report.lemma6_subgradient.v)) + 1e-9
+        )
+
+
+def test_residual_of_two_splittings_against_autograd():
+    _, optimizer, _, y = build("sigmoid", splitting=2)
+    report = optimizer.step()
+    w, b, _, v = optimizer.variables()
+    variables = [t.requires_grad_() for t in (*w, *b, *v[1:])]
+    total = row_losses("squared", v[-1], y).sum()
+    for i in range(3):
+        product = v[i] @ w[i].t() + b[i]
+        sigma = torch.sigmoid(product) if i < 2 else product
+        total = total + OPTIONS["gamma"][i] / 2 * (v[i + 1] - sigma).square().sum()
+    gradients = torch.autograd.grad(total, variables)
+    assert report.residual == pytest.approx(math.sqrt(sum(g.square().sum().item() for g in gradients)), rel=1e-8)
+    assert report.stationarity.u == []
+
+
+def test_residual_at_kinks():
+    """One number: U = 0, where a ReLU's penalty has the slopes 0 and -gamma v."""
+    for v, affine, expected in (
+        (-1.0, -0.4, 0.0),  # convex kink: [0, 1] + -0.4 holds zero
+        (-1.0, 0.3, 0.3),  # [0, 1] + 0.3
+        (1.0, 0.4, 0.4),  # not convex: {0, -1} + 0.4
+        (1.0, 0.9, 0.1),
+    ):
+        interval = torch.zeros(1), torch.tensor([-v])
+        distance = torchbcd.diagnostics._distance_at_kinks(torch.tensor([affine]), *interval)
+        assert distance == pytest.approx(expected, abs=1e-7)
+
+
+def test_regularizer_subdifferential():
+    terms = reg.L1(0.5).terms()
+    x = torch.tensor([1.0, -1.0, 0.0, 0.0])
+    gradient = torch.tensor([-0.5, 0.5, 0.4, 0.9])
+    intervals = torchbcd.diagnostics._regularizer_subdifferential(terms, x)
+    assert torchbcd.diagnostics._distance(gradient, intervals) == pytest.approx(0.4)
+    box = torchbcd.diagnostics._regularizer_subdifferential(
+        reg.Box(0.0, 1.0).terms(), torch.tensor([0.0, 1.0, 0.5])
+    )
+    for gradient, expected in (([2.0, -2.0, 0.0], 0.0), ([-2.0, 0.0, 0.0], 2.0), ([0.0, 3.0, 0.0], 3.0)):
+        assert torchbcd.diagnostics._distance(torch.tensor(gradient), box) == pytest.approx(expected)
+
+
+class TestFit:
+    def test_stops_at_a_critical_point(self):
+        model = make_mlp([6, 5, 3], hidden="tanh")
+        optimizer = torchbcd.BCD(model, gamma=1.0, alpha=0.01, weight_regularizer=reg.L2(0.5))
+        x, y = make_data(30, 6, 3)
+        result = optimizer.fit(x, y, max_sweeps=20_000, tol=1e-4)
+        assert result.converged
+        assert result.sweeps < 20_000
+        assert result.residual <= 1e-4
+        assert optimizer.stationarity().residual == pytest.approx(result.residual)
+        assert recomputed_objective(optimizer, model, "squared", y, 3) == pytest.approx(result.objective)
+
+    def test_stops_at_max_sweeps(self):
+        optimizer = torchbcd.BCD(make_mlp([6, 5, 3]))
+        reports = []
+        result = optimizer.fit(*make_data(30, 6, 3), max_sweeps=4, tol=0, callback=reports.append)
+        assert result.sweeps == 4
+        assert not result.converged
+        assert [report.sweep for report in reports] == [1, 2, 3, 4]
+
+    def test_refusals(self):
+        optimizer = torchbcd.BCD(make_mlp([6, 5, 3]))
+        with pytest.raises(ValueError, match=r"max_sweeps must be at least 1 \(got 0\)"):
+            optimizer.fit(*make_data(30, 6, 3), max_sweeps=0)
+        with pytest.raises(ValueError, match="tol must be >= 0"):
+            optimizer.fit(*make_data(30, 6, 3), tol=float("nan"))
+
+
+class TestReports:
+    def test_decrease(self):
+        _, optimizer, _, _ = build()
+        before = optimizer.objective()
+        report = optimizer.step()
+        assert report.decrease == pytest.approx(before - report.objective, rel=1e-12)
+        batch = optimizer.step(*make_data(10, 6, 3, seed=4))
+        assert batch.decrease > 0
+        rows = optimizer.step(index=torch.arange(5))
+        assert rows.decrease > 0
+
+    def test_a_bind_ends_a_report(self):
+        _, optimizer, x, y = build()
+        report = optimizer.step()
+        optimizer.bind(x, y)
+        with pytest.raises(RuntimeError, match="report of sweep 1 was not read before the optimizer moved on"):
+            _ = report.objective
+
+    def test_descent_needs_the_papers_order(self):
+        _, optimizer, _, _ = build(order="states_first")
+        with pytest.raises(ValueError, match="descent needs order='paper'"):
+            _ = optimizer.step().descent
+        _, optimizer, _, _ = build(splitting=2)
+        with pytest.raises(ValueError, match="Lemma 6's subgradient is that of Algorithm 2"):
+            _ = optimizer.step().lemma6_subgradient
+
+
+def test_on_the_digits(digits):
+    """Both lemmas over a run on real data, in float32."""
+    x, y = digits
+    model = make_mlp([64, 50, 30, 10], dtype=torch.float32)
+    optimizer = torchbcd.BCD(model, gamma=1.0, alpha=0.5)
+    optimizer.bind(x, y)
+    residuals = []
+    for _ in range(40):
+        report = optimizer.step()
+        assert report.descent.holds(tolerance=1e-3)
+        residuals.append(report.residual)
+    assert residuals[-1] < 0.2 * residuals[0]
+    assert np.isfinite(residuals).all()
+
+
+class TestSpecialCases:
+    def test_mac(self):
+        model = make_mlp([6, 8, 3], hidden="sigmoid")
+        x, y = make_data(40, 6, 3)
+        mac = torchbcd.MAC(model, gamma=0.5, alpha=0.05)
+        twin_model = make_mlp([6, 8, 3], hidden="sigmoid")
+        twin = torchbcd.BCD(twin_model, "squared", splitting=2, order="states_first", gamma=0.5, alpha=0.05)
+        for optimizer in (mac, twin):
+            optimizer.bind(x, y)
+        previous = mac.objective()
+        for _ in range(30):
+            mac.step()
+            twin.step()
+            assert mac.objective() <= previous * (1 + 1e-12)
+            previous = mac.objective()
+        assert mac.objective() == twin.objective()
+        loss = nnf.mse_loss(model(x), nnf.one_hot(y, 3).double())
+        assert loss < nnf.mse_loss(make_mlp([6, 8, 3], hidden="sigmoid")(x), nnf.one_hot(y, 3).double())
+        with pytest.raises(ValueError, match="MAC needs nn.Sigmoid after every hidden Linear"):
+            torchbcd.MAC(make_mlp([6, 8, 3]))
+
+    def test_zhang_brand(self):
+        """States at or above zero, and every block's constrained least squares solved."""
+        model = make_mlp([6, 8, 5, 3])
+        x, y = make_data(40, 6, 3)
+        optimizer = torchbcd.ZhangBrand(model, gamma=0.5, alpha=0.05)
+        optimizer.bind(x, y)
+        previous = optimizer.objective()
+        assert math.isfinite(previous)
+        for _ in range(30):
+            objective = optimizer.step().objective
+            assert objective <= previous * (1 + 1e-12)
+            previous = objective
+            assert all((v >= 0).all() for v in optimizer.variables().V[1:])
+        with pytest.raises(ValueError, match="ZhangBrand needs nn.ReLU after every hidden Linear"):
+            torchbcd.ZhangBrand(make_mlp([6, 8, 3], hidden="tanh"))
+
+    def test_zhang_brand_state_block_is_nonnegative_least_squares(self):
+        from scipy.optimize import nnls
+
+        gamma, alpha = 0.5, 0.05
+        optimizer = torchbcd.ZhangBrand(make_mlp([4, 5, 3]), gamma=gamma, alpha=alpha)
+        x, y = make_data(12, 4, 3)
+        optimizer.bind(x, y)
+        optimizer.step()
+        before = optimizer.variables()
+        u, v = before.U[0].numpy(), before.V[1].numpy()
+        optimizer.step()
+        after = optimizer.variables()
+        # The hidden V, given the new V_N and W_N.
+        w_next, b_next, v_next = after.W[1].numpy(), after.b[1].numpy(), after.V[2].numpy()
+        left = np.vstack([(gamma + alpha) ** 0.5 * np.eye(5), gamma**0.5 * w_next])
+        for row in range(12):
+            centre = (gamma * u[row] + alpha * v[row]) / (gamma + alpha)
+            right = np.r_[(gamma + alpha) ** 0.5 * centre, gamma**0.5 * (v_next[row] - b_next)]
+            np.testing.assert_allclose(after.V[1][row].numpy(), nnls(left, right)[0], atol=1e-7)

@@ -1,0 +1,88 @@
+"""Published methods that are Algorithm 1 of Zeng et al. with particular choices, under their own names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from torchbcd.bcd import BCD
+from torchbcd.convert import Mlp, read_mlp
+from torchbcd.regularizers import Nonnegative
+
+__all__ = ["MAC", "ZhangBrand"]
+
+
+class MAC(BCD):
+    r"""The method of auxiliary coordinates: squared loss, sigmoid hidden layers, all V and then all W.
+
+    .. math::
+        \sum_{\text{rows}} \tfrac12 \|V_N - Y\|^2 + \sum_{i=1}^N \tfrac{\gamma_i}2
+        \|V_i - \sigma_i(V_{i-1} W_i^\top + 1 b_i^\top)\|_F^2
+
+    Here with the proximal terms of [Z], which make it converge; a small ``alpha`` comes close to none.
+
+    Args:
+        model: As for :class:`torchbcd.BCD`; every hidden activation is an ``nn.Sigmoid``.
+        **options: ``gamma``, ``alpha``, ``alpha_weight``, ``loss_weight``, the regularisers and
+            ``inner_sweeps``, as for :class:`torchbcd.BCD`.
+
+    Raises:
+        ValueError: A hidden activation is not a sigmoid.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 2))
+        >>> MAC(model, gamma=0.1, alpha=0.01)._splitting
+        2
+
+    Source:
+        Carreira-Perpinan, Wang: Distributed optimization of deeply nested systems (2014); [Z], Section 3.1.
+    """
+
+    def __init__(self, model: nn.Sequential, **options: Any) -> None:
+        hidden = [layer.activation.name for layer in read_mlp(model).layers[:-1]]
+        if any(name != "sigmoid" for name in hidden):
+            raise ValueError(f"MAC needs nn.Sigmoid after every hidden Linear (got {hidden})")
+        super().__init__(model, "squared", splitting=2, order="states_first", **options)
+
+
+class ZhangBrand(BCD):
+    r"""The lifted ReLU: the identity as activation while training, and states held at or above zero.
+
+    .. math::
+        \sum_{\text{rows}} \tfrac12 \|V_N - Y\|^2 + \sum_{i=1}^N \tfrac{\gamma_i}2
+        \|V_i - V_{i-1} W_i^\top - 1 b_i^\top\|_F^2 \quad \text{subject to } V_i \ge 0
+
+    A ReLU is the projection onto :math:`V \ge 0`, so the model keeps its ``nn.ReLU`` modules for inference; the
+    sweeps work on the relaxation. Every block is convex. All blocks have a proximal term.
+
+    Args:
+        model: As for :class:`torchbcd.BCD`; every hidden activation is an ``nn.ReLU``.
+        output_nonnegative: Whether the output's states are held at or above zero too, as [Z] writes it. Turn it
+            off for targets below zero.
+        **options: ``gamma``, ``alpha``, ``alpha_weight``, ``loss_weight``, ``weight_regularizer``, ``order`` and
+            ``inner_sweeps``, as for :class:`torchbcd.BCD`.
+
+    Raises:
+        ValueError: A hidden activation is not a ReLU.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> ZhangBrand(model, gamma=0.1, alpha=0.01)._activations
+        (('identity', ()), ('identity', ()))
+
+    Source:
+        Zhang, Brand: Convergent block coordinate descent for training Tikhonov regularized deep neural networks
+        (2017); [Z], Section 3.1.
+    """
+
+    def __init__(self, model: nn.Sequential, *, output_nonnegative: bool = True, **options: Any) -> None:
+        layers = read_mlp(model).layers
+        hidden = [layer.activation.name for layer in layers[:-1]]
+        if any(name != "relu" for name in hidden):
+            raise ValueError(f"ZhangBrand needs nn.ReLU after every hidden Linear (got {hidden})")
+        states = [Nonnegative()] * len(hidden) + [Nonnegative() if output_nonnegative else None]
+        super().__init__(model, "squared", splitting=2, state_regularizer=states, **options)
+
+    def _training_activations(self, mlp: Mlp) -> tuple[tuple[str, tuple[float, ...]], ...]:
+        return (("identity", ()),) * len(mlp.layers)
