@@ -83,8 +83,8 @@ class BCD(torch.optim.Optimizer):
         rho: Penalty of :math:`U_i = V_{i-1} W_i^\top + 1 b_i^\top`, > 0, likewise. None: as gamma ([Z]).
         alpha: Proximal weight of the states, > 0, likewise.
         alpha_weight: Proximal weight of weights and biases, > 0, likewise. None: as alpha.
-        loss_weight: :math:`w` above, > 0; "mean" stands for 1/n, n the rows bound, or
-            those of the mini-batch.
+        loss_weight: :math:`w` above, > 0; "mean" stands for 1/n, as does a loss's own reduction, with n the
+            rows bound, or those of the mini-batch.
         weight_regularizer: :math:`r_i`, an object of :mod:`torchbcd.regularizers`, or a list with one, or
             None, for each layer.
         state_regularizer: :math:`s_i`, likewise.
@@ -161,8 +161,8 @@ class BCD(torch.optim.Optimizer):
             self._activations,
             self._loss.name,
         )
-        mean = loss_weight == "mean"
-        self._engine.set_loss_weight(1.0 if mean else _number("loss_weight", loss_weight), mean)
+        weight = 1.0 if loss_weight == "mean" else _number("loss_weight", loss_weight)
+        self._engine.set_loss_weight(weight, loss_weight == "mean" or self._loss.reduction == "mean")
         self._set_scheme(splitting, order, inner_sweeps)
         super().__init__(groups, defaults={})
         self._apply_options()

@@ -280,20 +280,20 @@ def _square(new: Tensor, old: Tensor) -> float:
     return float((new - old).square().sum())
 
 
-def _terms(problem: Problem, point: Point, i: int) -> float:
-    """The terms of the objective that are layer i's own: its two penalties and its regularisers."""
-    penalties = problem.penalties[i]
-    linear = point.linear(i, problem.splitting)
-    gap = point.v[i + 1] - _apply(problem.activations[i], linear)
-    total = penalties.gamma / 2 * gap.square().sum().item()
-    if problem.splitting == 3:
-        total += penalties.rho / 2 * (linear - point.product(i)).square().sum().item()
-    for terms, values in (
-        (penalties.weight_regularizer, point.w[i]),
-        (penalties.state_regularizer, point.v[i + 1]),
-    ):
-        total += terms.l1 * values.abs().sum().item() + terms.l2 / 2 * values.square().sum().item()
-    return total
+def _regularizer(terms: Terms, values: Tensor) -> float:
+    value = terms.l1 * float(values.abs().sum()) if terms.l1 else 0.0
+    return value + (terms.l2 / 2 * float(values.square().sum()) if terms.l2 else 0.0)
+
+
+def _activation_penalty(problem: Problem, point: Point, i: int) -> float:
+    gap = _apply(problem.activations[i], point.linear(i, problem.splitting)).sub_(point.v[i + 1])
+    return problem.penalties[i].gamma / 2 * float(gap.square_().sum())
+
+
+def _affine_penalty(problem: Problem, point: Point, i: int) -> float:
+    if problem.splitting == 2:
+        return 0.0
+    return problem.penalties[i].rho / 2 * float(point.product(i).sub_(point.u[i]).square_().sum())
 
 
 def _loss(problem: Problem, v: Tensor) -> float:
@@ -324,15 +324,37 @@ def descent(problem: Problem, before: Point, after: Point) -> Descent:
     squared_distance = 0.0
     constants = []
 
+    # The terms that a block touches, by name and layer; each is evaluated once after every change of it.
+    def term(name: str, i: int) -> float:
+        penalties = problem.penalties[i]
+        if name == "loss":
+            return _loss(problem, at.v[-1])
+        if name == "activation":
+            return _activation_penalty(problem, at, i)
+        if name == "affine":
+            return _affine_penalty(problem, at, i)
+        if name == "states":
+            return _regularizer(penalties.state_regularizer, at.v[i + 1])
+        return _regularizer(penalties.weight_regularizer, at.w[i])
+
+    known: dict[tuple[str, int], float] = {}
+
+    def touched_by(block: str, i: int) -> list[tuple[str, int]]:
+        inside = "affine" if problem.splitting == 3 else "activation"  # the term that holds W_i V_{i-1}
+        if block == "U":
+            return [("activation", i), ("affine", i)]
+        if block == "W":
+            return [(inside, i), ("weights", i)]
+        after_it = ("loss", i) if i == last else (inside, i + 1)
+        return [("activation", i), ("states", i), after_it]
+
     def move(block: str, i: int, constant: float) -> None:
         nonlocal squared_distance
-        touched = [j for j in (i, i + 1) if j <= last] if block == "V" else [i]
-
-        def value() -> float:
-            loss = _loss(problem, at.v[-1]) if block == "V" and i == last else 0.0
-            return loss + sum(_terms(problem, at, j) for j in touched)
-
-        old = value()
+        touched = touched_by(block, i)
+        for key in touched:
+            if key not in known:
+                known[key] = term(*key)
+        old = sum(known[key] for key in touched)
         if block == "V":
             squared = _square(after.v[i + 1], at.v[i + 1])
             at.v[i + 1] = after.v[i + 1]
@@ -348,7 +370,9 @@ def descent(problem: Problem, before: Point, after: Point) -> Descent:
                 at.b[i] = new_bias
         squared_distance += squared
         constants.append(constant)
-        blocks.append(BlockDescent(block, i + 1, old - value(), constant * squared))
+        known.update({key: term(*key) for key in touched})
+        decrease = old - sum(known[key] for key in touched)
+        blocks.append(BlockDescent(block, i + 1, decrease, constant * squared))
 
     for i in range(last, -1, -1):
         penalties = problem.penalties[i]
@@ -370,18 +394,20 @@ class Lemma6(NamedTuple):
 
     Attributes:
         w: Of W, shape (d_i, d_{i-1}).
+        b: Of b, shape (d_i,), None for a layer without one.
         u: Of U, shape (n, d_i).
         v: Of V, shape (n, d_i).
     """
 
     w: list[Tensor]
+    b: list[Tensor | None]
     u: list[Tensor]
     v: list[Tensor]
 
     @property
     def norm(self) -> float:
-        """Its norm, an upper bound of dist(0, dL) but for the biases."""
-        return sqrt(sum(g.square().sum().item() for part in self for g in part))
+        """Its norm, an upper bound of dist(0, dL)."""
+        return sqrt(sum(float(g.square().sum()) for part in self for g in part if g is not None))
 
 
 def lemma6_subgradient(problem: Problem, before: Point, after: Point) -> Lemma6:
@@ -395,7 +421,10 @@ def lemma6_subgradient(problem: Problem, before: Point, after: Point) -> Lemma6:
     """
     if problem.splitting != 3:
         raise ValueError("Lemma 6's subgradient is that of Algorithm 2 (got splitting=2)")
-    w, u, v = [], [], []
+    w: list[Tensor] = []
+    b: list[Tensor | None] = []
+    u: list[Tensor] = []
+    v: list[Tensor] = []
     for i, penalties in enumerate(problem.penalties):
         sigma = problem.activations[i]
         last = i + 1 == problem.depth
@@ -410,7 +439,13 @@ def lemma6_subgradient(problem: Problem, before: Point, after: Point) -> Lemma6:
         g_w = penalties.rho * (
             (after.product(i) - after.u[i]).t() @ after.v[i] - (moved - after.u[i]).t() @ before.v[i]
         ) - penalties.alpha_weight * (after.w[i] - before.w[i])
+        new_bias, old_bias = after.b[i], before.b[i]
+        if new_bias is None or old_bias is None:
+            b.append(None)
+        else:
+            g_b = penalties.rho * (after.product(i) - moved).sum(0)
+            b.append(g_b - penalties.alpha_weight * (new_bias - old_bias))
         w.append(g_w)
         u.append(g_u)
         v.append(g_v)
-    return Lemma6(w, u, v)
+    return Lemma6(w, b, u, v)

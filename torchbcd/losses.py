@@ -16,13 +16,23 @@ __all__ = ["CrossEntropy", "Exponential", "Hinge", "Logistic", "Loss", "Squared"
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss the C++ engine knows.
+    """A loss the C++ engine knows; one of the classes below.
 
-    Attributes:
-        name: The engine's name of the loss.
+    Args:
+        reduction: "sum" over rows, or "mean", the paper's 1/n. ``loss_weight`` multiplies either.
+
+    Raises:
+        ValueError: ``reduction`` is something else.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # the engine's name of the loss
+
+    reduction: str = "sum"
+
+    def __post_init__(self) -> None:
+        """Check the reduction."""
+        if self.reduction not in ("sum", "mean"):
+            raise ValueError(f"reduction must be 'sum' or 'mean' (got {self.reduction!r})")
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ struct ValueAndSlope {
 
 // The root of f in [low, high], where f(low) <= 0 <= f(high) and f changes sign once. Newton steps are taken
 // while they stay inside the bracket and shrink fast enough, bisection otherwise, so that the bracket halves
-// at least every other step. Stops at a relative change of a few units in the last place, or after kSteps,
-// when a bracket as wide as the range of float64 has long shrunk to that.
+// at least every other step. Stops after a Newton step of 1e-12 of the root, whose error is about the square
+// of that; at a change of a few units in the last place; or after kSteps, when a bracket as wide as the range
+// of float64 has long shrunk to that.
 template <typename Function>
 TORCHBCD_HOST_DEVICE double bracketed_root(const Function& f, double low, double high, double start) {
   constexpr int kSteps = 200;
@@ -42,7 +43,7 @@ TORCHBCD_HOST_DEVICE double bracketed_root(const Function& f, double low, double
       next = low + 0.5 * (high - low);
     }
     const double moved = std::fabs(next - x);
-    if (moved <= 4e-16 * std::fabs(next) || next == low || next == high) {
+    if (moved <= (newton ? 1e-12 : 4e-16) * std::fabs(next) || next == low || next == high) {
       return next;
     }
     last_step = newton ? moved : 0.5 * (high - low);

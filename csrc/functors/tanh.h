@@ -67,7 +67,9 @@ struct TanhProblem {
       return b;
     }
     const double t_minus = (a - std::sqrt(a * a + 3)) / 3;
-    const bool clearly_convex = gamma >= 2 + 2 * std::fabs(a) || t_b >= t_minus;
+    // r(t) = (1 - 3 t^2)(1 - t^2) + 2 a t (1 - t^2), and the two parts are at least -1/3 and -4 |a|/(3
+    // sqrt(3)).
+    const bool clearly_convex = gamma >= 0.3334 + 0.7699 * std::fabs(a) || t_b >= t_minus;
     if (clearly_convex) {
       return root(b, high, b);
     }

@@ -219,6 +219,23 @@ def test_mini_batches_and_means(loss):
         assert optimizer.step(x, y).objective <= before * (1 + 1e-12)
 
 
+def test_reductions():
+    x, y = make_data(20, 6, 3)
+    objectives = []
+    for loss, weight in (
+        ("hinge", "mean"),
+        (torchbcd.losses.Hinge("mean"), 1.0),
+        (torchbcd.losses.Hinge(), 1 / 20),
+    ):
+        optimizer = torchbcd.BCD(make_mlp([6, 5, 3]), loss, loss_weight=weight)
+        optimizer.bind(x, y)
+        optimizer.step()
+        objectives.append(optimizer.objective())
+    assert objectives[0] == objectives[1] == pytest.approx(objectives[2], rel=1e-12)
+    with pytest.raises(ValueError, match="reduction must be 'sum' or 'mean'"):
+        torchbcd.losses.Hinge("none")
+
+
 class TestTargets:
     @pytest.mark.parametrize("loss", ["hinge", "logistic", "exponential"])
     def test_classes_are_one_against_the_rest(self, loss):
