@@ -114,7 +114,7 @@ struct CrossEntropyRow {
         high += step;
       }
     }
-    const double s = low < high ? bracketed_root(excess, low, high, low) : low;
+    const double s = low < high ? bracketed_root(excess, low, high, low, /*last_newton_step=*/4e-16) : low;
     for (int64_t c = 0; c < classes; ++c) {
       out[c * out_stride] = static_cast<T>(entry(c, s, total).v);
     }

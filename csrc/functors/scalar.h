@@ -26,7 +26,8 @@ struct ValueAndSlope {
 // of that; at a change of a few units in the last place; or after kSteps, when a bracket as wide as the range
 // of float64 has long shrunk to that.
 template <typename Function>
-TORCHBCD_HOST_DEVICE double bracketed_root(const Function& f, double low, double high, double start) {
+TORCHBCD_HOST_DEVICE double bracketed_root(const Function& f, double low, double high, double start,
+                                           double last_newton_step = 1e-12) {
   constexpr int kSteps = 200;
   double x = start < low ? low : (start > high ? high : start);
   double last_step = high - low;
@@ -43,7 +44,7 @@ TORCHBCD_HOST_DEVICE double bracketed_root(const Function& f, double low, double
       next = low + 0.5 * (high - low);
     }
     const double moved = std::fabs(next - x);
-    if (moved <= (newton ? 1e-12 : 4e-16) * std::fabs(next) || next == low || next == high) {
+    if (moved <= (newton ? last_newton_step : 4e-16) * std::fabs(next) || next == low || next == high) {
       return next;
     }
     last_step = newton ? moved : 0.5 * (high - low);
