@@ -336,9 +336,15 @@ class BCD(torch.optim.Optimizer):
         engine = state.pop("engine", None)
         if engine is None:
             raise ValueError("state_dict must be one of torchbcd.BCD (got one without 'engine')")
-        self._engine.load_state(engine)
+        before = super().state_dict()
         super().load_state_dict(state)
-        self._apply_options()
+        try:
+            self._apply_options()
+            self._engine.load_state(engine)
+        except BaseException:
+            super().load_state_dict(before)
+            self._apply_options()
+            raise
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refused once the optimizer is built: the groups are the model's Linear modules.

@@ -302,6 +302,7 @@ class TestState:
     def test_of_another_net(self):
         optimizer = make()
         optimizer.bind(*data())
-        other = torchbcd.BCD(make_mlp([D, 7, C]))
+        other = torchbcd.BCD(make_mlp([D, 7, C]), gamma=3.0)
         with pytest.raises(ValueError, match=r"state\['u'\] of layer 1 does not fit this model"):
             other.load_state_dict(optimizer.state_dict())
+        assert [group["gamma"] for group in other.param_groups] == [3.0, 3.0]
