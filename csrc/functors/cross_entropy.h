@@ -46,7 +46,7 @@ struct CrossEntropyRow {
   };
 
   // argmin over v of total e^(v - s) - t v + gamma/2 (v - b)^2 + r(v), where total is T above.
-  TORCHBCD_HOST_DEVICE Entry entry(int64_t c, double s, double total) const {
+  TORCHBCD_HOST_DEVICE_CALL Entry entry(int64_t c, double s, double total) const {
     double slope = 0;
     const double tc = t(c);
     const auto minimise = [&slope, tc, s, total](double curvature, double centre) {
@@ -73,7 +73,7 @@ struct CrossEntropyRow {
     return greatest + std::log(sum);
   }
 
-  TORCHBCD_HOST_DEVICE void solve() const {
+  TORCHBCD_HOST_DEVICE_CALL void solve() const {
     double total = 0;
     bool finite = true;
     for (int64_t c = 0; c < classes; ++c) {

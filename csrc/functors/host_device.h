@@ -12,3 +12,11 @@
 #else
 #define TORCHBCD_HOST_DEVICE inline
 #endif
+
+// For iterations that are too long to inline: kernels repeat a formula once for every element that a thread
+// works on, and ptxas would take minutes over the copies.
+#if defined(__CUDACC__)
+#define TORCHBCD_HOST_DEVICE_CALL inline __host__ __device__ __noinline__
+#else
+#define TORCHBCD_HOST_DEVICE_CALL inline
+#endif

@@ -53,7 +53,7 @@ struct Polynomial {
     return static_cast<T>(solve(static_cast<double>(a), static_cast<double>(b), static_cast<double>(gamma)));
   }
 
-  TORCHBCD_HOST_DEVICE double solve(double a, double b, double gamma) const {
+  TORCHBCD_HOST_DEVICE_CALL double solve(double a, double b, double gamma) const {
     if (!(std::isfinite(a) && std::isfinite(b))) {
       return a + b;  // NaN in, NaN out
     }

@@ -26,8 +26,8 @@ struct ValueAndSlope {
 // of that; at a change of a few units in the last place; or after kSteps, when a bracket as wide as the range
 // of float64 has long shrunk to that.
 template <typename Function>
-TORCHBCD_HOST_DEVICE double bracketed_root(const Function& f, double low, double high, double start,
-                                           double last_newton_step = 1e-12) {
+TORCHBCD_HOST_DEVICE_CALL double bracketed_root(const Function& f, double low, double high, double start,
+                                                double last_newton_step = 1e-12) {
   constexpr int kSteps = 200;
   double x = start < low ? low : (start > high ? high : start);
   double last_step = high - low;
@@ -55,7 +55,7 @@ TORCHBCD_HOST_DEVICE double bracketed_root(const Function& f, double low, double
 
 // w > 0 with w + log(w) = x, the Wright omega function: two steps of the fourth-order iteration of Fritsch,
 // Shafer and Crowley (1973) from a guess good to 10 %.
-TORCHBCD_HOST_DEVICE double wright_omega(double x) {
+TORCHBCD_HOST_DEVICE_CALL double wright_omega(double x) {
   if (x < -45) {
     return std::exp(x);  // w = e^x (1 - e^x + ...)
   }

@@ -38,13 +38,13 @@ struct TanhProblem {
     return 0.5 * gap * gap + 0.5 * gamma * (u - b) * (u - b);
   }
 
-  TORCHBCD_HOST_DEVICE double root(double low, double high, double start) const {
+  TORCHBCD_HOST_DEVICE_CALL double root(double low, double high, double start) const {
     const TanhProblem problem = *this;
     return bracketed_root([problem](double u) { return problem.derivatives(u); }, low, high, start);
   }
 
   // Where f'' = r(t) + gamma changes sign on (low, high), as u; r falls there where `falling`.
-  TORCHBCD_HOST_DEVICE double inflection(double low, double high, bool falling) const {
+  TORCHBCD_HOST_DEVICE_CALL double inflection(double low, double high, bool falling) const {
     const TanhProblem p = *this;
     const double sign = falling ? -1 : 1;
     return std::atanh(bracketed_root(
@@ -56,7 +56,7 @@ struct TanhProblem {
   }
 
   // The minimiser where tanh(b) <= a.
-  TORCHBCD_HOST_DEVICE double solve() const {
+  TORCHBCD_HOST_DEVICE_CALL double solve() const {
     const double t_b = std::tanh(b);
     double high = b + (1 + a) / gamma;  // -h <= (a - t) <= a + 1
     if (a < 1) {
@@ -110,7 +110,7 @@ struct TanhProblem {
   }
 };
 
-TORCHBCD_HOST_DEVICE double tanh_prox(double a, double b, double gamma) {
+TORCHBCD_HOST_DEVICE_CALL double tanh_prox(double a, double b, double gamma) {
   if (!(std::isfinite(a) && std::isfinite(b))) {
     return a + b;  // NaN in, NaN out
   }
