@@ -41,18 +41,23 @@ def _check(name: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class L2(Regularizer):
-    r"""Squared norm, :math:`\tfrac\lambda2 \|W\|_F^2` (weight decay). Blocks keep their closed form.
-
-    Args:
-        weight: :math:`\lambda \ge 0`.
-    """
+class _Norm(Regularizer):
+    """A norm with one weight."""
 
     weight: float
 
     def __post_init__(self) -> None:
         """Check the weight."""
         _check("weight", self.weight)
+
+
+@dataclass(frozen=True)
+class L2(_Norm):
+    r"""Squared norm, :math:`\tfrac\lambda2 \|W\|_F^2` (weight decay). Blocks keep their closed form.
+
+    Args:
+        weight: :math:`\lambda \ge 0`.
+    """
 
     def terms(self) -> Terms:
         """The engine's form."""
@@ -60,18 +65,12 @@ class L2(Regularizer):
 
 
 @dataclass(frozen=True)
-class L1(Regularizer):
+class L1(_Norm):
     r"""1-norm, :math:`\lambda \|W\|_1`. Entries come out exactly zero.
 
     Args:
         weight: :math:`\lambda \ge 0`.
     """
-
-    weight: float
-
-    def __post_init__(self) -> None:
-        """Check the weight."""
-        _check("weight", self.weight)
 
     def terms(self) -> Terms:
         """The engine's form."""

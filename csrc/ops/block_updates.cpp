@@ -1,6 +1,5 @@
 // weight_update, state_update: the least-squares blocks of Algorithm 2 on tensors.
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 

@@ -133,8 +133,12 @@ def test_ill_conditioned_float32(rows):
 
 def test_odd_layouts():
     u, v, weight, bias = problem(33, 8, 5)
-    strided = (u.t().contiguous().t(), v.repeat(1, 2)[:, ::2][:, :8], weight.t().contiguous().t())
-    strided = (strided[0], v.repeat_interleave(2, 1)[:, ::2], strided[2], bias.repeat_interleave(3)[::3])
+    strided = (
+        u.t().contiguous().t(),
+        v.repeat_interleave(2, 1)[:, ::2],
+        weight.t().contiguous().t(),
+        bias.repeat_interleave(3)[::3],
+    )
     for a, b in zip(
         F.weight_update(*strided, 1.0, 0.5), F.weight_update(u, v, weight, bias, 1.0, 0.5), strict=True
     ):

@@ -287,8 +287,7 @@ class TestTensors:
 
     def test_strided_inputs(self, name):
         prox = PROXES[name][0]
-        a, b = torch.randn(40, 30).t()[::2, ::3], torch.randn(14, 30)[:, ::2].t()[:, :14].t()
-        b = torch.randn(15, 14)
+        a, b = torch.randn(40, 30).t()[::2, ::3], torch.randn(15, 14)
         torch.testing.assert_close(prox(a, b, 0.7), prox(a.contiguous(), b, 0.7), rtol=0, atol=0)
 
     def test_vector_and_scalar_paths_agree(self, name):
