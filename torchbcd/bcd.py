@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from numbers import Real
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
 
-from torchbcd import _C, diagnostics, losses
-from torchbcd.convert import Mlp, read_mlp
-from torchbcd.regularizers import Regularizer, Terms
+from torchbcd import _C, arguments, diagnostics, losses
+from torchbcd.arguments import PerLayer, PerLayerRegularizer
+from torchbcd.optimizer import Closure, SplitOptimizer
 from torchbcd.reports import FitResult, SweepReport
 
 __all__ = ["BCD", "Variables"]
-
-PerLayer: TypeAlias = float | Sequence[float]
-PerLayerRegularizer: TypeAlias = Regularizer | Sequence[Regularizer | None] | None
-Closure: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
 
 
 class Variables(NamedTuple):
@@ -38,7 +32,7 @@ class Variables(NamedTuple):
     V: list[Tensor]
 
 
-class BCD(torch.optim.Optimizer):
+class BCD(SplitOptimizer[_C.BcdTrainer]):
     r"""Trains an MLP by block coordinate descent with variable splitting instead of backpropagation.
 
     One :meth:`step` is one full sweep of Algorithm 2 of [Z]: it minimises the lifted objective
@@ -118,6 +112,8 @@ class BCD(torch.optim.Optimizer):
         Algorithm 2 and Section 5.
     """
 
+    _engine_class = _C.BcdTrainer
+
     def __init__(
         self,
         model: nn.Sequential,
@@ -134,37 +130,16 @@ class BCD(torch.optim.Optimizer):
         order: str = "paper",
         inner_sweeps: int = 1,
     ) -> None:
-        mlp = read_mlp(model)
-        self._flatten = mlp.flatten
-        self._loss = losses.resolve(loss)
-        self._depth = len(mlp.layers)
         penalties = {"gamma": gamma, "rho": rho, "alpha": alpha, "alpha_weight": alpha_weight}
-        columns: dict[str, Sequence[object]] = {
-            name: _per_layer(name, value, self._depth) for name, value in penalties.items()
-        }
-        for name, value in (
-            ("weight_regularizer", weight_regularizer),
-            ("state_regularizer", state_regularizer),
-        ):
-            columns[name] = _regularizer_per_layer(name, value, self._depth)
-        groups = [
-            {
-                "params": [p for p in (layer.linear.weight, layer.linear.bias) if p is not None],
-                **{name: column[i] for name, column in columns.items()},
+        regularizers = {"weight_regularizer": weight_regularizer, "state_regularizer": state_regularizer}
+
+        def options(depth: int) -> dict[str, Sequence[object]]:
+            return {name: arguments.per_layer(name, value, depth) for name, value in penalties.items()} | {
+                name: arguments.regularizer_per_layer(name, value, depth) for name, value in regularizers.items()
             }
-            for i, layer in enumerate(mlp.layers)
-        ]
-        self._activations = self._training_activations(mlp)
-        self._engine = _C.Trainer(
-            [layer.linear.weight for layer in mlp.layers],
-            [layer.linear.bias for layer in mlp.layers],
-            self._activations,
-            self._loss.name,
-        )
-        weight = 1.0 if loss_weight == "mean" else _number("loss_weight", loss_weight)
-        self._engine.set_loss_weight(weight, loss_weight == "mean" or self._loss.reduction == "mean")
+
+        super().__init__(model, loss, loss_weight, options)
         self._set_scheme(splitting, order, inner_sweeps)
-        super().__init__(groups, defaults={})
         self._apply_options()
 
     def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
@@ -183,7 +158,9 @@ class BCD(torch.optim.Optimizer):
                 device is not the model's.
         """
         self._apply_options()
-        self._engine.bind(self._inputs(x), _tensor("y", y), _optional_tensor("sample_weight", sample_weight))
+        self._engine.bind(
+            self._inputs(x), arguments.tensor("y", y), arguments.optional_tensor("sample_weight", sample_weight)
+        )
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
     def step(  # type: ignore[override]
@@ -214,13 +191,8 @@ class BCD(torch.optim.Optimizer):
             torch.linalg.LinAlgError: A block has no solution in floating point; the message names layer
                 and block.
         """
-        if callable(inputs) and not isinstance(inputs, Tensor):
-            if targets is not None:
-                raise ValueError("step(closure) takes its targets from the closure (got targets too)")
-            inputs, targets = inputs()
-        if (inputs is None) != (targets is None):
-            raise ValueError("step needs both inputs and targets, or neither")
-        sample_weight = _optional_tensor("sample_weight", sample_weight)
+        inputs, targets = self._batch(inputs, targets)
+        sample_weight = arguments.optional_tensor("sample_weight", sample_weight)
         if sample_weight is not None and (inputs is None or index is not None):
             raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
         self._apply_options()
@@ -228,12 +200,12 @@ class BCD(torch.optim.Optimizer):
             if index is None:
                 self._engine.step()
             else:
-                self._engine.step_rows(_tensor("index", index))
+                self._engine.step_rows(arguments.tensor("index", index))
         elif index is None:
-            self._engine.step_batch(self._inputs(inputs), _tensor("targets", targets), sample_weight)
+            self._engine.step_batch(self._inputs(inputs), arguments.tensor("targets", targets), sample_weight)
         else:
-            index = _tensor("index", index)
-            self._engine.check_rows(index, self._inputs(inputs), _tensor("targets", targets))
+            index = arguments.tensor("index", index)
+            self._engine.check_rows(index, self._inputs(inputs), arguments.tensor("targets", targets))
             self._engine.step_rows(index)
         return SweepReport(self._engine.sweeps, _ReportSource(self))
 
@@ -310,60 +282,6 @@ class BCD(torch.optim.Optimizer):
         weights, u = cast("list[Tensor]", v["weight"]), cast("list[Tensor]", v["u"])
         return Variables(W=weights, b=v["bias"], U=u, V=states)
 
-    def set_observer(self, observer: Callable[[str, int], object] | None) -> None:
-        """Have a function called after each block of every sweep, to watch a sweep or to end it.
-
-        Args:
-            observer: Called with the block, "V", "U" or "W", and the index of its Linear, from 0. What it
-                raises ends the sweep, which then has changed nothing. None: nobody watches.
-        """
-        self._engine.set_observer(observer)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The optimizer's state: penalties, and bound data with their U and V, as copies.
-
-        Loaded into a ``BCD`` over a model with the same parameters, it continues bit for bit.
-        """
-        return {**super().state_dict(), "engine": self._engine.state()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned.
-
-        Raises:
-            ValueError: The state does not fit the model.
-        """
-        state = dict(state_dict)
-        engine = state.pop("engine", None)
-        if engine is None:
-            raise ValueError("state_dict must be one of torchbcd.BCD (got one without 'engine')")
-        before = super().state_dict()
-        super().load_state_dict(state)
-        try:
-            self._apply_options()
-            self._engine.load_state(engine)
-        except BaseException:
-            super().load_state_dict(before)
-            self._apply_options()
-            raise
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refused once the optimizer is built: the groups are the model's Linear modules.
-
-        Raises:
-            ValueError: Always, after construction.
-        """
-        if len(self.param_groups) >= self._depth:
-            raise ValueError("the param groups of BCD are the model's Linear modules; add none")
-        super().add_param_group(param_group)
-
-    def _training_activations(self, mlp: Mlp) -> tuple[tuple[str, tuple[float, ...]], ...]:
-        """The activations that the sweeps see: the model's own."""
-        return tuple((layer.activation.name, layer.activation.parameters) for layer in mlp.layers)
-
-    def _inputs(self, x: Tensor) -> Tensor:
-        x = _tensor("x", x)
-        return x.flatten(1) if self._flatten and x.dim() > 1 else x
-
     def _apply_options(self) -> None:
         """Tell the engine the penalties of the param groups, which anyone may have changed."""
         for i, penalties in enumerate(self._resolved()):
@@ -382,15 +300,15 @@ class BCD(torch.optim.Optimizer):
     def _resolved(self) -> Iterator[diagnostics.Penalties]:
         """The penalties of every layer, with what stands for another one replaced by it."""
         for group in self.param_groups:
-            gamma, alpha = _number("gamma", group["gamma"]), _number("alpha", group["alpha"])
+            gamma, alpha = arguments.number("gamma", group["gamma"]), arguments.number("alpha", group["alpha"])
             rho, alpha_weight = group["rho"], group["alpha_weight"]
             yield diagnostics.Penalties(
                 gamma=gamma,
-                rho=gamma if rho is None else _number("rho", rho),
+                rho=gamma if rho is None else arguments.number("rho", rho),
                 alpha=alpha,
-                alpha_weight=alpha if alpha_weight is None else _number("alpha_weight", alpha_weight),
-                weight_regularizer=_terms("weight_regularizer", group["weight_regularizer"]),
-                state_regularizer=_terms("state_regularizer", group["state_regularizer"]),
+                alpha_weight=alpha if alpha_weight is None else arguments.number("alpha_weight", alpha_weight),
+                weight_regularizer=arguments.terms("weight_regularizer", group["weight_regularizer"]),
+                state_regularizer=arguments.terms("state_regularizer", group["state_regularizer"]),
             )
 
     def _problem_and_points(
@@ -452,47 +370,3 @@ class _ReportSource:
     def lemma6_subgradient(self) -> diagnostics.Lemma6:
         problem, (before, after) = self._optimizer._problem_and_points(last_rows=True, before=True)
         return diagnostics.lemma6_subgradient(problem, before, after)
-
-
-def _tensor(name: str, value: object) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor (got {type(value).__name__})")
-    return value
-
-
-def _optional_tensor(name: str, value: object) -> Tensor | None:
-    return None if value is None else _tensor(name, value)
-
-
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number (got {value!r})")
-    return float(value)
-
-
-def _terms(name: str, value: object) -> Terms:
-    if value is None:
-        return Terms()
-    if not isinstance(value, Regularizer):
-        raise TypeError(f"{name} must be a torchbcd.regularizers object or None (got {value!r})")
-    return value.terms()
-
-
-def _regularizer_per_layer(name: str, value: PerLayerRegularizer, depth: int) -> Sequence[Regularizer | None]:
-    if value is None or isinstance(value, Regularizer):
-        return [value] * depth
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a torchbcd.regularizers object, or one for each layer (got {value!r})")
-    if len(value) != depth:
-        raise ValueError(f"{name} must hold one entry for each of the {depth} layers (got {value!r})")
-    return value
-
-
-def _per_layer(name: str, value: PerLayer | None, depth: int) -> Sequence[float | None]:
-    if value is None or isinstance(value, Real):
-        return [cast("float | None", value)] * depth
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a number or one for each layer (got {value!r})")
-    if len(value) != depth:
-        raise ValueError(f"{name} must hold one number for each of the {depth} layers (got {value!r})")
-    return value

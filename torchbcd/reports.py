@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
 from typing import NamedTuple, Protocol
 
+from torchbcd import _C
 from torchbcd._C import ObjectiveTerms
 from torchbcd.diagnostics import Descent, Lemma6, Stationarity
 
-__all__ = ["FitResult", "SweepReport"]
+__all__ = ["DlamReport", "FitResult", "SweepReport"]
 
 
 class Source(Protocol):
@@ -35,9 +37,9 @@ class Source(Protocol):
 class SweepReport:
     """Report of one sweep. Its values are computed when they are first read, and then kept.
 
-    All speak of the rows the sweep worked on. Reading a value for the first time after the optimizer has moved
-    on raises a ``RuntimeError``: the point it belongs to is gone. In a loop over mini-batches, leave unread what
-    you do not need; it then costs nothing.
+    All speak of the rows the sweep worked on. Reading a value for the first time after the optimizer has
+    moved on raises a ``RuntimeError``: the point it belongs to is gone. In a loop over mini-batches, leave
+    unread what you do not need; it then costs nothing.
 
     Attributes:
         sweep: Number of the sweep, counted from 1 over the optimizer's life.
@@ -110,6 +112,112 @@ class SweepReport:
     def state_penalty(self) -> list[float]:
         r"""Per layer, the state regulariser :math:`s_i(V_i)`; infinite outside its bounds."""
         return self._terms.state_penalty
+
+
+class ConditionSlack(NamedTuple):
+    r"""How far the upper models of [W] lie above what they bound, relative:
+    :math:`(P - \phi) / (|P| + \phi)`.
+
+    Attributes:
+        theta: For each W block, of condition (2); 0 for a block that did not move, or was solved by eq. (1).
+        tau: For each a block, of its twin.
+    """
+
+    theta: list[float]
+    tau: list[float]
+
+
+class DlamReport:
+    r"""Report of one sweep of DLAM.
+
+    The values of the objective are computed when they are first read, without a matrix product, and then
+    kept. Reading one for the first time after the optimizer has moved on raises a ``RuntimeError``.
+
+    Attributes:
+        sweep: Number of the sweep, counted from 1 over the optimizer's life.
+        eps: The tolerance of the sweep.
+        omega: Nesterov's factor of the sweep, 0 where there was nothing to extrapolate from.
+        theta: For each layer :math:`\theta_l` of condition (2); 0 where W was solved for by eq. (1).
+        tau: For each hidden layer :math:`\tau_l` of the twin of (2).
+        weight_omega: For each layer the factor of the W step that was accepted.
+        state_omega: For each hidden layer that of the a step.
+        redone: How many blocks were done again without extrapolation.
+        kept: How many blocks stayed where they were, for want of a way down that rounding shows.
+        trials: How many values of theta and tau were tried beyond the first of each block.
+        products: How many matrix products with a matrix of n rows the sweep took.
+    """
+
+    def __init__(self, engine: _C.DlamTrainer, raw: _C.DlamReport, conditions: bool) -> None:
+        """Made by :meth:`torchbcd.DLAM.step`."""
+        self._engine = engine
+        self._revision = engine.revision
+        self._conditions = ConditionSlack(raw.weight_slack, raw.state_slack) if conditions else None
+        self.sweep = engine.sweeps
+        self.eps = raw.eps
+        self.omega = raw.omega
+        self.theta = raw.theta
+        self.tau = raw.tau
+        self.weight_omega = raw.weight_omega
+        self.state_omega = raw.state_omega
+        self.redone = raw.redone
+        self.kept = raw.kept
+        self.trials = raw.trials
+        self.products = raw.products
+
+    def __repr__(self) -> str:
+        """The numbers that cost nothing."""
+        return (
+            f"DlamReport(sweep={self.sweep}, eps={self.eps:.4g}, redone={self.redone}, products={self.products})"
+        )
+
+    def _check(self) -> None:
+        if self._engine.revision != self._revision:
+            raise RuntimeError(
+                f"the report of sweep {self.sweep} was not read before the optimizer moved on (it is at sweep "
+                f"{self._engine.sweeps}); read what you need of a report before the next step or bind"
+            )
+
+    @cached_property
+    def _terms(self) -> ObjectiveTerms:
+        self._check()
+        return self._engine.objective()
+
+    @property
+    def objective(self) -> float:
+        """F after the sweep, accumulated in float64; finite, since the point is feasible."""
+        return self._terms.total()
+
+    @property
+    def loss(self) -> float:
+        """The loss term of F, at z_L."""
+        return self._terms.loss
+
+    @property
+    def affine_penalty(self) -> list[float]:
+        r"""Per layer, :math:`\tfrac{\rho_l}2 \|z_l - a_{l-1} W_l^\top - 1 b_l^\top\|^2`."""
+        return self._terms.affine_penalty
+
+    @property
+    def weight_penalty(self) -> list[float]:
+        r"""Per layer, :math:`\Omega_l(W_l)`."""
+        return self._terms.weight_penalty
+
+    @cached_property
+    def gap(self) -> float:
+        r"""The largest :math:`|a_l - h_l(z_l)| - \varepsilon`: at most 0, up to rounding."""
+        self._check()
+        return max(self._engine.gaps(), default=-inf)
+
+    @property
+    def condition_slack(self) -> ConditionSlack:
+        """Condition (2) and its twin, measured from their definitions.
+
+        Raises:
+            ValueError: The optimizer was not made with ``check_conditions=True``.
+        """
+        if self._conditions is None:
+            raise ValueError("condition_slack needs DLAM(..., check_conditions=True)")
+        return self._conditions
 
 
 class FitResult(NamedTuple):

@@ -73,7 +73,7 @@ class TwoSplittingSweep {
   }
 
   void hidden_state(size_t l, const AffineMap& map, const at::Tensor& previous, double curvature) {
-    const std::string where = block_name(state_.network, "V", l);
+    const std::string where = state_.where("V", l);
     const functors::Regularizer& regularizer = state_.options(l).state_regularizer;
     const double gamma = state_.options(l + 1).gamma;
     const at::Tensor& v = rows_.next.v[l];
@@ -99,7 +99,7 @@ class TwoSplittingSweep {
     const LayerOptions& options = state_.options(l);
     const AffineMap& map = state_.maps[l];
     const AffineMap& next = state_.next_maps[l];
-    const std::string where = block_name(state_.network, "W", l);
+    const std::string where = state_.where("W", l);
     const at::Tensor& target = rows_.next.v[l];
     const bool bias = map.bias.defined();
     if (linear(l)) {

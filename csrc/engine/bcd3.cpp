@@ -84,7 +84,7 @@ class ThreeSplittingSweep {
   // V_i without a proximal term, then U_i with one. Rows do not interact, so both run chunk by chunk.
   void hidden_block(size_t l, const AffineMap& map, int64_t pass) {
     const LayerOptions& options = state_.options(l);
-    const std::string where = block_name(state_.network, "V", l);
+    const std::string where = state_.where("V", l);
     const StateBlock block(map, options.gamma, state_.options(l + 1).rho, options.state_regularizer,
                            rows_.rows(), where.c_str());
     for_each_chunk(rows_.rows(), [&](int64_t begin, int64_t size) {
@@ -101,7 +101,7 @@ class ThreeSplittingSweep {
     const AffineMap& map = state_.maps[l];
     const LayerOptions& options = state_.options(l);
     const auto make = [&](bool keep) {
-      const std::string where = block_name(state_.network, "W", l);
+      const std::string where = state_.where("W", l);
       return std::make_unique<WeightBlock>(
           input, map.weight.size(0), map.bias.defined(),
           WeightPenalties{options.rho, options.alpha_weight, options.weight_regularizer}, keep,

@@ -42,8 +42,8 @@ SplitVariables SplitVariables::allocate(int64_t rows, const std::vector<AffineMa
   return result;
 }
 
-std::string block_name(const Network& network, const char* block, size_t layer) {
-  return "torchbcd.BCD: layer " + std::to_string(layer + 1) + " of " + std::to_string(network.depth()) +
+std::string block_name(const char* trainer, size_t depth, const char* block, size_t layer) {
+  return std::string(trainer) + ": layer " + std::to_string(layer + 1) + " of " + std::to_string(depth) +
          ", " + block + " block";
 }
 

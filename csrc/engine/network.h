@@ -41,6 +41,7 @@ struct Layer {
 };
 
 struct Network {
+  const char* name = "";  // the trainer, for errors
   std::vector<Layer> layers;
   functors::Loss loss;
   Splitting splitting = Splitting::kThree;
@@ -96,8 +97,8 @@ inline double row_loss_weight(const Network& network, const RowSet& rows) {
 /// it throws ends the sweep.
 using BlockObserver = std::function<void(const char* block, size_t layer)>;
 
-/// "torchbcd.BCD: layer 2 of 4, W block": how errors name a block, layers counted from 1.
-std::string block_name(const Network& network, const char* block, size_t layer);
+/// "torchbcd.BCD: layer 2 of 4, W block": how errors name a trainer's block, layers counted from 1.
+std::string block_name(const char* trainer, size_t depth, const char* block, size_t layer);
 
 /// Calls f(begin, size) on consecutive chunks of rows, small enough for a chunk's arrays to stay in
 /// cache.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/network.h"
@@ -27,6 +28,9 @@ struct SweepState {
 
   const LayerOptions& options(size_t layer) const { return network.layers[layer].options; }
   const functors::Activation& activation(size_t layer) const { return network.layers[layer].activation; }
+  std::string where(const char* block, size_t layer) const {
+    return block_name(network.name, network.depth(), block, layer);
+  }
   void done(const char* block, size_t layer) const {
     if (observer) {
       observer(block, layer);

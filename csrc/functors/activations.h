@@ -5,9 +5,15 @@
 //
 // the *global* minimiser (Zeng et al., eq. 33), for gamma > 0. Those without a closed form are solved in
 // float64 whatever T is, to a few units in the last place.
+//
+// The monotone ones (quasilinear, as Wang et al., Assumption 1, have it) also know the ends of the intervals
+// {u : sigma(u) >= t}, by preimage_low, and {u : sigma(u) <= t}, by preimage_high: +inf and -inf where an
+// interval is empty, -inf and +inf where it is the whole line.
 #pragma once
 
 #include <cmath>
+#include <limits>
+#include <type_traits>
 #include <variant>
 
 #include "functors/host_device.h"
@@ -16,6 +22,8 @@
 #include "functors/tanh.h"
 
 namespace torchbcd::functors {
+
+inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 struct Identity {
   static constexpr const char* name = "identity";
@@ -34,6 +42,9 @@ struct Identity {
   TORCHBCD_HOST_DEVICE T prox(T a, T b, T gamma) const {
     return weighted_mean(a, b, gamma);
   }
+
+  TORCHBCD_HOST_DEVICE double preimage_low(double t) const { return t; }
+  TORCHBCD_HOST_DEVICE double preimage_high(double t) const { return t; }
 };
 
 struct ReLU {
@@ -62,6 +73,9 @@ struct ReLU {
     const T negative = a + kappa * b >= T(0) ? right : b;
     return b < T(0) ? negative : positive;
   }
+
+  TORCHBCD_HOST_DEVICE double preimage_low(double t) const { return t > 0 ? t : -kInfinity; }
+  TORCHBCD_HOST_DEVICE double preimage_high(double t) const { return t < 0 ? -kInfinity : t; }
 };
 
 // max(u, 0) + slope min(u, 0), for any slope: each branch has its own minimiser, and the lower one counts.
@@ -96,6 +110,10 @@ struct LeakyReLU {
                          gamma * (right - left) * ((right - b) + (left - b));
     return difference <= T(0) ? right : left;
   }
+
+  // For slope > 0, where it is monotone.
+  TORCHBCD_HOST_DEVICE double preimage_low(double t) const { return t < 0 ? t / slope : t; }
+  TORCHBCD_HOST_DEVICE double preimage_high(double t) const { return t < 0 ? t / slope : t; }
 };
 
 struct Tanh {
@@ -117,6 +135,14 @@ struct Tanh {
   TORCHBCD_HOST_DEVICE T prox(T a, T b, T gamma) const {
     return static_cast<T>(
         tanh_prox(static_cast<double>(a), static_cast<double>(b), static_cast<double>(gamma)));
+  }
+
+  TORCHBCD_HOST_DEVICE double preimage_low(double t) const { return inverse(t); }
+  TORCHBCD_HOST_DEVICE double preimage_high(double t) const { return inverse(t); }
+
+ private:
+  TORCHBCD_HOST_DEVICE static double inverse(double t) {
+    return t <= -1 ? -kInfinity : (t >= 1 ? kInfinity : 0.5 * std::log1p(2 * t / (1 - t)));
   }
 };
 
@@ -142,9 +168,21 @@ struct Sigmoid {
     return static_cast<T>(2 * tanh_prox(2 * static_cast<double>(a) - 1, 0.5 * static_cast<double>(b),
                                         16 * static_cast<double>(gamma)));
   }
+
+  TORCHBCD_HOST_DEVICE double preimage_low(double t) const { return inverse(t); }
+  TORCHBCD_HOST_DEVICE double preimage_high(double t) const { return inverse(t); }
+
+ private:
+  TORCHBCD_HOST_DEVICE static double inverse(double t) {
+    return t <= 0 ? -kInfinity : (t >= 1 ? kInfinity : std::log(t / (1 - t)));
+  }
 };
 
 // The registry of activations: a new one is a struct like these, a name here and a row in the tests.
 using Activation = std::variant<Identity, ReLU, LeakyReLU, Sigmoid, Tanh, Polynomial>;
+
+// Whether an activation's type knows its preimages.
+template <typename ActivationFunctor>
+inline constexpr bool has_preimages = !std::is_same_v<ActivationFunctor, Polynomial>;
 
 }  // namespace torchbcd::functors

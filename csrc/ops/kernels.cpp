@@ -14,5 +14,12 @@ constinit OutputCentreKernel output_centre;
 constinit LossUpdateKernel loss_update;
 constinit CrossEntropyUpdateKernel cross_entropy_update;
 constinit CrossEntropyKernel cross_entropy;
+constinit SumKernel sum_of_squares;
+constinit SumKernel difference;
+constinit ScaledSumKernel extrapolated_difference;
+constinit ScaledSumKernel residual_step;
+constinit BoxKernel preimage_projection;
+constinit ImageStepKernel image_step;
+constinit JointStepKernel joint_step;
 
 }  // namespace torchbcd::kernels

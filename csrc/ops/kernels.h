@@ -62,6 +62,18 @@ using CrossEntropyUpdateKernel = Kernel<void(at::TensorIteratorBase&, const RowL
                                              const functors::Regularizer&, double weight, double curvature)>;
 using CrossEntropyKernel = Kernel<void(at::TensorIteratorBase&, const RowLayout&)>;
 
+// Summed kernels run over contiguous data in chunks of kSumChunk elements, whatever the number of threads,
+// and write each chunk's sums to `partial`, (chunks, sums), in float64.
+constexpr int64_t kSumChunk = 4096;
+using SumKernel = Kernel<void(at::TensorIteratorBase&, double* partial)>;
+using ScaledSumKernel = Kernel<void(at::TensorIteratorBase&, double* partial, double scale)>;
+using BoxKernel =
+    Kernel<void(at::TensorIteratorBase&, double* partial, const functors::Activation&, double eps)>;
+using ImageStepKernel = Kernel<void(at::TensorIteratorBase&, double* partial, const functors::Activation&,
+                                    double omega, double step, double eps)>;
+using JointStepKernel = Kernel<void(at::TensorIteratorBase&, double* partial, const functors::Activation&,
+                                    double omega, double step, double eps, double ratio)>;
+
 // out = sigma(u), out = sigma'(u)
 extern ActivationKernel activation;
 extern ActivationKernel activation_derivative;
@@ -80,5 +92,13 @@ extern LossUpdateKernel loss_update;
 // (out, target, centre).
 extern CrossEntropyUpdateKernel cross_entropy_update;
 extern CrossEntropyKernel cross_entropy;
+// The functors of functors/summed.h
+extern SumKernel sum_of_squares;
+extern SumKernel difference;
+extern ScaledSumKernel extrapolated_difference;
+extern ScaledSumKernel residual_step;
+extern BoxKernel preimage_projection;
+extern ImageStepKernel image_step;
+extern JointStepKernel joint_step;
 
 }  // namespace torchbcd::kernels

@@ -1,28 +1,22 @@
-// The trainer behind torchbcd.BCD: owns the split variables, keeps them and the model's parameters
-// at the last complete sweep, and offers the three ways to step. Knows nothing of Python.
+// The trainer behind torchbcd.BCD: owns the split variables, keeps them at the last complete sweep, and
+// offers the three ways to step.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include <map>
-#include <string>
 #include <vector>
 
+#include "engine/mlp_trainer.h"
 #include "engine/network.h"
 #include "engine/sweep.h"
 #include "torchbcd/export.h"
 
 namespace torchbcd {
 
-/// The trainer's state by name, every entry a list of tensors: what a checkpoint holds.
-using TrainerState = std::map<std::string, std::vector<at::Tensor>>;
-
-class TORCHBCD_API Trainer {
+class TORCHBCD_API BcdTrainer : public MlpTrainer {
  public:
-  /// `weights` and `biases` (undefined where a layer has none) are the model's own parameters;
-  /// every complete sweep is written to them.
-  Trainer(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
-          const std::vector<functors::Activation>& activations, const functors::Loss& loss);
+  BcdTrainer(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
+             const std::vector<functors::Activation>& activations, const functors::Loss& loss);
 
   void set_splitting(Splitting splitting) { network_.splitting = splitting; }
   void set_order(UpdateOrder order, int64_t inner_sweeps);
@@ -31,7 +25,6 @@ class TORCHBCD_API Trainer {
   /// The loss term is `weight` times the sum over rows, divided by the number of rows where `mean`
   /// is set.
   void set_loss_weight(double weight, bool mean);
-  void set_observer(BlockObserver observer) { observer_ = std::move(observer); }
 
   /// Full batch: keeps the data and sets U, V by one forward pass.
   /// `sample_weight` (n,), of each row's loss, may be undefined: then all are 1.
@@ -66,37 +59,23 @@ class TORCHBCD_API Trainer {
   TrainerState state() const;
   void load_state(const TrainerState& state);
 
-  int64_t sweeps() const { return sweeps_; }
-  /// Changes whenever the point does: with every step, bind and load_state.
-  int64_t revision() const { return revision_; }
-
  private:
   enum class Point { kNone, kBound, kBoundRows, kBatch };
 
-  at::Tensor checked_inputs(const char* argument, const at::Tensor& x) const;
-  at::Tensor checked_targets(const char* argument, const at::Tensor& y, int64_t rows) const;
-  at::Tensor encoded_classes(const char* argument, const at::Tensor& y, int64_t rows) const;
-  at::Tensor checked_row_weight(const at::Tensor& sample_weight, int64_t rows) const;
   at::Tensor checked_index(const at::Tensor& index) const;
-  void note_outside_changes();
+  void note_changes();
   void resize_batch(int64_t rows);
   void sweep(RowSet& rows, InputBlockCache& cache);
   void check_finite(const RowSet& rows) const;
   const RowSet& point(bool last_rows, When when) const;
 
   Network network_;
-  std::vector<AffineMap> parameters_;  // the model's own tensors
-  std::vector<AffineMap> committed_;   // their values at the last complete sweep
-  std::vector<AffineMap> next_;        // where the running sweep writes
   RowSet bound_;
   InputBlockCache bound_cache_;
   RowSet batch_;  // views of the first rows of batch_storage_
   SplitVariables batch_storage_current_;
   SplitVariables batch_storage_next_;
   Point point_ = Point::kNone;
-  BlockObserver observer_;
-  int64_t sweeps_ = 0;
-  int64_t revision_ = 0;
   bool has_before_ = false;  // whether the variables of before the last sweep are still there
 };
 

@@ -1,0 +1,172 @@
+// What the summed kernels apply to each element: a result for each output, and a term for each sum over all
+// elements, so that a pass over the data also measures what the algorithm has to know of it.
+//
+// Wang et al. write the variables of a layer z, a and its affine map's value q = W a + b here; phi is
+// rho/2 |z - q|^2.
+#pragma once
+
+#include "functors/activations.h"
+#include "functors/host_device.h"
+
+namespace torchbcd::functors {
+
+template <typename T, int outputs_, int sums_>
+struct Summed {
+  static constexpr int outputs = outputs_;
+  static constexpr int sums = sums_;
+
+  T out[outputs > 0 ? outputs : 1];
+  T sum[sums];
+};
+
+// sum x^2
+template <typename T>
+struct SumOfSquares {
+  using Result = Summed<T, 0, 1>;
+  static constexpr int inputs = 1;
+
+  TORCHBCD_HOST_DEVICE Result operator()(T x) const { return {{T(0)}, {x * x}}; }
+};
+
+// r = a - b; sum r^2
+template <typename T>
+struct Difference {
+  using Result = Summed<T, 1, 1>;
+  static constexpr int inputs = 2;
+
+  TORCHBCD_HOST_DEVICE Result operator()(T a, T b) const {
+    const T r = a - b;
+    return {{r}, {r * r}};
+  }
+};
+
+// r = q + omega (q - q_previous) - z; sum r^2: the residual of an extrapolated map
+template <typename T>
+struct ExtrapolatedDifference {
+  using Result = Summed<T, 1, 1>;
+  static constexpr int inputs = 3;
+
+  T omega;
+
+  TORCHBCD_HOST_DEVICE Result operator()(T q, T q_previous, T z) const {
+    const T r = (q - z) + omega * (q - q_previous);
+    return {{r}, {r * r}};
+  }
+};
+
+// q = z + (r + step d); sum (r + step d)^2: a map and its residual after a step
+template <typename T>
+struct ResidualStep {
+  using Result = Summed<T, 1, 1>;
+  static constexpr int inputs = 3;
+
+  T step;
+
+  TORCHBCD_HOST_DEVICE Result operator()(T r, T d, T z) const {
+    const T moved = r + step * d;
+    return {{z + moved}, {moved * moved}};
+  }
+};
+
+// The box of z for given a, B1 <= z <= B2, is {z : |a - sigma(z)| <= eps} (Wang et al., after eq. 5). Its
+// ends are computed in float64. The z that is there already, `inside`, belongs to it in exact arithmetic, and
+// by fiat in floating point, where the ends of a saturated activation are lost to rounding: that keeps every
+// z finite and every step a projection.
+template <typename T, typename ActivationFunctor>
+TORCHBCD_HOST_DEVICE T project_to_preimage(const ActivationFunctor& activation, T z, T a, T inside,
+                                           double eps) {
+  T low = static_cast<T>(activation.preimage_low(static_cast<double>(a) - eps));
+  T high = static_cast<T>(activation.preimage_high(static_cast<double>(a) + eps));
+  low = inside < low ? inside : low;
+  high = inside > high ? inside : high;
+  return z < low ? low : (z > high ? high : z);
+}
+
+// The box of a for given z, sigma(z) - eps <= a <= sigma(z) + eps.
+template <typename T, typename ActivationFunctor>
+TORCHBCD_HOST_DEVICE T project_to_image(const ActivationFunctor& activation, T a, T z, T eps) {
+  const T centre = activation.value(z);
+  const T low = centre - eps;
+  const T high = centre + eps;
+  return a < low ? low : (a > high ? high : a);
+}
+
+// The z block of a hidden layer (Wang et al., eq. 4): z' = clip(q, B1, B2); sum (q - z')^2
+template <typename T, typename ActivationFunctor>
+struct PreimageProjection {
+  using Result = Summed<T, 1, 1>;
+  static constexpr int inputs = 3;
+
+  ActivationFunctor activation;
+  double eps;
+
+  TORCHBCD_HOST_DEVICE Result operator()(T q, T a, T z) const {
+    const T projected = project_to_preimage(activation, q, a, z, eps);
+    const T r = q - projected;
+    return {{projected}, {r * r}};
+  }
+};
+
+// The a block (Wang et al., eq. 6), from the extrapolated point e = a + omega (a - a_previous) and the
+// gradient rho g there: a' = clip(e - rho g / tau, sigma(z) - eps, sigma(z) + eps), d = a' - e. The a that is
+// there belongs to the box, as above. Sums: d^2, (a' - a)^2.
+template <typename T, typename ActivationFunctor>
+struct ImageStep {
+  using Result = Summed<T, 2, 2>;
+  static constexpr int inputs = 4;
+
+  ActivationFunctor activation;
+  T omega, step, eps;  // step = rho / tau
+
+  TORCHBCD_HOST_DEVICE Result operator()(T a, T a_previous, T g, T z) const {
+    const T centre = activation.value(z);
+    const T low = centre - eps < a ? centre - eps : a;
+    const T high = centre + eps > a ? centre + eps : a;
+    const T from = a + omega * (a - a_previous);
+    const T target = from - step * g;
+    const T moved = target < low ? low : (target > high ? high : target);
+    const T d = moved - from;
+    const T change = moved - a;
+    return {{moved, d}, {d * d, change * change}};
+  }
+};
+
+// The block of (z, a) together: with the target v = e - rho g / tau of a,
+//
+//   (z', a') = argmin of  rho_z/2 (z - q)^2 + tau/2 (a - v)^2  subject to  |a - sigma(z)| <= eps.
+//
+// For a given z the best a is clip(v, sigma(z) - eps, sigma(z) + eps), which leaves
+// rho_z/2 (z - q)^2 + tau/2 max(|sigma(z) - v| - eps, 0)^2. With sigma monotone, z = q is best where
+// |sigma(q) - v| <= eps. Where sigma(q) < v - eps, no z with sigma(z) > v - eps is as good as the nearest one
+// with sigma(z) = v - eps, if there is one; and where sigma(z) <= v - eps the objective is that of the
+// activation's own prox (Zeng et al., eq. 33), of target v - eps and centre q, whose minimiser lies there.
+// Likewise on the other side. Sums: d^2 with d = a' - e, (q - z')^2, (a' - a)^2 + (z' - z)^2.
+template <typename T, typename ActivationFunctor>
+struct JointStep {
+  using Result = Summed<T, 3, 3>;
+  static constexpr int inputs = 5;
+
+  ActivationFunctor activation;
+  T omega, step, eps;  // step = rho / tau
+  T ratio;             // rho_z / tau
+
+  TORCHBCD_HOST_DEVICE Result operator()(T a, T a_previous, T g, T z, T q) const {
+    const T from = a + omega * (a - a_previous);
+    const T v = from - step * g;
+    const T value = activation.value(q);
+    const bool below = value < v - eps;
+    const bool above = value > v + eps;
+    T moved_z = q;
+    if (below || above) {
+      moved_z = activation.prox(below ? v - eps : v + eps, q, ratio);
+    }
+    const T moved = project_to_image(activation, v, moved_z, eps);
+    const T d = moved - from;
+    const T r = q - moved_z;
+    const T change = moved - a;
+    const T change_z = moved_z - z;
+    return {{moved_z, moved, d}, {d * d, r * r, change * change + change_z * change_z}};
+  }
+};
+
+}  // namespace torchbcd::functors

@@ -1,0 +1,86 @@
+#include "ops/summed_passes.h"
+
+#include <ATen/TensorIterator.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/sum.h>
+
+#include <array>
+
+#include "ops/kernels.h"
+
+namespace torchbcd::passes {
+namespace {
+
+// Runs a summed kernel over `outputs` and `inputs` and adds up its partial sums.
+template <size_t sums, typename KernelType, typename... Parameters>
+std::array<double, sums> run(KernelType& kernel, at::ArrayRef<at::Tensor> outputs,
+                             at::ArrayRef<at::Tensor> inputs, const Parameters&... parameters) {
+  at::TensorIteratorConfig config;
+  config.resize_outputs(false).check_all_same_dtype(true);
+  for (const at::Tensor& output : outputs) {
+    config.add_owned_output(output);
+  }
+  if (outputs.empty()) {
+    config.add_owned_output(inputs.front());  // an iterator must have one; nothing is written to it
+  }
+  for (const at::Tensor& input : inputs) {
+    config.add_owned_const_input(input);
+  }
+  auto iterator = config.build();
+  TORCH_INTERNAL_ASSERT(iterator.is_contiguous());
+  std::array<double, sums> total = {};
+  const int64_t chunks = (iterator.numel() + kernels::kSumChunk - 1) / kernels::kSumChunk;
+  if (chunks == 0) {
+    return total;
+  }
+  const at::Tensor partial =
+      at::empty({chunks, static_cast<int64_t>(sums)}, inputs.front().options().dtype(at::kDouble));
+  kernel(iterator, partial.mutable_data_ptr<double>(), parameters...);
+  const at::Tensor result = at::sum(partial, 0).cpu();
+  for (size_t k = 0; k < sums; ++k) {
+    total[k] = result.const_data_ptr<double>()[k];
+  }
+  return total;
+}
+
+}  // namespace
+
+double sum_of_squares(const at::Tensor& x) { return run<1>(kernels::sum_of_squares, {}, {x})[0]; }
+
+double difference(const at::Tensor& a, const at::Tensor& b, const at::Tensor& r) {
+  return run<1>(kernels::difference, {r}, {a, b})[0];
+}
+
+double extrapolated_difference(const at::Tensor& q, const at::Tensor& q_previous, const at::Tensor& z,
+                               double omega, const at::Tensor& r) {
+  return run<1>(kernels::extrapolated_difference, {r}, {q, q_previous, z}, omega)[0];
+}
+
+double residual_step(const at::Tensor& r, const at::Tensor& d, const at::Tensor& z, double step,
+                     const at::Tensor& q) {
+  return run<1>(kernels::residual_step, {q}, {r, d, z}, step)[0];
+}
+
+double preimage_projection(const at::Tensor& q, const at::Tensor& a, const at::Tensor& z,
+                           const functors::Activation& activation, double eps, const at::Tensor& z_out) {
+  return run<1>(kernels::preimage_projection, {z_out}, {q, a, z}, activation, eps)[0];
+}
+
+StateStep image_step(const at::Tensor& a, const at::Tensor& a_previous, const at::Tensor& g,
+                     const at::Tensor& z, const functors::Activation& activation, double omega, double step,
+                     double eps, const at::Tensor& a_out, const at::Tensor& d) {
+  const auto sums =
+      run<2>(kernels::image_step, {a_out, d}, {a, a_previous, g, z}, activation, omega, step, eps);
+  return {sums[0], sums[1]};
+}
+
+StateStep joint_step(const at::Tensor& a, const at::Tensor& a_previous, const at::Tensor& g,
+                     const at::Tensor& z, const at::Tensor& q, const functors::Activation& activation,
+                     double omega, double step, double eps, double ratio, const at::Tensor& z_out,
+                     const at::Tensor& a_out, const at::Tensor& d) {
+  const auto sums = run<3>(kernels::joint_step, {z_out, a_out, d}, {a, a_previous, g, z, q}, activation,
+                           omega, step, eps, ratio);
+  return {sums[0], sums[2], sums[1]};
+}
+
+}  // namespace torchbcd::passes

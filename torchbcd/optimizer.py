@@ -1,0 +1,151 @@
+"""What the optimizers of this package share: reading a model, param groups, data, state, the observer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from torchbcd import arguments, losses
+from torchbcd.convert import Mlp, read_mlp
+
+__all__ = ["Closure", "SplitOptimizer"]
+
+Closure: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
+
+
+class _Engine(Protocol):
+    """What every trainer of the C++ library offers."""
+
+    @property
+    def sweeps(self) -> int: ...
+    @property
+    def revision(self) -> int: ...
+    def set_loss_weight(self, weight: float, mean: bool) -> None: ...
+    def set_observer(self, callback: Callable[[str, int], object] | None) -> None: ...
+    def state(self) -> dict[str, list[Tensor | None]]: ...
+    def load_state(self, state: Mapping[str, Sequence[Tensor | None]]) -> None: ...
+
+
+EngineT = TypeVar("EngineT", bound=_Engine)
+
+
+class SplitOptimizer(torch.optim.Optimizer, Generic[EngineT]):
+    """An optimizer whose steps are sweeps of a C++ trainer over the layers of an MLP.
+
+    Args:
+        model: The MLP.
+        loss: Name or object of :mod:`torchbcd.losses`.
+        loss_weight: A number > 0, or "mean".
+        options: What the param groups carry beside their parameters: for each name a value for each Linear.
+        defaults: What the param groups carry alike.
+    """
+
+    _engine_class: ClassVar[Callable[..., Any]]
+
+    def __init__(
+        self,
+        model: nn.Sequential,
+        loss: str | losses.Loss,
+        loss_weight: float | str,
+        options: Callable[[int], Mapping[str, Sequence[object]]],
+        defaults: dict[str, Any] | None = None,
+    ) -> None:
+        mlp = read_mlp(model)
+        self._flatten = mlp.flatten
+        self._loss = losses.resolve(loss)
+        self._depth = len(mlp.layers)
+        columns = options(self._depth)
+        groups = [
+            {
+                "params": [p for p in (layer.linear.weight, layer.linear.bias) if p is not None],
+                **{name: column[i] for name, column in columns.items()},
+            }
+            for i, layer in enumerate(mlp.layers)
+        ]
+        self._activations = self._training_activations(mlp)
+        self._engine: EngineT = self._engine_class(
+            [layer.linear.weight for layer in mlp.layers],
+            [layer.linear.bias for layer in mlp.layers],
+            self._activations,
+            self._loss.name,
+        )
+        weight = 1.0 if loss_weight == "mean" else arguments.number("loss_weight", loss_weight)
+        self._engine.set_loss_weight(weight, loss_weight == "mean" or self._loss.reduction == "mean")
+        super().__init__(groups, defaults=defaults or {})
+
+    def set_observer(self, observer: Callable[[str, int], object] | None) -> None:
+        """Have a function called after each block of every sweep, to watch a sweep or to end it.
+
+        Args:
+            observer: Called with the block's name, as the class's text writes it, and the index of its
+                Linear, from 0. What it raises ends the sweep, which then has changed nothing. None: nobody
+                watches.
+        """
+        self._engine.set_observer(observer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state: penalties, and bound data with their split variables, as copies.
+
+        Loaded into an optimizer of the same kind over a model with the same parameters, it continues bit for
+        bit.
+        """
+        return {**super().state_dict(), "engine": self._engine.state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: The state does not fit the model.
+        """
+        state = dict(state_dict)
+        engine = state.pop("engine", None)
+        if engine is None:
+            name = type(self).__name__
+            raise ValueError(f"state_dict must be one of torchbcd.{name} (got one without 'engine')")
+        before = super().state_dict()
+        super().load_state_dict(state)
+        try:
+            self._apply_options()
+            self._engine.load_state(engine)
+        except BaseException:
+            super().load_state_dict(before)
+            self._apply_options()
+            raise
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refused once the optimizer is built: the groups are the model's Linear modules.
+
+        Raises:
+            ValueError: Always, after construction.
+        """
+        if len(self.param_groups) >= self._depth:
+            raise ValueError(
+                f"the param groups of {type(self).__name__} are the model's Linear modules; add none"
+            )
+        super().add_param_group(param_group)
+
+    def _training_activations(self, mlp: Mlp) -> tuple[tuple[str, tuple[float, ...]], ...]:
+        """The activations that the sweeps see: the model's own."""
+        return tuple((layer.activation.name, layer.activation.parameters) for layer in mlp.layers)
+
+    def _inputs(self, x: object) -> Tensor:
+        tensor = arguments.tensor("x", x)
+        return tensor.flatten(1) if self._flatten and tensor.dim() > 1 else tensor
+
+    def _apply_options(self) -> None:
+        """Tell the engine what the param groups hold, which anyone may have changed."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _batch(inputs: Tensor | Closure | None, targets: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """What a step is given: a closure's result, or inputs and targets, or neither."""
+        if callable(inputs) and not isinstance(inputs, Tensor):
+            if targets is not None:
+                raise ValueError("step(closure) takes its targets from the closure (got targets too)")
+            inputs, targets = inputs()
+        if (inputs is None) != (targets is None):
+            raise ValueError("step needs both inputs and targets, or neither")
+        return inputs, targets
