@@ -3,7 +3,7 @@
 #   make demo         train an MLP by BCD and by Adam, print a table, write the curves
 #   make test         build and run everything that can be tested without a GPU
 #   make lint         clang-format, ruff, mypy
-#   make bench        time a sweep against the published formulas and the floor
+#   make bench        time sweeps against the published formulas and the floor
 #   make cuda-check   compile and link the CUDA kernels, without running them
 #   make format       rewrite the sources in the project's style
 #   make clean        remove what was built
@@ -42,6 +42,7 @@ format: $(VENV)/.installed
 
 bench: build
 	$(BIN)/python benchmarks/bench_sweep.py
+	$(BIN)/python benchmarks/bench_dlam.py
 
 build: $(VENV)/.built
 

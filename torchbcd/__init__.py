@@ -18,14 +18,18 @@ _load()
 from torchbcd import _fakes, diagnostics, functional, losses, nn, regularizers  # noqa: E402
 from torchbcd._build_info import TORCHBCD_VERSION as __version__  # noqa: E402
 from torchbcd.bcd import BCD, Variables  # noqa: E402
+from torchbcd.dladmm import DLADMM, DladmmVariables  # noqa: E402
 from torchbcd.dlam import DLAM, DlamVariables, EpsSchedule  # noqa: E402
-from torchbcd.reports import DlamReport, FitResult, SweepReport  # noqa: E402
+from torchbcd.reports import DladmmReport, DlamReport, FitResult, SweepReport  # noqa: E402
 from torchbcd.special_cases import MAC, ZhangBrand  # noqa: E402
 
 __all__ = [
     "BCD",
+    "DLADMM",
     "DLAM",
     "MAC",
+    "DladmmReport",
+    "DladmmVariables",
     "DlamReport",
     "DlamVariables",
     "EpsSchedule",

@@ -35,6 +35,14 @@ def _state_update(s: Tensor, u: Tensor, weight: Tensor, bias: Tensor | None, gam
     return s.new_empty(s.size())
 
 
+def _same_twice(x: Tensor, *parameters: object) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.size()), x.new_empty(x.size())
+
+
+def _same_contiguous(x: Tensor, *parameters: object) -> Tensor:
+    return x.new_empty(x.size())
+
+
 def _writes_its_outputs(*args: object, **kwargs: object) -> None:
     return None
 
@@ -58,6 +66,8 @@ _FAKES: dict[str, Callable[..., object]] = {
     "project_box": _same,
     "weight_update": _weight_update,
     "state_update": _state_update,
+    "preimage_projection": _same_contiguous,
+    "joint_state_update": _same_twice,
     "activation_out": _writes_its_outputs,
     "auxiliary_update_out": _writes_its_outputs,
     "output_update_out": _writes_its_outputs,

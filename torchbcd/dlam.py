@@ -20,8 +20,9 @@ __all__ = ["DLAM", "DlamVariables", "EpsSchedule"]
 
 @dataclass(frozen=True)
 class EpsSchedule:
-    r"""A tolerance that shrinks by a factor every sweep:
-    :math:`\max(\text{start} \cdot \text{factor}^k, \text{floor})`.
+    r"""A tolerance that shrinks by a factor every sweep, down to a floor.
+
+    .. math:: \varepsilon_k = \max(\text{start} \cdot \text{factor}^k, \text{floor})
 
     Args:
         start: The tolerance of the first sweep, > 0.
@@ -217,23 +218,24 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
         inputs: Tensor | Closure | None = None,
         targets: Tensor | None = None,
         *,
+        sweeps: int | None = None,
         sample_weight: Tensor | None = None,
     ) -> DlamReport:
-        """Run one full sweep over the bound data, or over a mini-batch whose z and a come from a forward
-        pass.
+        """Run one full sweep over the bound data; or some over a mini-batch, its z and a from a forward pass.
 
-        A mini-batch has no past to extrapolate from, and the deadlock of a constant eps holds in it whatever
-        the
-        schedule: use ``joint`` there.
+        From a forward pass the first sweep moves z_L alone, since every residual is zero, and each further one
+        carries the error one layer down. A mini-batch, which starts from one each time, needs depth + 1 sweeps
+        to reach the first layer, and ``joint``: within a step eps does not shrink.
 
         Args:
             inputs: Inputs of a mini-batch, shaped as in :meth:`bind`; or a closure that returns
                 ``(inputs, targets)``; or None for the bound data.
             targets: Targets of the mini-batch, as in :meth:`bind`.
+            sweeps: How many sweeps over the mini-batch, >= 1. None: one more than the model has Linear modules.
             sample_weight: Weight of each row's loss in the mini-batch, as in :meth:`bind`.
 
         Returns:
-            A report on the sweep.
+            A report on the last sweep.
 
         Raises:
             TypeError: A dtype is not the model's.
@@ -246,6 +248,8 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
         if inputs is None or targets is None:
             if sample_weight is not None:
                 raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
+            if sweeps is not None:
+                raise ValueError("sweeps is for mini-batches; call step() for each sweep over bound data")
             raw = self._engine.step(self._eps_of(self._sweeps_since_bind))
             self._sweeps_since_bind += 1
         else:
@@ -253,6 +257,7 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
                 self._inputs(inputs),
                 arguments.tensor("targets", targets),
                 self._eps_of(self._sweeps_since_bind),
+                self._depth + 1 if sweeps is None else sweeps,
                 sample_weight,
             )
         return DlamReport(self._engine, raw, self._check_conditions)

@@ -8,14 +8,20 @@ functions offers a gradient: a call whose arguments require one raises in ``back
 
 References:
     [Z] Zeng, Lau, Lin, Yao: Global Convergence of Block Coordinate Descent in Deep Learning.
+    [W] Wang, Li, Wang, Zhao: Accelerated Gradient-free Neural Network Training by Multi-convex Alternating
+        Optimization.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 __all__ = [
+    "joint_state_update",
+    "preimage_projection",
     "project_box",
     "project_nonnegative",
     "prox_cross_entropy_loss",
@@ -582,3 +588,75 @@ def state_update(s: Tensor, u: Tensor, weight: Tensor, bias: Tensor | None, gamm
     """
     result: Tensor = torch.ops.torchbcd.state_update(s, u, weight, bias, gamma, rho)
     return result
+
+
+def preimage_projection(
+    q: Tensor, a: Tensor, z: Tensor, activation: str, parameters: Sequence[float], eps: float
+) -> Tensor:
+    r"""The z block of a hidden layer of DLAM: projection onto the z whose activation is near a.
+
+    .. math:: \arg\min_{z'}\ \tfrac12 (z' - q)^2 \quad \text{subject to} \quad |a - \sigma(z')| \le \varepsilon
+
+    The set is an interval, since the activation is monotone. Its ends are computed in float64; ``z``, the
+    feasible point that is there already, counts as a member, so that where the ends of a saturated activation are
+    lost to rounding the result is finite and no further from ``q`` than ``z``.
+
+    Args:
+        q: What z is drawn to, :math:`W a + b`, any shape.
+        a: States, of the same shape.
+        z: A feasible point, of the same shape.
+        activation: "relu", "leaky_relu", "sigmoid", "tanh" or "identity".
+        parameters: The negative slope of a leaky ReLU, or nothing.
+        eps: The tolerance, >= 0.
+
+    Returns:
+        The projections.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: A shape does not fit, the activation is not monotone, or ``eps`` is negative.
+
+    Example:
+        >>> q, a, z = torch.tensor([3.0, -2.0]), torch.tensor([1.0, 0.0]), torch.tensor([1.0, -1.0])
+        >>> preimage_projection(q, a, z, "relu", [], 0.5)
+        tensor([ 1.5000, -2.0000])
+
+    Source:
+        [W], eq. (4).
+    """
+    result: Tensor = torch.ops.torchbcd.preimage_projection(q, a, z, activation, parameters, eps)
+    return result
+
+
+def joint_state_update(
+    q: Tensor, v: Tensor, activation: str, parameters: Sequence[float], ratio: float, eps: float
+) -> tuple[Tensor, Tensor]:
+    r"""The joint block of DLAM: a linear output and its state together, the *global* minimisers.
+
+    .. math:: \arg\min_{z, a}\ \tfrac r2 (z - q)^2 + \tfrac12 (a - v)^2
+              \quad \text{subject to} \quad |a - \sigma(z)| \le \varepsilon
+
+    Args:
+        q: What z is drawn to, :math:`W a + b`, any shape.
+        v: What a is drawn to, of the same shape.
+        activation: "relu", "leaky_relu", "sigmoid", "tanh" or "identity".
+        parameters: The negative slope of a leaky ReLU, or nothing.
+        ratio: :math:`r`, > 0.
+        eps: The tolerance, >= 0.
+
+    Returns:
+        z and a.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: A shape does not fit, the activation is not monotone, or a number is out of range.
+
+    Example:
+        >>> joint_state_update(torch.tensor([-0.5]), torch.tensor([2.0]), "relu", [], 1.0, 0.0)
+        (tensor([0.7500]), tensor([0.7500]))
+
+    Source:
+        Not in [W]: docs/dlam.md.
+    """
+    z, a = torch.ops.torchbcd.joint_state_update(q, v, activation, parameters, ratio, eps)
+    return z, a

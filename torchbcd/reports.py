@@ -11,7 +11,7 @@ from torchbcd import _C
 from torchbcd._C import ObjectiveTerms
 from torchbcd.diagnostics import Descent, Lemma6, Stationarity
 
-__all__ = ["DlamReport", "FitResult", "SweepReport"]
+__all__ = ["DladmmReport", "DlamReport", "FitResult", "SweepReport"]
 
 
 class Source(Protocol):
@@ -115,8 +115,9 @@ class SweepReport:
 
 
 class ConditionSlack(NamedTuple):
-    r"""How far the upper models of [W] lie above what they bound, relative:
-    :math:`(P - \phi) / (|P| + \phi)`.
+    r"""How far the upper models of [W] lie above what they bound.
+
+    .. math:: (P - \phi) / (|P| + \phi)
 
     Attributes:
         theta: For each W block, of condition (2); 0 for a block that did not move, or was solved by eq. (1).
@@ -127,7 +128,72 @@ class ConditionSlack(NamedTuple):
     tau: list[float]
 
 
-class DlamReport:
+class _ObjectiveReport:
+    """Report whose objective is computed when it is first read, without a matrix product, and then kept."""
+
+    def __init__(self, engine: _C.DlamTrainer | _C.DladmmTrainer) -> None:
+        """Made by the step that it reports on."""
+        self._trainer = engine
+        self._revision = engine.revision
+        self.sweep = engine.sweeps
+
+    def _check(self) -> None:
+        if self._trainer.revision != self._revision:
+            raise RuntimeError(
+                f"the report of sweep {self.sweep} was not read before the optimizer moved on (it is at sweep "
+                f"{self._trainer.sweeps}); read what you need of a report before the next step or bind"
+            )
+
+    @cached_property
+    def _terms(self) -> ObjectiveTerms:
+        self._check()
+        return self._trainer.objective()
+
+    @property
+    def objective(self) -> float:
+        """The objective after the sweep, accumulated in float64."""
+        return self._terms.total()
+
+    @property
+    def loss(self) -> float:
+        """The loss term of the objective, at z_L."""
+        return self._terms.loss
+
+    @property
+    def affine_penalty(self) -> list[float]:
+        r"""Per layer, :math:`\tfrac{\rho_l}2 \|z_l - a_{l-1} W_l^\top - 1 b_l^\top\|^2`, and the multiplier."""
+        return self._terms.affine_penalty
+
+    @property
+    def weight_penalty(self) -> list[float]:
+        r"""Per layer, :math:`\Omega_l(W_l)`."""
+        return self._terms.weight_penalty
+
+
+class DladmmReport(_ObjectiveReport):
+    """Report of one sweep of dlADMM.
+
+    Reading a value of the objective for the first time after the optimizer has moved on raises a
+    ``RuntimeError``.
+
+    Attributes:
+        sweep: Number of the sweep, counted from 1 over the optimizer's life.
+        theta: For each layer the curvature that the last W step met.
+        tau: For each hidden layer that of the last a step.
+        primal_residual: The norm of z_L - q_L, before the multiplier's step.
+        products: How many matrix products with a matrix of n rows the sweep took.
+    """
+
+    def __init__(self, engine: _C.DladmmTrainer, raw: _C.DladmmReport) -> None:
+        """Made by :meth:`torchbcd.DLADMM.step`."""
+        super().__init__(engine)
+        self.theta = raw.theta
+        self.tau = raw.tau
+        self.primal_residual = raw.primal_residual
+        self.products = raw.products
+
+
+class DlamReport(_ObjectiveReport):
     r"""Report of one sweep of DLAM.
 
     The values of the objective are computed when they are first read, without a matrix product, and then
@@ -149,10 +215,9 @@ class DlamReport:
 
     def __init__(self, engine: _C.DlamTrainer, raw: _C.DlamReport, conditions: bool) -> None:
         """Made by :meth:`torchbcd.DLAM.step`."""
+        super().__init__(engine)
         self._engine = engine
-        self._revision = engine.revision
         self._conditions = ConditionSlack(raw.weight_slack, raw.state_slack) if conditions else None
-        self.sweep = engine.sweeps
         self.eps = raw.eps
         self.omega = raw.omega
         self.theta = raw.theta
@@ -169,38 +234,6 @@ class DlamReport:
         return (
             f"DlamReport(sweep={self.sweep}, eps={self.eps:.4g}, redone={self.redone}, products={self.products})"
         )
-
-    def _check(self) -> None:
-        if self._engine.revision != self._revision:
-            raise RuntimeError(
-                f"the report of sweep {self.sweep} was not read before the optimizer moved on (it is at sweep "
-                f"{self._engine.sweeps}); read what you need of a report before the next step or bind"
-            )
-
-    @cached_property
-    def _terms(self) -> ObjectiveTerms:
-        self._check()
-        return self._engine.objective()
-
-    @property
-    def objective(self) -> float:
-        """F after the sweep, accumulated in float64; finite, since the point is feasible."""
-        return self._terms.total()
-
-    @property
-    def loss(self) -> float:
-        """The loss term of F, at z_L."""
-        return self._terms.loss
-
-    @property
-    def affine_penalty(self) -> list[float]:
-        r"""Per layer, :math:`\tfrac{\rho_l}2 \|z_l - a_{l-1} W_l^\top - 1 b_l^\top\|^2`."""
-        return self._terms.affine_penalty
-
-    @property
-    def weight_penalty(self) -> list[float]:
-        r"""Per layer, :math:`\Omega_l(W_l)`."""
-        return self._terms.weight_penalty
 
     @cached_property
     def gap(self) -> float:

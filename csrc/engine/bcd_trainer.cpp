@@ -289,7 +289,6 @@ void BcdTrainer::load_state(const TrainerState& state) {
     sweeps_ = sweeps;
     return;
   }
-  const size_t depth = network_.depth();
   RowSet rows;
   rows.x = checked_inputs("state['x']", entry("x", 1)[0]);
   rows.y = checked_targets("state['y']", entry("y", 1)[0], rows.rows());
@@ -300,27 +299,11 @@ void BcdTrainer::load_state(const TrainerState& state) {
   rows.current = SplitVariables::allocate(rows.rows(), committed_);
   rows.next = SplitVariables::allocate(rows.rows(), committed_);
   std::vector<AffineMap> weights = allocate_like(committed_);
-  const auto copy = [&](const char* name, size_t l, const at::Tensor& source, const at::Tensor& target) {
-    TORCH_CHECK_VALUE(
-        source.defined() == target.defined() && (!target.defined() || source.sizes() == target.sizes()),
-        name_, ": state['", name, "'] of layer ", l + 1, " does not fit this model and its data");
-    if (target.defined()) {
-      target.copy_(source);
-    }
-  };
-  const auto load = [&](const char* name, size_t l, const at::Tensor& target) {
-    copy(name, l, entry(name, depth)[l], target);
-  };
-  for (size_t l = 0; l < depth; ++l) {
-    load("u", l, rows.current.u[l]);
-    load("v", l, rows.current.v[l]);
-    load("weight", l, weights[l].weight);
-    load("bias", l, weights[l].bias);
-  }
+  load_entry(name_, state, "u", rows.current.u);
+  load_entry(name_, state, "v", rows.current.v);
+  load_maps(name_, state, "weight", "bias", weights);
   if (state.find("residual") != state.end()) {
-    for (size_t l = 1; l < depth; ++l) {
-      copy("residual", l, entry("residual", depth - 1)[l - 1], rows.current.residual[l]);
-    }
+    load_entry(name_, state, "residual", {rows.current.residual.begin() + 1, rows.current.residual.end()});
     rows.residuals = Residuals::kAllButFirst;
   }
   bound_ = std::move(rows);

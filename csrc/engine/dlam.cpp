@@ -17,6 +17,7 @@
 #include "engine/dlam_sweep.h"
 #include "engine/proximal_gradient.h"
 #include "ops/passes.h"
+#include "ops/registry.h"
 #include "ops/summed_passes.h"
 
 namespace torchbcd {
@@ -50,12 +51,7 @@ DlamTrainer::DlamTrainer(const std::vector<at::Tensor>& weights, const std::vect
       activations_(activations),
       layers_(weights.size()) {
   for (size_t l = 0; l + 1 < depth(); ++l) {
-    const functors::Activation& activation = activations[l];
-    const auto* leaky = std::get_if<functors::LeakyReLU>(&activation);
-    TORCH_CHECK_VALUE(
-        !std::holds_alternative<functors::Polynomial>(activation) && (leaky == nullptr || leaky->slope > 0),
-        name_, ": the activation of layer ", l + 1,
-        " must be monotone (quasilinear: Wang et al., Assumption 1)");
+    check_monotone(("torchbcd.DLAM: layer " + std::to_string(l + 1)).c_str(), activations[l]);
   }
   TORCH_CHECK_VALUE(std::holds_alternative<functors::Identity>(activations.back()), name_,
                     ": the last layer must have no activation, since R is a function of z_L");
@@ -179,16 +175,19 @@ const DlamReport& DlamTrainer::step(double eps) {
   return report_;
 }
 
-const DlamReport& DlamTrainer::step(const at::Tensor& x, const at::Tensor& y, double eps,
+const DlamReport& DlamTrainer::step(const at::Tensor& x, const at::Tensor& y, double eps, int64_t sweeps,
                                     const at::Tensor& sample_weight) {
   const c10::NoGradGuard no_grad;
+  TORCH_CHECK_VALUE(sweeps >= 1, name_, ": sweeps must be at least 1 (got ", sweeps, ")");
   check_eps(eps);
   const at::Tensor inputs = checked_inputs("x", x);
   const at::Tensor targets = checked_targets("y", y, inputs.size(0));
   const at::Tensor row_weight = checked_row_weight(sample_weight, inputs.size(0));
   note_changes();
   DlamRows rows = forward_pass(inputs, targets, row_weight, eps);
-  sweep(rows, eps);
+  for (int64_t k = 0; k < sweeps; ++k) {
+    sweep(rows, eps);
+  }
   batch_ = std::move(rows);
   at_batch_ = true;
   if (bound_.defined()) {
@@ -343,38 +342,15 @@ void DlamTrainer::load_state(const TrainerState& state) {
   rows.row_weight = row_weight.size(0) == 1 ? checked_row_weight({}, 1)
                                             : checked_row_weight(row_weight.squeeze(1), rows.rows());
   allocate(rows);
-  const auto load = [&](const char* key, const std::vector<at::Tensor>& targets) {
-    const std::vector<at::Tensor>& sources = entry(key, targets.size());
-    for (size_t l = 0; l < targets.size(); ++l) {
-      TORCH_CHECK_VALUE(sources[l].defined() == targets[l].defined() &&
-                            (!targets[l].defined() || sources[l].sizes() == targets[l].sizes()),
-                        name_, ": state['", key, "'] of layer ", l + 1,
-                        " does not fit this model and its data");
-      if (targets[l].defined()) {
-        at::Tensor target = targets[l];
-        target.copy_(sources[l]);
-      }
-    }
-  };
-  const auto load_maps = [&](const char* weight, const char* bias, const std::vector<AffineMap>& maps) {
-    std::vector<at::Tensor> weights;
-    std::vector<at::Tensor> biases;
-    for (const AffineMap& map : maps) {
-      weights.push_back(map.weight);
-      biases.push_back(map.bias);
-    }
-    load(weight, weights);
-    load(bias, biases);
-  };
   std::vector<AffineMap> weights = allocate_like(committed_);
   std::vector<AffineMap> previous = allocate_like(committed_);
-  load("z", rows.current.z);
-  load("a", rows.current.a);
-  load("q", rows.current.q);
-  load("a_previous", rows.a_previous);
-  load("q_previous", {rows.q_previous});
-  load_maps("weight", "bias", weights);
-  load_maps("weight_previous", "bias_previous", previous);
+  load_entry(name_, state, "z", rows.current.z);
+  load_entry(name_, state, "a", rows.current.a);
+  load_entry(name_, state, "q", rows.current.q);
+  load_entry(name_, state, "a_previous", rows.a_previous);
+  load_entry(name_, state, "q_previous", {rows.q_previous});
+  load_maps(name_, state, "weight", "bias", weights);
+  load_maps(name_, state, "weight_previous", "bias_previous", previous);
   rows.theta = to_doubles(entry("theta", 1)[0]);
   rows.tau = to_doubles(entry("tau", 1)[0]);
   const std::vector<double> progress = to_doubles(entry("progress", 1)[0]);

@@ -98,8 +98,10 @@ class TORCHBCD_API DlamTrainer : public MlpTrainer {
   /// One sweep over the bound data. Where `eps` is smaller than in the sweep before, z and a are made
   /// feasible first.
   const DlamReport& step(double eps);
-  /// One sweep over a mini-batch whose z and a come from a forward pass.
-  const DlamReport& step(const at::Tensor& x, const at::Tensor& y, double eps,
+  /// `sweeps` sweeps over a mini-batch whose z and a come from a forward pass. The first moves z_L alone, and
+  /// each further one carries the error one layer down: fewer than depth + 1 leave the first layer's weights
+  /// as they are.
+  const DlamReport& step(const at::Tensor& x, const at::Tensor& y, double eps, int64_t sweeps,
                          const at::Tensor& sample_weight = {});
 
   /// The terms of F. An activation's term is the indicator of its box, 0 or infinity, rounding of sigma(z)

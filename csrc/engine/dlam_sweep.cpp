@@ -332,7 +332,7 @@ class Sweep {
     if (options_.joint) {
       before += rho_z / 2 * z_residual_;
     }
-    double tau = rows_.tau[l] > 0 ? 0.8 * rows_.tau[l] : rho * spectral_norm_squared(weight);
+    double tau = rows_.tau[l] > 0 ? 0.9 * rows_.tau[l] : rho * spectral_norm_squared(weight);
     double omega = first_omega();
     double tried_tau = 0;
     bool fresh = true;

@@ -81,6 +81,33 @@ const std::vector<at::Tensor>& state_entry(const char* name, const TrainerState&
   return found->second;
 }
 
+void load_entry(const char* name, const TrainerState& state, const char* key,
+                const std::vector<at::Tensor>& targets) {
+  const std::vector<at::Tensor>& sources = state_entry(name, state, key, targets.size());
+  for (size_t l = 0; l < targets.size(); ++l) {
+    const at::Tensor& source = sources[l];
+    at::Tensor target = targets[l];
+    TORCH_CHECK_VALUE(
+        source.defined() == target.defined() && (!target.defined() || source.sizes() == target.sizes()), name,
+        ": state['", key, "'] of layer ", l + 1, " does not fit this model and its data");
+    if (target.defined()) {
+      target.copy_(source);
+    }
+  }
+}
+
+void load_maps(const char* name, const TrainerState& state, const char* weight, const char* bias,
+               const std::vector<AffineMap>& maps) {
+  std::vector<at::Tensor> weights;
+  std::vector<at::Tensor> biases;
+  for (const AffineMap& map : maps) {
+    weights.push_back(map.weight);
+    biases.push_back(map.bias);
+  }
+  load_entry(name, state, weight, weights);
+  load_entry(name, state, bias, biases);
+}
+
 MlpTrainer::MlpTrainer(const char* name, const std::vector<at::Tensor>& weights,
                        const std::vector<at::Tensor>& biases,
                        const std::vector<functors::Activation>& activations, const functors::Loss& loss)

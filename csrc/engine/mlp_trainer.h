@@ -21,6 +21,13 @@ using TrainerState = std::map<std::string, std::vector<at::Tensor>>;
 const std::vector<at::Tensor>& state_entry(const char* name, const TrainerState& state, const char* key,
                                            size_t count);
 
+/// Copies a list of tensors of a state into `targets`. Throws where one does not fit.
+void load_entry(const char* name, const TrainerState& state, const char* key,
+                const std::vector<at::Tensor>& targets);
+/// The same for weights and biases.
+void load_maps(const char* name, const TrainerState& state, const char* weight, const char* bias,
+               const std::vector<AffineMap>& maps);
+
 /// Whether every entry is finite.
 bool all_finite(const at::Tensor& t);
 

@@ -45,6 +45,12 @@ void activation_derivative(const at::Tensor& u, const functors::Activation& acti
   kernels::activation_derivative(iterator, activation);
 }
 
+void prox_activation(const at::Tensor& a, const at::Tensor& b, const functors::Activation& activation,
+                     double gamma, const at::Tensor& out) {
+  auto iterator = over({out}, {a, b});
+  kernels::prox_activation(iterator, activation, gamma);
+}
+
 void prox_regularizer(const at::Tensor& x, const functors::Regularizer& regularizer, double t,
                       const at::Tensor& out) {
   auto iterator = over({out}, {x});

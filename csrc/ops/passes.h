@@ -17,6 +17,10 @@ void activation(const at::Tensor& u, const functors::Activation& activation, con
 void activation_derivative(const at::Tensor& u, const functors::Activation& activation,
                            const at::Tensor& out);
 
+/// out = argmin over u of 1/2 (sigma(u) - a)^2 + gamma/2 (u - b)^2; out may be a or b
+void prox_activation(const at::Tensor& a, const at::Tensor& b, const functors::Activation& activation,
+                     double gamma, const at::Tensor& out);
+
 /// out = argmin over u of t r(u) + 1/2 (u - x)^2, entry by entry; out may be x
 void prox_regularizer(const at::Tensor& x, const functors::Regularizer& regularizer, double t,
                       const at::Tensor& out);

@@ -63,6 +63,13 @@ functors::Activation activation_from(std::string_view name, c10::ArrayRef<double
   return activation;
 }
 
+void check_monotone(const char* op, const functors::Activation& activation) {
+  const auto* leaky = std::get_if<functors::LeakyReLU>(&activation);
+  TORCH_CHECK_VALUE(
+      !std::holds_alternative<functors::Polynomial>(activation) && (leaky == nullptr || leaky->slope > 0), op,
+      ": the activation must be monotone, which a polynomial and a leaky ReLU of slope <= 0 are not");
+}
+
 functors::Loss loss_from(std::string_view name) { return by_name<functors::Loss>("loss", name); }
 
 }  // namespace torchbcd

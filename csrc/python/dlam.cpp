@@ -50,10 +50,12 @@ void bind_dlam(py::module_& m) {
       .def("step", wrap_pybind_function_no_gil([](DlamTrainer& self, double eps) { return self.step(eps); }))
       .def("step_batch",
            wrap_pybind_function_no_gil([](DlamTrainer& self, const at::Tensor& x, const at::Tensor& y,
-                                          double eps, const std::optional<at::Tensor>& sample_weight) {
-             return self.step(x, y, eps, sample_weight.value_or(at::Tensor()));
+                                          double eps, int64_t sweeps,
+                                          const std::optional<at::Tensor>& sample_weight) {
+             return self.step(x, y, eps, sweeps, sample_weight.value_or(at::Tensor()));
            }),
-           py::arg("x"), py::arg("y"), py::arg("eps"), py::arg("sample_weight") = py::none())
+           py::arg("x"), py::arg("y"), py::arg("eps"), py::arg("sweeps"),
+           py::arg("sample_weight") = py::none())
       .def("objective", wrap_pybind_function_no_gil([](DlamTrainer& self) { return self.objective(); }))
       .def("gaps", wrap_pybind_function_no_gil([](DlamTrainer& self) { return self.gaps(); }))
       .def("variables", wrap_pybind_function([](DlamTrainer& self) { return to_python(self.variables()); }));

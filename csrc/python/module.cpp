@@ -14,5 +14,6 @@ PYBIND11_MODULE(_C, m) {
       .def("total", &ObjectiveTerms::total);
 
   torchbcd::python::bind_bcd(m);
+  torchbcd::python::bind_dladmm(m);
   torchbcd::python::bind_dlam(m);
 }

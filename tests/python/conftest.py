@@ -49,6 +49,15 @@ def make_data(n, d, classes, *, dtype=torch.float64, seed=1):
     return x, torch.randint(classes, (n,), generator=generator)
 
 
+@pytest.fixture
+def one_thread():
+    """Matrices as small as most tests' only lose time to a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def digits():
     """scikit-learn's embedded digits: (1797, 64) float32 in [0, 1], and their classes."""

@@ -11,13 +11,12 @@ import itertools
 import pytest
 import torch
 from conftest import ACTIVATIONS, make_data, make_mlp
+from objectives import LOSSES, regularizer_value, row_losses
 from torch import nn
-from torch.nn import functional as nnf
 
 import torchbcd
 from torchbcd import regularizers as reg
 
-LOSSES = ("squared", "hinge", "logistic", "exponential", "cross_entropy")
 # name -> (of the weights, of the states)
 REGULARIZERS = {
     "none": (None, None),
@@ -30,40 +29,7 @@ REGULARIZERS = {
 WIDTHS, ROWS = [6, 8, 7, 3], 40
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Matrices this small only lose time to a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def regularizer_value(regularizer, values):
-    if regularizer is None:
-        return 0.0
-    terms = regularizer.terms()
-    values = values.double()
-    # Bounds as the dtype of the variables has them.
-    inside = values.float() >= torch.tensor(terms.low).float() - 1e-7
-    inside &= values.float() <= torch.tensor(terms.high).float() + 1e-7
-    if not inside.all():
-        return float("inf")
-    return (terms.l1 * values.abs() + terms.l2 / 2 * values.square()).sum().item()
-
-
-def row_losses(loss, v, y):
-    if loss == "cross_entropy":
-        return nnf.cross_entropy(v, y, reduction="none")
-    one_hot = nnf.one_hot(y, v.shape[1]).double()
-    sign = 2 * one_hot - 1
-    entries = {
-        "squared": lambda: 0.5 * (v - one_hot).square(),
-        "hinge": lambda: (1 - sign * v).clamp_min(0),
-        "logistic": lambda: nnf.softplus(-sign * v),
-        "exponential": lambda: torch.exp(-sign * v),
-    }[loss]()
-    return entries.sum(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def recomputed_objective(optimizer, model, loss, y, splitting, sample_weight=None):
@@ -240,7 +206,7 @@ class TestTargets:
     @pytest.mark.parametrize("loss", ["hinge", "logistic", "exponential"])
     def test_classes_are_one_against_the_rest(self, loss):
         x, y = make_data(20, 6, 3)
-        sign = 2 * nnf.one_hot(y, 3).double() - 1
+        sign = 2 * nn.functional.one_hot(y, 3).double() - 1
         results = []
         for targets in (y, sign):
             optimizer = torchbcd.BCD(make_mlp([6, 5, 3]), loss)
@@ -262,7 +228,7 @@ class TestTargets:
     def test_cross_entropy_takes_probabilities(self):
         x, y = make_data(20, 6, 3)
         results = []
-        for targets in (y, nnf.one_hot(y, 3).double()):
+        for targets in (y, nn.functional.one_hot(y, 3).double()):
             optimizer = torchbcd.BCD(make_mlp([6, 5, 3]), "cross_entropy")
             optimizer.bind(x, targets)
             optimizer.step()

@@ -95,3 +95,26 @@ def test_benchmark(tmp_path):
         assert result["workload"] in done.stdout
         assert result["torchbcd_over_floor"] > 0
         assert result["published_over_torchbcd"] > 0
+
+
+def test_dlam(tmp_path):
+    arguments = ("--dataset", "digits", "--rows", 1400, "--sweeps", 40)
+    done = run(ROOT / "examples/python/dlam.py", *arguments, cwd=tmp_path)
+    last = {}
+    for line in done.stdout.splitlines():
+        name = next(
+            (name for name in ("published", "strict", "joint", "exact W", "dlADMM") if line.startswith(name)),
+            None,
+        )
+        if name:
+            last[name] = float(line[12:].split()[-5])  # training accuracy after the last sweep
+    assert len(last) == 5
+    assert last["joint"] > 85
+    assert last["exact W"] > 90
+    assert_is_png(tmp_path / "dlam_curves.png")
+
+
+def test_dlam_benchmark(tmp_path):
+    run(ROOT / "benchmarks/bench_dlam.py", "--quick", "--rounds", 1, cwd=tmp_path)
+    (result,) = json.loads((tmp_path / "benchmark_dlam.json").read_text())
+    assert all(result[f"{name}_seconds"] > 0 for name in ("published", "mDLAM", "joint"))

@@ -9,6 +9,8 @@ import torch
 
 import torchbcd
 import torchbcd.bcd
+import torchbcd.dladmm
+import torchbcd.dlam
 import torchbcd.functional as F
 import torchbcd.special_cases
 
@@ -45,6 +47,13 @@ def samples():
     for bias in (randn(2), None):
         yield ops.weight_update, (randn(5, 2), randn(5, 3), randn(2, 3), bias, 0.7, 1.1), {}
         yield ops.state_update, (randn(5, 3), randn(5, 2), randn(2, 3), bias, 0.7, 1.1), {}
+    for activation, parameters in (("relu", []), ("leaky_relu", [0.1]), ("tanh", [])):
+        yield ops.joint_state_update, (randn(4, 3), randn(4, 3), activation, parameters, 0.7, 0.1), {}
+        yield (
+            ops.preimage_projection,
+            (randn(3, 4).t(), randn(4, 3), randn(4, 3), activation, parameters, 0.1),
+            {},
+        )
     yield ops.activation_out, (randn(4, 3), "relu", []), {"out": randn(4, 3)}
     yield (
         ops.auxiliary_update_out,
@@ -140,7 +149,18 @@ def test_compile_has_no_graph_break():
 
 
 @pytest.mark.parametrize(
-    "module", [F, torchbcd, torchbcd.bcd, torchbcd.nn, torchbcd.special_cases], ids=lambda m: m.__name__
+    "module",
+    [
+        F,
+        torchbcd,
+        torchbcd.bcd,
+        torchbcd.diagnostics,
+        torchbcd.dladmm,
+        torchbcd.dlam,
+        torchbcd.nn,
+        torchbcd.special_cases,
+    ],
+    ids=lambda m: m.__name__,
 )
 def test_docstring_examples(module):
     results = doctest.testmod(module, extraglobs={"torch": torch, "nn": torch.nn})

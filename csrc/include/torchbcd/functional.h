@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <optional>
+#include <string_view>
 #include <tuple>
 
 #include "torchbcd/export.h"
@@ -80,5 +81,18 @@ TORCHBCD_API std::tuple<at::Tensor, at::Tensor> weight_update(const at::Tensor& 
 /// s is (n, d), u (n, d'), weight (d', d) and bias (d',) or absent; n may be 0.
 TORCHBCD_API at::Tensor state_update(const at::Tensor& s, const at::Tensor& u, const at::Tensor& weight,
                                      const std::optional<at::Tensor>& bias, double gamma, double rho);
+
+/// The z block of DLAM: the point of {z : |a - sigma(z)| <= eps} next to q, where `z`, which belongs to it in
+/// exact arithmetic, counts as a member. activation: "relu", "leaky_relu" (parameters: its slope), "sigmoid",
+/// "tanh" or "identity". All tensors of one shape. Wang et al., eq. 4.
+TORCHBCD_API at::Tensor preimage_projection(const at::Tensor& q, const at::Tensor& a, const at::Tensor& z,
+                                            std::string_view activation, c10::ArrayRef<double> parameters,
+                                            double eps);
+
+/// argmin over (z, a) of ratio/2 (z - q)^2 + 1/2 (a - v)^2 subject to |a - sigma(z)| <= eps, entry by entry.
+TORCHBCD_API std::tuple<at::Tensor, at::Tensor> joint_state_update(const at::Tensor& q, const at::Tensor& v,
+                                                                   std::string_view activation,
+                                                                   c10::ArrayRef<double> parameters,
+                                                                   double ratio, double eps);
 
 }  // namespace torchbcd
