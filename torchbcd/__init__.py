@@ -20,7 +20,8 @@ from torchbcd._build_info import TORCHBCD_VERSION as __version__  # noqa: E402
 from torchbcd.bcd import BCD, Variables  # noqa: E402
 from torchbcd.dladmm import DLADMM, DladmmVariables  # noqa: E402
 from torchbcd.dlam import DLAM, DlamVariables, EpsSchedule  # noqa: E402
-from torchbcd.reports import DladmmReport, DlamReport, FitResult, SweepReport  # noqa: E402
+from torchbcd.relaxed import RelaxedBCD  # noqa: E402
+from torchbcd.reports import DladmmReport, DlamReport, FitResult, RelaxedReport, SweepReport  # noqa: E402
 from torchbcd.special_cases import MAC, ZhangBrand  # noqa: E402
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "DlamVariables",
     "EpsSchedule",
     "FitResult",
+    "RelaxedBCD",
+    "RelaxedReport",
     "SweepReport",
     "Variables",
     "ZhangBrand",

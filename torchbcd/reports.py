@@ -11,7 +11,7 @@ from torchbcd import _C
 from torchbcd._C import ObjectiveTerms
 from torchbcd.diagnostics import Descent, Lemma6, Stationarity
 
-__all__ = ["DladmmReport", "DlamReport", "FitResult", "SweepReport"]
+__all__ = ["DladmmReport", "DlamReport", "FitResult", "RelaxedReport", "SweepReport"]
 
 
 class Source(Protocol):
@@ -251,6 +251,77 @@ class DlamReport(_ObjectiveReport):
         if self._conditions is None:
             raise ValueError("condition_slack needs DLAM(..., check_conditions=True)")
         return self._conditions
+
+
+class Certificate(NamedTuple):
+    """The descent of L over one sweep of RelaxedBCD.
+
+    Attributes:
+        before: L at the start: the batch's loss and regularisers, where the sweep began with a forward pass.
+        after: L at the end.
+        blocks: For each block in order its name ("V" of the output, "W", "UV"), its Linear, from 0, and how far it
+            lowered L: never below 0, but for rounding.
+    """
+
+    before: float
+    after: float
+    blocks: list[tuple[str, int, float]]
+
+
+class RelaxedReport:
+    """Report of one step of RelaxedBCD. Its values are computed when they are first read; they do not expire.
+
+    Attributes:
+        sweep: Number of the sweep, counted from 1 over the optimizer's life.
+        penalties: rho of each layer in the sweep.
+        halved: How many rows' state steps had to be shortened for L not to rise.
+        guard_halvings: How many times the guard halved the step of the weights.
+    """
+
+    def __init__(self, sweep: int, raw: _C.RelaxedReport) -> None:
+        """Made by :meth:`torchbcd.RelaxedBCD.step`."""
+        self._raw = raw
+        self.sweep = sweep
+
+    def __repr__(self) -> str:
+        """The numbers that cost nothing."""
+        return f"RelaxedReport(sweep={self.sweep}, halved={self.halved}, guard_halvings={self.guard_halvings})"
+
+    @property
+    def penalties(self) -> list[float]:
+        """The penalty of each layer."""
+        return self._raw.penalties
+
+    @property
+    def halved(self) -> int:
+        """Rows whose state step was shortened."""
+        return self._raw.halved
+
+    @property
+    def guard_halvings(self) -> int:
+        """Halvings by the guard."""
+        return self._raw.guard_halvings
+
+    @cached_property
+    def before(self) -> float:
+        """L at the start: the batch's loss and regularisers, where the sweep began with a forward pass."""
+        return self._raw.before
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """How far every block lowered L."""
+        blocks = self._raw.decreases
+        return Certificate(self.before, self.before - sum(decrease for _, _, decrease in blocks), blocks)
+
+    @property
+    def objective(self) -> float:
+        """L at the end of the sweep."""
+        return self.certificate.after
+
+    @property
+    def decrease(self) -> float:
+        """How far the sweep lowered L."""
+        return self.before - self.objective
 
 
 class FitResult(NamedTuple):

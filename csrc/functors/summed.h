@@ -169,4 +169,53 @@ struct JointStep {
   }
 };
 
+// A residual after a relaxed ridge step (the blocks of RelaxedBCD are derived in docs/relaxed.md): r' = keep
+// r + gain x; sum r'^2
+template <typename T>
+struct RelaxedResidual {
+  using Result = Summed<T, 1, 1>;
+  static constexpr int inputs = 2;
+
+  T keep, gain;
+
+  TORCHBCD_HOST_DEVICE Result operator()(T r, T x) const {
+    const T next = keep * r + gain * x;
+    return {{next}, {next * next}};
+  }
+};
+
+// The direction of steepest descent of |r - J d W^T|^2 + ratio |s + d|^2 in d at zero, J = sigma'(u): with g
+// = r W, z = J g - ratio s, and J z, what it moves the state by to first order. Sum: z^2.
+template <typename T, typename ActivationFunctor>
+struct StateDirection {
+  using Result = Summed<T, 2, 1>;
+  static constexpr int inputs = 3;
+
+  ActivationFunctor activation;
+  T ratio;
+
+  TORCHBCD_HOST_DEVICE Result operator()(T g, T u, T s) const {
+    const T slope = activation.derivative(u);
+    const T z = slope * g - ratio * s;
+    return {{z, slope * z}, {z * z}};
+  }
+};
+
+// The state moved along z: s' = keep s + scale z and sigma(u + scale z) - v, with a scale of its own for each
+// row. Sum: s'^2.
+template <typename T, typename ActivationFunctor>
+struct StateMove {
+  using Result = Summed<T, 2, 1>;
+  static constexpr int inputs = 4;
+
+  ActivationFunctor activation;
+  T keep, scale;
+
+  TORCHBCD_HOST_DEVICE Result operator()(T u, T v, T z, T s) const {
+    const T d = scale * z;
+    const T slack = keep * s + d;
+    return {{slack, activation.value(u + d) - v}, {slack * slack}};
+  }
+};
+
 }  // namespace torchbcd::functors

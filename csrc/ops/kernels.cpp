@@ -21,5 +21,8 @@ constinit ScaledSumKernel residual_step;
 constinit BoxKernel preimage_projection;
 constinit ImageStepKernel image_step;
 constinit JointStepKernel joint_step;
+constinit RelaxedResidualKernel relaxed_residual;
+constinit StateDirectionKernel state_direction;
+constinit StateMoveKernel state_move;
 
 }  // namespace torchbcd::kernels

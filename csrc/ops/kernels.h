@@ -62,17 +62,28 @@ using CrossEntropyUpdateKernel = Kernel<void(at::TensorIteratorBase&, const RowL
                                              const functors::Regularizer&, double weight, double curvature)>;
 using CrossEntropyKernel = Kernel<void(at::TensorIteratorBase&, const RowLayout&)>;
 
-// Summed kernels run over contiguous data in chunks of kSumChunk elements, whatever the number of threads,
-// and write each chunk's sums to `partial`, (chunks, sums), in float64.
+// Summed kernels run over contiguous data in chunks of a given length, whatever the number of threads, and
+// write each chunk's sums to `partial`, (chunks, sums), in float64. A chunk is kSumChunk elements, or a row.
+struct SumLayout {
+  int64_t chunk;
+  double* partial;
+};
 constexpr int64_t kSumChunk = 4096;
-using SumKernel = Kernel<void(at::TensorIteratorBase&, double* partial)>;
-using ScaledSumKernel = Kernel<void(at::TensorIteratorBase&, double* partial, double scale)>;
+
+using SumKernel = Kernel<void(at::TensorIteratorBase&, const SumLayout&)>;
+using ScaledSumKernel = Kernel<void(at::TensorIteratorBase&, const SumLayout&, double scale)>;
+using RelaxedResidualKernel =
+    Kernel<void(at::TensorIteratorBase&, const SumLayout&, double keep, double gain)>;
 using BoxKernel =
-    Kernel<void(at::TensorIteratorBase&, double* partial, const functors::Activation&, double eps)>;
-using ImageStepKernel = Kernel<void(at::TensorIteratorBase&, double* partial, const functors::Activation&,
+    Kernel<void(at::TensorIteratorBase&, const SumLayout&, const functors::Activation&, double eps)>;
+using ImageStepKernel = Kernel<void(at::TensorIteratorBase&, const SumLayout&, const functors::Activation&,
                                     double omega, double step, double eps)>;
-using JointStepKernel = Kernel<void(at::TensorIteratorBase&, double* partial, const functors::Activation&,
+using JointStepKernel = Kernel<void(at::TensorIteratorBase&, const SumLayout&, const functors::Activation&,
                                     double omega, double step, double eps, double ratio)>;
+using StateDirectionKernel =
+    Kernel<void(at::TensorIteratorBase&, const SumLayout&, const functors::Activation&, double ratio)>;
+using StateMoveKernel = Kernel<void(at::TensorIteratorBase&, const SumLayout&, const functors::Activation&,
+                                    double keep, const double* row_scale)>;
 
 // out = sigma(u), out = sigma'(u)
 extern ActivationKernel activation;
@@ -100,5 +111,8 @@ extern ScaledSumKernel residual_step;
 extern BoxKernel preimage_projection;
 extern ImageStepKernel image_step;
 extern JointStepKernel joint_step;
+extern RelaxedResidualKernel relaxed_residual;
+extern StateDirectionKernel state_direction;
+extern StateMoveKernel state_move;
 
 }  // namespace torchbcd::kernels

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sum.h>
 
+#include <algorithm>
 #include <array>
 
 #include "ops/kernels.h"
@@ -11,10 +12,10 @@
 namespace torchbcd::passes {
 namespace {
 
-// Runs a summed kernel over `outputs` and `inputs` and adds up its partial sums.
-template <size_t sums, typename KernelType, typename... Parameters>
-std::array<double, sums> run(KernelType& kernel, at::ArrayRef<at::Tensor> outputs,
-                             at::ArrayRef<at::Tensor> inputs, const Parameters&... parameters) {
+// Runs a summed kernel over `outputs` and `inputs`; returns the sums of every chunk, (chunks, sums).
+template <typename KernelType, typename... Parameters>
+at::Tensor run_chunks(int64_t chunk, int64_t sums, KernelType& kernel, at::ArrayRef<at::Tensor> outputs,
+                      at::ArrayRef<at::Tensor> inputs, const Parameters&... parameters) {
   at::TensorIteratorConfig config;
   config.resize_outputs(false).check_all_same_dtype(true);
   for (const at::Tensor& output : outputs) {
@@ -28,19 +29,32 @@ std::array<double, sums> run(KernelType& kernel, at::ArrayRef<at::Tensor> output
   }
   auto iterator = config.build();
   TORCH_INTERNAL_ASSERT(iterator.is_contiguous());
-  std::array<double, sums> total = {};
-  const int64_t chunks = (iterator.numel() + kernels::kSumChunk - 1) / kernels::kSumChunk;
-  if (chunks == 0) {
-    return total;
+  const int64_t chunks = (iterator.numel() + chunk - 1) / chunk;
+  at::Tensor partial = at::empty({chunks, sums}, inputs.front().options().dtype(at::kDouble));
+  if (chunks > 0) {
+    kernel(iterator, kernels::SumLayout{chunk, partial.mutable_data_ptr<double>()}, parameters...);
   }
-  const at::Tensor partial =
-      at::empty({chunks, static_cast<int64_t>(sums)}, inputs.front().options().dtype(at::kDouble));
-  kernel(iterator, partial.mutable_data_ptr<double>(), parameters...);
+  return partial;
+}
+
+// The sums over all elements.
+template <size_t sums, typename KernelType, typename... Parameters>
+std::array<double, sums> run(KernelType& kernel, at::ArrayRef<at::Tensor> outputs,
+                             at::ArrayRef<at::Tensor> inputs, const Parameters&... parameters) {
+  const at::Tensor partial = run_chunks(kernels::kSumChunk, sums, kernel, outputs, inputs, parameters...);
   const at::Tensor result = at::sum(partial, 0).cpu();
+  std::array<double, sums> total = {};
   for (size_t k = 0; k < sums; ++k) {
     total[k] = result.const_data_ptr<double>()[k];
   }
   return total;
+}
+
+// One sum for each row.
+template <typename KernelType, typename... Parameters>
+at::Tensor run_rows(KernelType& kernel, at::ArrayRef<at::Tensor> outputs, at::ArrayRef<at::Tensor> inputs,
+                    const Parameters&... parameters) {
+  return run_chunks(std::max<int64_t>(1, inputs.front().size(1)), 1, kernel, outputs, inputs, parameters...);
 }
 
 }  // namespace
@@ -81,6 +95,26 @@ StateStep joint_step(const at::Tensor& a, const at::Tensor& a_previous, const at
   const auto sums = run<3>(kernels::joint_step, {z_out, a_out, d}, {a, a_previous, g, z, q}, activation,
                            omega, step, eps, ratio);
   return {sums[0], sums[2], sums[1]};
+}
+
+at::Tensor row_sums_of_squares(const at::Tensor& x) { return run_rows(kernels::sum_of_squares, {}, {x}); }
+
+at::Tensor relaxed_residual(const at::Tensor& r, const at::Tensor& x, double keep, double gain,
+                            const at::Tensor& r_out) {
+  return run_rows(kernels::relaxed_residual, {r_out}, {r, x}, keep, gain);
+}
+
+at::Tensor state_direction(const at::Tensor& g, const at::Tensor& u, const at::Tensor& s,
+                           const functors::Activation& activation, double ratio, const at::Tensor& z,
+                           const at::Tensor& jz) {
+  return run_rows(kernels::state_direction, {z, jz}, {g, u, s}, activation, ratio);
+}
+
+at::Tensor state_move(const at::Tensor& u, const at::Tensor& v, const at::Tensor& z, const at::Tensor& s,
+                      const functors::Activation& activation, double keep, const at::Tensor& scale,
+                      const at::Tensor& s_out, const at::Tensor& dv) {
+  return run_rows(kernels::state_move, {s_out, dv}, {u, v, z, s}, activation, keep,
+                  scale.const_data_ptr<double>());
 }
 
 }  // namespace torchbcd::passes

@@ -46,4 +46,24 @@ StateStep joint_step(const at::Tensor& a, const at::Tensor& a_previous, const at
                      double omega, double step, double eps, double ratio, const at::Tensor& z_out,
                      const at::Tensor& a_out, const at::Tensor& d);
 
+// The passes below sum over each row: they return (n, 1), float64, on the data's device.
+
+/// sum x^2
+at::Tensor row_sums_of_squares(const at::Tensor& x);
+
+/// r_out = keep r + gain x; returns |r_out|^2
+at::Tensor relaxed_residual(const at::Tensor& r, const at::Tensor& x, double keep, double gain,
+                            const at::Tensor& r_out);
+
+/// z = sigma'(u) g - ratio s and jz = sigma'(u) z; returns |z|^2. z may be g.
+at::Tensor state_direction(const at::Tensor& g, const at::Tensor& u, const at::Tensor& s,
+                           const functors::Activation& activation, double ratio, const at::Tensor& z,
+                           const at::Tensor& jz);
+
+/// s_out = keep s + scale z and dv = sigma(u + scale z) - v, where `scale`, (n, 1) in float64, is each row's
+/// own; returns |s_out|^2
+at::Tensor state_move(const at::Tensor& u, const at::Tensor& v, const at::Tensor& z, const at::Tensor& s,
+                      const functors::Activation& activation, double keep, const at::Tensor& scale,
+                      const at::Tensor& s_out, const at::Tensor& dv);
+
 }  // namespace torchbcd::passes

@@ -67,5 +67,6 @@ py::class_<Trainer> trainer_class(py::module_& m, const char* name) {
 void bind_bcd(py::module_& m);
 void bind_dladmm(py::module_& m);
 void bind_dlam(py::module_& m);
+void bind_relaxed(py::module_& m);
 
 }  // namespace torchbcd::python

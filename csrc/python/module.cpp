@@ -16,4 +16,5 @@ PYBIND11_MODULE(_C, m) {
   torchbcd::python::bind_bcd(m);
   torchbcd::python::bind_dladmm(m);
   torchbcd::python::bind_dlam(m);
+  torchbcd::python::bind_relaxed(m);
 }

@@ -1,0 +1,319 @@
+#include "engine/relaxed_sweep.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/add.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/minimum.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/nonzero.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/proximal_gradient.h"
+#include "engine/spd.h"
+#include "ops/passes.h"
+#include "ops/summed_passes.h"
+
+namespace torchbcd {
+namespace {
+
+constexpr double kTiny = 1e-30;
+// How often a row's state step is halved where kinks or curvature make it raise L, before it is dropped.
+constexpr int kHalvings = 5;
+
+class Sweep {
+ public:
+  explicit Sweep(const RelaxedSweepState& state) : state_(state), rows_(state.rows) {}
+
+  RelaxedReport run() {
+    state_.progress = {state_.depth(), state_.restored ? 0 : state_.depth()};
+    report_.penalties = rows_.penalties;
+    output_block();
+    for (size_t l = state_.depth(); l-- > 0;) {
+      weight_block(l);
+      if (l > 0) {
+        state_block(l);
+      }
+    }
+    return std::move(report_);
+  }
+
+ private:
+  void done(const char* block, size_t layer, LazyValue decrease) {
+    report_.decreases.push_back({block, layer, std::move(decrease)});
+    if (state_.observer) {
+      state_.observer(block, layer);
+    }
+  }
+
+  at::Tensor scratch(int which, int64_t columns) const {
+    return rows_.scratch[which].narrow(0, 0, rows_.rows() * columns).view({rows_.rows(), columns});
+  }
+  const at::Tensor& input(size_t l) const { return l == 0 ? rows_.x : rows_.v[l - 1]; }
+
+  double regularizer(size_t l, const AffineMap& map) const {
+    const functors::Regularizer& r = state_.layers[l].weight_regularizer;
+    return r.none() ? 0 : rows_.penalties[l] * regularizer_value(r, map.weight);
+  }
+
+  double loss_value(const at::Tensor& v) const {
+    return state_.loss_weight * passes::row_losses(rows_.y, v, state_.loss).sum(at::kDouble).item<double>();
+  }
+
+  // U_N and V_N = sigma(U_N): the target itself for the squared loss of a linear output, otherwise the
+  // minimiser of weight l(sigma(U); Y) + rho/2 |U - P|^2. Leaves the residual U_N - P_N.
+  void output_block() {
+    const size_t l = state_.depth() - 1;
+    const double rho = rows_.penalties[l];
+    const at::Tensor& slack = rows_.slack[l];
+    LazyValue decrease;
+    double constant = 0;
+    for (size_t i = 0; i <= l; ++i) {
+      constant += regularizer(i, state_.maps[i]);
+      if (state_.restored && (i < l || !state_.clamped)) {
+        constant += rows_.penalties[i] / 2 * passes::sum_of_squares(rows_.slack[i]);
+      }
+    }
+    if (state_.clamped) {
+      residual_sums_ = passes::relaxed_residual(rows_.y, rows_.p[l], 1, -1, slack);
+      rows_.v[l].copy_(rows_.y);
+      report_.before = {constant, rho / 2, residual_sums_, {}};
+    } else {
+      const double loss = loss_value(rows_.v[l]);
+      report_.before.constant = constant + loss;
+      const double before = loss + (state_.restored ? rho / 2 * passes::sum_of_squares(slack) : 0);
+      const functors::Activation& activation = state_.activations[l];
+      const at::Tensor u = scratch(0, slack.size(1));
+      if (std::holds_alternative<functors::Identity>(activation)) {
+        passes::loss_update(rows_.y, rows_.p[l], at::ones({1, 1}, slack.options()), state_.loss, {},
+                            state_.loss_weight, rho, u);
+        rows_.v[l].copy_(u);
+      } else {
+        passes::prox_activation(rows_.y, rows_.p[l], activation, rho / state_.loss_weight, u);
+        passes::activation(u, activation, rows_.v[l]);
+      }
+      residual_sums_ = passes::relaxed_residual(u, rows_.p[l], 1, -1, slack);
+      decrease = {before - loss_value(rows_.v[l]), rho / 2, {}, residual_sums_};
+    }
+    residual_ = slack;
+    state_.progress.first_moved = state_.restored ? 0 : l;
+    done("V", l, decrease);
+  }
+
+  // W_l and b_l: part of the way to the proximal ridge regression of the residual on the states that the
+  // layer has read.
+  void weight_block(size_t l) {
+    const RelaxedLayer& layer = state_.layers[l];
+    const AffineMap& map = state_.maps[l];
+    const AffineMap& next = state_.next_maps[l];
+    const at::Tensor& v = input(l);
+    const bool bias = map.bias.defined();
+    const int64_t inputs = v.size(1) + (bias ? 1 : 0);
+    const double alpha =
+        layer.damping * std::max(passes::sum_of_squares(v) / static_cast<double>(inputs), kTiny);
+    const std::string where = block_name(state_.name, state_.depth(), "W", l);
+    const double nu = layer.relaxation;
+    at::Tensor out = scratch(1 + static_cast<int>(l % 2), residual_.size(1));
+    at::Tensor sums;
+    if (v.size(0) < inputs && layer.weight_regularizer.none()) {
+      // On the side of the rows: D = Z^T V with Z = (V V^T + 1 1^T + alpha I)^{-1} R, and the residual that
+      // the full step would leave is alpha Z, so that the new one costs no product.
+      at::Tensor z = scratch(0, residual_.size(1));
+      z.copy_(residual_);
+      factor({.a = v.t(), .ridge = alpha, .ones_row = bias ? 1.0 : 0.0}, where.c_str()).solve_(z.t());
+      at::Tensor weight = next.weight;
+      at::addmm_out(weight, map.weight, z.t(), v, 1, nu);
+      if (bias) {
+        at::Tensor new_bias = next.bias;
+        at::add_out(new_bias, map.bias, z.sum(0), nu);
+      }
+      sums = passes::relaxed_residual(residual_, z, 1 - nu, nu * alpha, out);
+    } else {
+      out.copy_(residual_);
+      WeightBlock(v, map.weight.size(0), bias, {1, alpha, layer.weight_regularizer}, /*always_primal=*/false,
+                  where.c_str())
+          .solve(out, map, next);
+      at::Tensor step = next.weight;
+      step.sub_(map.weight).mul_(nu);
+      at::addmm_out(out, residual_, v, step.t(), 1, -1);
+      step.add_(map.weight);
+      if (bias) {
+        at::Tensor bias_step = next.bias;
+        bias_step.sub_(map.bias).mul_(nu);
+        out.sub_(bias_step);
+        bias_step.add_(map.bias);
+      }
+      sums = passes::row_sums_of_squares(out);
+    }
+    const LazyValue decrease = {regularizer(l, map) - regularizer(l, next), rows_.penalties[l] / 2,
+                                residual_sums_, sums};
+    residual_ = out;
+    residual_sums_ = sums;
+    state_.progress.first_updated = l;
+    done("W", l, decrease);
+  }
+
+  // What the state block of layer l - 1 minimises along a ray, row by row:
+  // |R - (sigma(U + d) - V) W_l^T|^2 + ratio |S + d|^2, with S = U - P.
+  struct StateProblem {
+    functors::Activation activation;
+    at::Tensor weight;
+    double ratio;            // rho_{l-1} / rho_l
+    at::Tensor u, v, slack;  // slack undefined: zero
+    at::Tensor residual;     // R
+    at::Tensor direction;
+    at::Tensor scale;  // (n, 1), along the direction
+
+    StateProblem rows(const at::Tensor& index) const {
+      const auto pick = [&](const at::Tensor& t) -> at::Tensor { return t.defined() ? at::index_select(t, 0, index) : at::Tensor(); };
+      return {activation,  weight,         ratio,           pick(u),    pick(v),
+              pick(slack), pick(residual), pick(direction), pick(scale)};
+    }
+  };
+
+  struct StateMoved {
+    at::Tensor slack, change, slack_sums, sums;  // sums: of the objective above
+  };
+
+  static void move(const StateProblem& problem, const at::Tensor& product, StateMoved& moved) {
+    const bool from_slack = problem.slack.defined();
+    moved.slack_sums = passes::state_move(problem.u, problem.v, problem.direction,
+                                          from_slack ? problem.slack : problem.direction, problem.activation,
+                                          from_slack ? 1 : 0, problem.scale, moved.slack, moved.change);
+    at::Tensor residual = product;
+    at::addmm_out(residual, problem.residual, moved.change, problem.weight.t(), 1, -1);
+    moved.sums = passes::row_sums_of_squares(residual).add_(moved.slack_sums, problem.ratio);
+  }
+
+  // U and V of layer l - 1 together, on V = sigma(U).
+  void state_block(size_t l) {
+    const size_t i = l - 1;
+    const RelaxedLayer& layer = state_.layers[l];
+    StateProblem problem{state_.activations[i],
+                         state_.next_maps[l].weight,
+                         rows_.penalties[i] / rows_.penalties[l],
+                         state_.restored ? rows_.saved_u[i] : rows_.p[i],
+                         rows_.v[i],
+                         state_.restored ? rows_.slack[i].clone() : at::Tensor(),
+                         residual_,
+                         scratch(3, rows_.v[i].size(1)),
+                         {}};
+    at::Tensor start = residual_sums_;
+    if (state_.restored) {
+      start = passes::row_sums_of_squares(problem.slack).mul_(problem.ratio).add_(start);
+    }
+    set_direction(layer, problem, rows_.change[i]);
+    StateMoved moved{rows_.slack[i], rows_.change[i], {}, {}};
+    move(problem, scratch(0, problem.weight.size(0)), moved);
+    shorten_where_raised(problem, start, moved);
+    rows_.v[i].add_(moved.change);
+    const LazyValue decrease = {0, rows_.penalties[l] / 2, start, moved.sums};
+    residual_ = moved.slack;
+    residual_sums_ = moved.slack_sums;
+    state_.progress.first_moved = std::min(state_.progress.first_moved, i);
+    done("UV", i, decrease);
+  }
+
+  // Rows that a kink or curvature made worse take half the step, and half again, and at last none.
+  void shorten_where_raised(StateProblem& problem, const at::Tensor& start, StateMoved& moved) {
+    for (int halving = 0; halving < kHalvings; ++halving) {
+      const at::Tensor bad = at::nonzero((moved.sums <= start).logical_not_()).select(1, 0);
+      if (bad.numel() == 0) {
+        return;
+      }
+      if (halving == 0) {
+        report_.halved += bad.numel();
+      }
+      StateProblem rows = problem.rows(bad);
+      rows.scale.mul_(halving + 1 < kHalvings ? 0.5 : 0.0);
+      StateMoved again{at::empty_like(rows.v), at::empty_like(rows.v), {}, {}};
+      move(rows, at::empty_like(rows.residual), again);
+      problem.scale.index_copy_(0, bad, rows.scale);
+      moved.slack.index_copy_(0, bad, again.slack);
+      moved.change.index_copy_(0, bad, again.change);
+      moved.slack_sums.index_copy_(0, bad, again.slack_sums);
+      moved.sums.index_copy_(0, bad, again.sums);
+    }
+  }
+
+  // The direction, and how far along it: `over_relaxation` times the minimiser of the problem with sigma
+  // linearised.
+  void set_direction(const RelaxedLayer& layer, StateProblem& problem, const at::Tensor& moved) {
+    const at::Tensor& z = problem.direction;
+    at::Tensor gradient = z;
+    at::mm_out(gradient, problem.residual, problem.weight);
+    const bool from_slack = problem.slack.defined();
+    at::Tensor squares =
+        passes::state_direction(z, problem.u, from_slack ? problem.slack : z, problem.activation,
+                                from_slack ? problem.ratio : 0, z, moved);
+    if (layer.state_steps == 1) {
+      at::Tensor product = scratch(0, problem.weight.size(0));
+      at::mm_out(product, moved, problem.weight.t());
+      const at::Tensor curvature =
+          passes::row_sums_of_squares(product).add_(squares, problem.ratio).add_(kTiny);
+      problem.scale = (squares * layer.over_relaxation).div_(curvature);
+    } else {
+      conjugate_gradient(layer.state_steps, problem, squares);
+      squares = passes::row_sums_of_squares(z);
+      problem.scale = at::full({rows_.rows(), 1}, layer.over_relaxation, squares.options());
+    }
+    if (layer.cap > 0) {
+      const at::Tensor most =
+          passes::row_sums_of_squares(problem.v).div_(squares + kTiny).sqrt_().mul_(layer.cap);
+      problem.scale = at::minimum(problem.scale, most);
+    }
+  }
+
+  // Replaces the direction z, the negative gradient, by `steps` steps of conjugate gradients, row by row, on
+  // |R - J d W^T|^2 + ratio |S + d|^2.
+  void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor squares) const {
+    at::Tensor slope = at::empty_like(problem.u);
+    passes::activation_derivative(problem.u, problem.activation, slope);
+    at::Tensor along = problem.direction.clone();
+    at::Tensor remaining = problem.direction.clone();  // the negative gradient at d
+    at::Tensor d = at::zeros_like(along);
+    const auto kind = along.scalar_type();
+    for (int64_t k = 0;; ++k) {
+      const at::Tensor product = at::mm(slope * along, problem.weight.t());
+      const at::Tensor curvature =
+          passes::row_sums_of_squares(product).add_(passes::row_sums_of_squares(along), problem.ratio);
+      const at::Tensor length = (squares / curvature.add_(kTiny)).to(kind);
+      d.addcmul_(along, length);
+      if (k + 1 == steps) {
+        break;
+      }
+      const at::Tensor image = at::mm(product, problem.weight).mul_(slope).add_(along, problem.ratio);
+      remaining.addcmul_(image, length, -1);
+      const at::Tensor next = passes::row_sums_of_squares(remaining);
+      along.mul_((next / (squares + kTiny)).to(kind)).add_(remaining);
+      squares = next;
+    }
+    at::Tensor direction = problem.direction;
+    direction.copy_(d);
+  }
+
+  const RelaxedSweepState& state_;
+  RelaxedRows& rows_;
+  at::Tensor residual_;       // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand
+  at::Tensor residual_sums_;  // its rows' sums of squares, (n, 1)
+  RelaxedReport report_;
+};
+
+}  // namespace
+
+double LazyValue::value() const {
+  const auto sum = [](const at::Tensor& t) { return t.defined() ? at::sum(t).item<double>() : 0; };
+  return constant + scale * (sum(plus) - sum(minus));
+}
+
+RelaxedReport sweep_relaxed(const RelaxedSweepState& state) { return Sweep(state).run(); }
+
+}  // namespace torchbcd

@@ -1,0 +1,231 @@
+"""The optimizer to train with: relaxed block coordinate descent on mini-batches, with a descent certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from torchbcd import _C, arguments, losses
+from torchbcd.arguments import PerLayer, PerLayerRegularizer
+from torchbcd.bcd import Variables
+from torchbcd.optimizer import Closure, SplitOptimizer
+from torchbcd.reports import RelaxedReport
+
+__all__ = ["RelaxedBCD"]
+
+
+class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
+    r"""Trains an MLP by certified relaxed block coordinate descent, one mini-batch a step.
+
+    A step sets :math:`U_l = V_{l-1} W_l^\top + 1 b_l^\top` and :math:`V_l = \sigma_l(U_l)` by a forward pass
+    of the batch, where the lifted objective
+
+    .. math::
+        L = w \sum_{\text{rows}} \ell(V_N; Y) + \sum_{l=1}^N \rho_l \Big( \tfrac12
+        \|U_l - V_{l-1} W_l^\top - 1 b_l^\top\|_F^2 + r_l(W_l) \Big) \quad \text{on } V_l = \sigma_l(U_l)
+
+    is the batch's loss, and then goes through the blocks in the order of [Z], Algorithm 2: :math:`V_N, W_N`,
+    then :math:`(U, V)_l, W_l` for :math:`l = N - 1, \dots, 1`. **No block raises L**, whatever the
+    hyper-parameters:
+
+    * the output moves to the target (squared loss), or to the loss's prox;
+    * W and b go ``relaxation`` of the way to the ridge regression of their residual, exactly solved;
+    * each row's (U, V) goes ``over_relaxation`` times the exact line search along its steepest descent (or
+      ``state_steps`` conjugate gradient steps), and is checked, row by row.
+
+    W_l is refit *before* the states it reads move: moved states carry the label, and a W fitted to them would
+    learn to read it off. The penalties fall geometrically towards the input,
+    :math:`\rho_{l-1} = \rho_l q \|W_l\|_F^2 / d_l`, so that early states are nearly free to move.
+    docs/relaxed.md has the derivation, the proof and what the certificate does not cover: the loss of the
+    *next* batch, or of this one after the forward pass that follows (``guard`` covers that).
+
+    Each param group carries ``lr``, 1 by default, a factor of its relaxation: ordinary
+    ``torch.optim.lr_scheduler`` objects drive it.
+
+    Args:
+        model: As for :class:`torchbcd.BCD`. With a loss other than "squared", no activation after the last
+            Linear.
+        loss: As for :class:`torchbcd.BCD`.
+        relaxation: :math:`\nu` of the hidden layers' weights, in [0, 2); one number, or one for each layer,
+            the last included.
+        output_relaxation: That of the last layer, where ``relaxation`` is one number.
+        over_relaxation: :math:`\omega` of the states, in (0, 2), likewise. A layer's number is for the states
+            it reads.
+        damping: Proximal weight of W and b relative to the mean square of the layer's inputs, > 0, likewise.
+        penalty_ratio: :math:`q`, > 0, likewise.
+        state_steps: Conjugate gradient steps of the states, >= 1, likewise.
+        cap: The most that a row of states moves, relative to its norm (to first order), > 0, likewise; for
+            very deep nets. None: no cap.
+        weight_regularizer: :math:`r_l`, an object of :mod:`torchbcd.regularizers`, or a list with one, or
+            None, for each layer.
+        lr: The factor of every relaxation to start with.
+        certificate: Evaluate ``report.certificate`` with every step, rather than when it is read.
+        guard: Compare the batch's true loss before and after, and halve the step until it has not risen. One
+            or two forward passes more.
+        persistent: Keep U, V and the penalties of bound data from sweep to sweep: no forward pass, and L
+            never rises over the whole run ([Z], Theorem 2), at the price of a slower true loss.
+        output_penalty: :math:`\rho_N` of losses other than "squared", > 0.
+        loss_weight: :math:`w`, > 0, or "mean". For the squared loss it scales L and changes nothing else.
+
+    Raises:
+        TypeError: ``model`` is not an ``nn.Sequential``, or an argument has the wrong type.
+        ValueError: A module is not supported, or a number is out of range.
+
+    Example:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.randn(256, 8)
+        >>> y = (x[:, 0] * x[:, 1] > 0).long()
+        >>> model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
+        >>> optimizer = RelaxedBCD(model)
+        >>> scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=20)
+        >>> for epoch in range(20):
+        ...     for rows in torch.randperm(256).split(32):
+        ...         report = optimizer.step(x[rows], y[rows])
+        ...     scheduler.step()
+        >>> bool((model(x).argmax(1) == y).double().mean() > 0.95)
+        True
+
+    Source:
+        [Z], Algorithm 2 and Theorem 2, with the relaxations of docs/relaxed.md, which are not in the paper.
+    """
+
+    _engine_class = _C.RelaxedTrainer
+
+    def __init__(
+        self,
+        model: nn.Sequential,
+        loss: str | losses.Loss = "squared",
+        relaxation: PerLayer = 0.3,
+        output_relaxation: float = 0.05,
+        over_relaxation: PerLayer = 1.9,
+        damping: PerLayer = 0.1,
+        penalty_ratio: PerLayer = 0.01,
+        state_steps: int | Sequence[int] = 1,
+        *,
+        cap: PerLayer | None = None,
+        weight_regularizer: PerLayerRegularizer = None,
+        lr: float = 1.0,
+        certificate: bool = False,
+        guard: bool = False,
+        persistent: bool = False,
+        output_penalty: float = 1.0,
+        loss_weight: float | str = 1.0,
+    ) -> None:
+        def options(depth: int) -> dict[str, Sequence[object]]:
+            relaxations = list(arguments.per_layer("relaxation", relaxation, depth))
+            if not isinstance(relaxation, Sequence):
+                relaxations[-1] = arguments.number("output_relaxation", output_relaxation)
+            return {
+                "relaxation": relaxations,
+                "over_relaxation": arguments.per_layer("over_relaxation", over_relaxation, depth),
+                "damping": arguments.per_layer("damping", damping, depth),
+                "penalty_ratio": arguments.per_layer("penalty_ratio", penalty_ratio, depth),
+                "state_steps": arguments.per_layer("state_steps", state_steps, depth),
+                "cap": arguments.per_layer("cap", cap, depth),
+                "weight_regularizer": arguments.regularizer_per_layer(
+                    "weight_regularizer", weight_regularizer, depth
+                ),
+            }
+
+        factor = arguments.number("lr", lr)
+        super().__init__(model, loss, loss_weight, options, {"lr": factor})
+        self._certificate = bool(certificate)
+        self._applied: object = None
+        self._engine.set_options(
+            guard=bool(guard),
+            persistent=bool(persistent),
+            output_penalty=arguments.number("output_penalty", output_penalty),
+        )
+        self._apply_options()
+
+    def bind(self, x: Tensor, y: Tensor) -> None:
+        """Keep a full batch for ``step()``.
+
+        Args:
+            x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
+            y: Targets: class indices, shape (n,), or values of the model's dtype, shape (n, d_N).
+
+        Raises:
+            TypeError: A dtype is not the model's.
+            ValueError: A shape does not fit, an entry is NaN or infinite, a class is out of range, or a
+                device is not the model's.
+        """
+        self._engine.bind(self._inputs(x), arguments.tensor("y", y))
+
+    # The base class declares step(closure) alone; a data-taking step is what a block method needs.
+    def step(  # type: ignore[override]
+        self, inputs: Tensor | Closure | None = None, targets: Tensor | None = None
+    ) -> RelaxedReport:
+        """Run one sweep over a mini-batch, or over the bound data.
+
+        Args:
+            inputs: Inputs of a mini-batch, shaped as in :meth:`bind`; or a closure that returns
+                ``(inputs, targets)``; or None for the bound data.
+            targets: Targets of the mini-batch, as in :meth:`bind`.
+
+        Returns:
+            A report on the sweep, whose values are computed when read.
+
+        Raises:
+            TypeError: A dtype is not the model's.
+            ValueError: As for :meth:`bind`; or a number of a param group, times ``lr``, is out of range; or
+                nothing is bound where data are needed.
+            torch.linalg.LinAlgError: A block has no solution in floating point; the message names layer and
+                block.
+        """
+        inputs, targets = self._batch(inputs, targets)
+        self._apply_options()
+        if inputs is None or targets is None:
+            raw = self._engine.step()
+        else:
+            raw = self._engine.step_batch(self._inputs(inputs), arguments.tensor("targets", targets))
+        report = RelaxedReport(self._engine.sweeps, raw)
+        if self._certificate:
+            _ = report.certificate
+        return report
+
+    def objective(self) -> float:
+        """L of the last sweep's rows at its variables, computed from them, accumulated in float64.
+
+        Raises:
+            ValueError: There is no sweep yet.
+        """
+        return self._engine.objective().total()
+
+    def variables(self) -> Variables:
+        """Copies of the last sweep's split variables; called by an observer, as they are at that block.
+
+        ``U[N - 1]`` is the target where the output is clamped to it (squared loss, no output activation).
+
+        Raises:
+            ValueError: There is no sweep yet.
+        """
+        v = self._engine.variables()
+        states = cast("list[Tensor]", v["x"] + v["v"])
+        weights, u = cast("list[Tensor]", v["weight"]), cast("list[Tensor]", v["u"])
+        return Variables(W=weights, b=v["bias"], U=u, V=states)
+
+    def _apply_options(self) -> None:
+        """Tell the engine what the param groups hold, where anyone has changed it."""
+        names = ("lr", "relaxation", "over_relaxation", "damping", "penalty_ratio", "state_steps", "cap")
+        now = [tuple(group[name] for name in (*names, "weight_regularizer")) for group in self.param_groups]
+        if now == self._applied:
+            return
+        for i, group in enumerate(self.param_groups):
+            values = {name: arguments.number(name, group[name]) for name in names[:-2]}
+            lr = values.pop("lr")
+            cap, steps = group["cap"], group["state_steps"]
+            if isinstance(steps, bool) or not isinstance(steps, int):
+                raise TypeError(f"state_steps must be a whole number (got {steps!r})")
+            values["relaxation"] *= lr
+            self._engine.set_layer_options(
+                i,
+                **values,
+                state_steps=steps,
+                cap=0.0 if cap is None else arguments.number("cap", cap),
+                weight_regularizer=arguments.terms("weight_regularizer", group["weight_regularizer"]),
+            )
+        self._applied = now
