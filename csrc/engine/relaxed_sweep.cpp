@@ -173,7 +173,9 @@ class Sweep {
     at::Tensor scale;  // (n, 1), along the direction
 
     StateProblem rows(const at::Tensor& index) const {
-      const auto pick = [&](const at::Tensor& t) -> at::Tensor { return t.defined() ? at::index_select(t, 0, index) : at::Tensor(); };
+      const auto pick = [&](const at::Tensor& t) -> at::Tensor {
+        return t.defined() ? at::index_select(t, 0, index) : at::Tensor();
+      };
       return {activation,  weight,         ratio,           pick(u),    pick(v),
               pick(slack), pick(residual), pick(direction), pick(scale)};
     }
@@ -210,10 +212,22 @@ class Sweep {
     if (state_.restored) {
       start = passes::row_sums_of_squares(problem.slack).mul_(problem.ratio).add_(start);
     }
-    set_direction(layer, problem, rows_.change[i]);
+    const at::Tensor product = scratch(0, problem.weight.size(0));
+    set_direction(layer, problem, rows_.change[i], product);
     StateMoved moved{rows_.slack[i], rows_.change[i], {}, {}};
-    move(problem, scratch(0, problem.weight.size(0)), moved);
-    shorten_where_raised(problem, start, moved);
+    if (layer.state_steps == 1 && passes::has_line_search(problem.activation, problem.u.device())) {
+      const bool from_slack = problem.slack.defined();
+      const passes::LineSearch search = passes::line_search(
+          problem.u, problem.v, problem.direction, from_slack ? problem.slack : problem.direction,
+          problem.activation, from_slack ? 1 : 0, problem.ratio, kHalvings, problem.residual, product,
+          problem.weight, start, problem.scale, moved.slack, moved.change);
+      moved.slack_sums = search.slack_sums;
+      moved.sums = search.sums;
+      report_.halved += search.halved;
+    } else {
+      move(problem, product, moved);
+      shorten_where_raised(problem, start, moved);
+    }
     rows_.v[i].add_(moved.change);
     const LazyValue decrease = {0, rows_.penalties[l] / 2, start, moved.sums};
     residual_ = moved.slack;
@@ -244,9 +258,10 @@ class Sweep {
     }
   }
 
-  // The direction, and how far along it: `over_relaxation` times the minimiser of the problem with sigma
-  // linearised.
-  void set_direction(const RelaxedLayer& layer, StateProblem& problem, const at::Tensor& moved) {
+  // The direction z, and how far along it: `over_relaxation` times the minimiser of the problem with sigma
+  // linearised. With one step, `product` is what the residual changes by, J z W^T.
+  void set_direction(const RelaxedLayer& layer, StateProblem& problem, const at::Tensor& moved,
+                     at::Tensor product) {
     const at::Tensor& z = problem.direction;
     at::Tensor gradient = z;
     at::mm_out(gradient, problem.residual, problem.weight);
@@ -255,7 +270,6 @@ class Sweep {
         passes::state_direction(z, problem.u, from_slack ? problem.slack : z, problem.activation,
                                 from_slack ? problem.ratio : 0, z, moved);
     if (layer.state_steps == 1) {
-      at::Tensor product = scratch(0, problem.weight.size(0));
       at::mm_out(product, moved, problem.weight.t());
       const at::Tensor curvature =
           passes::row_sums_of_squares(product).add_(squares, problem.ratio).add_(kTiny);

@@ -21,6 +21,8 @@ namespace {
 // Wide enough for matrix products to run at full speed, narrow enough for the small factorisations
 // and inverses on the diagonal not to count.
 constexpr int64_t kBlock = 128;
+// Halves of a small matrix instead: the second block of 128 and 72 would have as many calls for less work.
+int64_t block_size(int64_t d) { return d < 2 * kBlock ? std::max<int64_t>((d + 1) / 2, 1) : kBlock; }
 // Below two of these a triangle of panels is no faster than the full product.
 constexpr int64_t kPanel = 256;
 // Rows converted to float64 at a time when a float32 Gram matrix has to be accumulated again.
@@ -92,9 +94,9 @@ at::Tensor gram_matrix(const GramSystem& system) {
 
 SpdFactor::SpdFactor(at::Tensor k) : lower_(std::move(k)) {
   const int64_t d = lower_.size(0);
-  const std::vector<Span> blocks = spans(d, kBlock);
+  const std::vector<Span> blocks = spans(d, block_size(d));
   const at::Tensor diagonal = lower_.diagonal().clone();
-  block_inverses_ = at::zeros({static_cast<int64_t>(blocks.size()), kBlock, kBlock}, lower_.options());
+  block_inverses_ = at::zeros({static_cast<int64_t>(blocks.size()), block_size(d), block_size(d)}, lower_.options());
   for (size_t j = 0; j < blocks.size(); ++j) {
     const Span block = blocks[j];
     const int64_t below = d - block.end();
@@ -140,7 +142,7 @@ void SpdFactor::solve_(const at::Tensor& rows) const {
     return;
   }
   const int64_t d = lower_.size(0);
-  const std::vector<Span> blocks = spans(d, kBlock);
+  const std::vector<Span> blocks = spans(d, block_size(d));
   const auto columns = [&](int64_t begin, int64_t size) { return rows.narrow(1, begin, size); };
   const auto inverse = [&](size_t j) {
     const int64_t size = blocks[j].size;

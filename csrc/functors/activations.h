@@ -185,4 +185,11 @@ using Activation = std::variant<Identity, ReLU, LeakyReLU, Sigmoid, Tanh, Polyno
 template <typename ActivationFunctor>
 inline constexpr bool has_preimages = !std::is_same_v<ActivationFunctor, Polynomial>;
 
+// Whether an activation is linear on each side of its kinks, so that its derivative at two points tells
+// whether one lies between them.
+template <typename ActivationFunctor>
+inline constexpr bool is_piecewise_linear =
+    std::is_same_v<ActivationFunctor, Identity> || std::is_same_v<ActivationFunctor, ReLU> ||
+    std::is_same_v<ActivationFunctor, LeakyReLU>;
+
 }  // namespace torchbcd::functors

@@ -218,4 +218,25 @@ struct StateMove {
   }
 };
 
+// StateMove where sigma is piecewise linear, with what the move of the state is beyond its linearisation J d:
+// nothing but for the units that cross a kink.
+template <typename T>
+struct LineMoved {
+  T slack, change, beyond;
+};
+
+template <typename T, typename ActivationFunctor>
+struct LineMove {
+  ActivationFunctor activation;
+  T keep, scale;
+
+  TORCHBCD_HOST_DEVICE LineMoved<T> operator()(T u, T v, T z, T s) const {
+    const T d = scale * z;
+    const T slope = activation.derivative(u);
+    const T change = activation.value(u + d) - v;
+    const T beyond = activation.derivative(u + d) == slope ? T(0) : change - slope * d;
+    return {keep * s + d, change, beyond};
+  }
+};
+
 }  // namespace torchbcd::functors

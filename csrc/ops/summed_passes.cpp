@@ -2,6 +2,7 @@
 
 #include <ATen/TensorIterator.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/sum.h>
 
 #include <algorithm>
@@ -12,10 +13,7 @@
 namespace torchbcd::passes {
 namespace {
 
-// Runs a summed kernel over `outputs` and `inputs`; returns the sums of every chunk, (chunks, sums).
-template <typename KernelType, typename... Parameters>
-at::Tensor run_chunks(int64_t chunk, int64_t sums, KernelType& kernel, at::ArrayRef<at::Tensor> outputs,
-                      at::ArrayRef<at::Tensor> inputs, const Parameters&... parameters) {
+at::TensorIterator contiguous_iterator(at::ArrayRef<at::Tensor> outputs, at::ArrayRef<at::Tensor> inputs) {
   at::TensorIteratorConfig config;
   config.resize_outputs(false).check_all_same_dtype(true);
   for (const at::Tensor& output : outputs) {
@@ -27,8 +25,16 @@ at::Tensor run_chunks(int64_t chunk, int64_t sums, KernelType& kernel, at::Array
   for (const at::Tensor& input : inputs) {
     config.add_owned_const_input(input);
   }
-  auto iterator = config.build();
+  at::TensorIterator iterator = config.build();
   TORCH_INTERNAL_ASSERT(iterator.is_contiguous());
+  return iterator;
+}
+
+// Runs a summed kernel over `outputs` and `inputs`; returns the sums of every chunk, (chunks, sums).
+template <typename KernelType, typename... Parameters>
+at::Tensor run_chunks(int64_t chunk, int64_t sums, KernelType& kernel, at::ArrayRef<at::Tensor> outputs,
+                      at::ArrayRef<at::Tensor> inputs, const Parameters&... parameters) {
+  auto iterator = contiguous_iterator(outputs, inputs);
   const int64_t chunks = (iterator.numel() + chunk - 1) / chunk;
   at::Tensor partial = at::empty({chunks, sums}, inputs.front().options().dtype(at::kDouble));
   if (chunks > 0) {
@@ -115,6 +121,34 @@ at::Tensor state_move(const at::Tensor& u, const at::Tensor& v, const at::Tensor
                       const at::Tensor& s_out, const at::Tensor& dv) {
   return run_rows(kernels::state_move, {s_out, dv}, {u, v, z, s}, activation, keep,
                   scale.const_data_ptr<double>());
+}
+
+bool has_line_search(const functors::Activation& activation, const at::Device& device) {
+  return device.is_cpu() &&
+         std::visit([](auto f) { return functors::is_piecewise_linear<decltype(f)>; }, activation);
+}
+
+LineSearch line_search(const at::Tensor& u, const at::Tensor& v, const at::Tensor& z, const at::Tensor& s,
+                       const functors::Activation& activation, double keep, double ratio, int halvings,
+                       const at::Tensor& residual, const at::Tensor& product, const at::Tensor& weight,
+                       const at::Tensor& start, const at::Tensor& scale, const at::Tensor& s_out,
+                       const at::Tensor& dv) {
+  LineSearch result;
+  const int64_t n = u.size(0);
+  result.slack_sums = at::empty_like(start);
+  result.sums = at::empty_like(start);
+  const at::Tensor halved = at::empty({n}, start.options().dtype(at::kLong));
+  const at::Tensor columns = weight.t().contiguous();
+  auto iterator = contiguous_iterator({s_out, dv}, {u, v, z, s});
+  kernels::line_search(iterator,
+                       {residual.const_data_ptr(), product.const_data_ptr(), columns.const_data_ptr(),
+                        u.size(1), weight.size(0), ratio, keep, halvings, scale.mutable_data_ptr<double>(),
+                        start.const_data_ptr<double>(), result.slack_sums.mutable_data_ptr<double>(),
+                        result.sums.mutable_data_ptr<double>(), halved.mutable_data_ptr<int64_t>()},
+                       activation);
+  const int64_t* counts = halved.const_data_ptr<int64_t>();
+  result.halved = n - std::count(counts, counts + n, 0);
+  return result;
 }
 
 }  // namespace torchbcd::passes

@@ -5,6 +5,7 @@
 #include <array>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "functors/summed.h"
 #include "ops/cpu/loops.h"
@@ -179,6 +180,92 @@ void state_move_cpu(at::TensorIteratorBase& iter, const SumLayout& layout, const
   });
 }
 
+template <typename T>
+double sum_of_squares_of(const T* values, int64_t n) {
+  double lane[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    for (int j = 0; j < 8; ++j) {
+      lane[j] += static_cast<double>(values[i + j] * values[i + j]);
+    }
+  }
+  for (; i < n; ++i) {
+    lane[0] += static_cast<double>(values[i] * values[i]);
+  }
+  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+// One row of the line search: the step at `scale` and its value, |R - dv W^T|^2 + ratio |s'|^2. The product
+// dv W^T is that of the linearised move, scale (J z) W^T, but for the units beyond a kink.
+template <typename T, typename Move>
+TORCHBCD_TARGET_CLONES double line_search_row(const Move& move, const LineSearchRows& rows, const T* u,
+                                              const T* v, const T* z, const T* s, const T* residual,
+                                              const T* product, T* slack, T* change, T* beyond, T* left,
+                                              double* slack_sum) {
+  const T* weight = static_cast<const T*>(rows.weight);
+  TORCHBCD_VECTORIZE
+  for (int64_t j = 0; j < rows.units; ++j) {
+    const functors::LineMoved<T> moved = move(u[j], v[j], z[j], s[j]);
+    slack[j] = moved.slack;
+    change[j] = moved.change;
+    beyond[j] = moved.beyond;
+  }
+  TORCHBCD_VECTORIZE
+  for (int64_t k = 0; k < rows.outputs; ++k) {
+    left[k] = residual[k] - move.scale * product[k];
+  }
+  for (int64_t j = 0; j < rows.units; ++j) {
+    if (beyond[j] != T(0)) {
+      const T* column = weight + j * rows.outputs;
+      const T by = beyond[j];
+      TORCHBCD_VECTORIZE
+      for (int64_t k = 0; k < rows.outputs; ++k) {
+        left[k] -= by * column[k];
+      }
+    }
+  }
+  *slack_sum = sum_of_squares_of(slack, rows.units);
+  return sum_of_squares_of(left, rows.outputs) + rows.ratio * *slack_sum;
+}
+
+void line_search_cpu(at::TensorIteratorBase& iter, const LineSearchRows& rows,
+                     const functors::Activation& chosen) {
+  TORCHBCD_VISIT("line_search", chosen, {
+    if constexpr (functors::is_piecewise_linear<decltype(f)>) {
+      const int64_t n = iter.numel() / rows.units;
+      std::array<scalar_t*, 2> out = {static_cast<scalar_t*>(iter.data_ptr(0)),
+                                      static_cast<scalar_t*>(iter.data_ptr(1))};
+      std::array<const scalar_t*, 4> in = {};
+      for (int t = 0; t < 4; ++t) {
+        in[t] = static_cast<const scalar_t*>(iter.data_ptr(2 + t));
+      }
+      const auto* residual = static_cast<const scalar_t*>(rows.residual);
+      const auto* product = static_cast<const scalar_t*>(rows.product);
+      const int64_t grain = std::max<int64_t>(1, kSumChunk / (rows.units + rows.outputs));
+      at::parallel_for(0, n, grain, [&](int64_t first, int64_t last) {
+        std::vector<scalar_t> beyond(rows.units);
+        std::vector<scalar_t> left(rows.outputs);
+        for (int64_t r = first; r < last; ++r) {
+          const int64_t at = r * rows.units;
+          for (int halving = 0;; ++halving) {
+            const functors::LineMove<scalar_t, decltype(f)> move{f, static_cast<scalar_t>(rows.keep),
+                                                                 static_cast<scalar_t>(rows.scale[r])};
+            rows.sums[r] = line_search_row<scalar_t>(move, rows, in[0] + at, in[1] + at, in[2] + at,
+                                                     in[3] + at, residual + r * rows.outputs,
+                                                     product + r * rows.outputs, out[0] + at, out[1] + at,
+                                                     beyond.data(), left.data(), rows.slack_sums + r);
+            rows.halved[r] = halving;
+            if (rows.sums[r] <= rows.start[r] || halving == rows.halvings) {
+              break;
+            }
+            rows.scale[r] = halving + 1 < rows.halvings ? rows.scale[r] / 2 : 0;
+          }
+        }
+      });
+    }
+  });
+}
+
 #undef TORCHBCD_VISIT
 #undef TORCHBCD_VISIT_MONOTONE
 
@@ -192,6 +279,7 @@ const JointStepKernel::OnCPU register_joint_step(joint_step, &joint_step_cpu);
 const RelaxedResidualKernel::OnCPU register_relaxed_residual(relaxed_residual, &relaxed_residual_cpu);
 const StateDirectionKernel::OnCPU register_state_direction(state_direction, &state_direction_cpu);
 const StateMoveKernel::OnCPU register_state_move(state_move, &state_move_cpu);
+const LineSearchKernel::OnCPU register_line_search(line_search, &line_search_cpu);
 
 }  // namespace
 }  // namespace torchbcd::kernels

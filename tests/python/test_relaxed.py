@@ -1,0 +1,412 @@
+"""RelaxedBCD: the certificate recomputed from scratch after every block, the blocks by brute force, the contract."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+from conftest import ACTIVATIONS, make_data, make_mlp
+from objectives import LOSSES, regularizer_value, row_losses
+from torch import nn
+
+import torchbcd
+from torchbcd import regularizers as reg
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WIDTHS = [6, 20, 18, 16, 3]
+FEW, MANY = 10, 60  # rows: fewer and more than the widths, for both forms of the W block
+
+
+def lifted_objective(variables, penalties, regularizer, loss, y, *, clamped):
+    """L from the variables alone, in float64."""
+    total = 0.0
+    for i, penalty in enumerate(penalties):
+        product = variables.V[i].double() @ variables.W[i].double().t()
+        if variables.b[i] is not None:
+            product = product + variables.b[i].double()
+        total += penalty / 2 * (variables.U[i].double() - product).square().sum().item()
+        total += penalty * regularizer_value(regularizer, variables.W[i])
+    if not clamped:
+        total += row_losses(loss, variables.V[-1].double(), y).sum().item()
+    return total
+
+
+def watched_sweep(optimizer, *data):
+    """A step, with the variables after every block."""
+    seen = []
+    optimizer.set_observer(lambda block, layer: seen.append(((block, layer), optimizer.variables())))
+    report = optimizer.step(*data)
+    optimizer.set_observer(None)
+    return report, seen
+
+
+def assert_certified(report, seen, regularizer, loss, y, *, clamped, dtype):
+    """No block raised L, and the report's numbers are those of L recomputed."""
+    values = [
+        lifted_objective(variables, report.penalties, regularizer, loss, y, clamped=clamped)
+        for _, variables in seen
+    ]
+    certificate = report.certificate
+    unit = torch.finfo(dtype).eps
+    # A residual's rounding is relative to the states it is a difference of.
+    states = sum(v.square().sum().item() for v in seen[-1][1].V)
+    scale = certificate.before + math.sqrt(certificate.before * states) + unit * states
+    known = certificate.before
+    for (name, _), value, (block, layer, decrease) in zip(seen, values, certificate.blocks, strict=True):
+        assert name == (block, layer)
+        assert decrease >= -100 * unit * scale
+        known -= decrease
+        assert known == pytest.approx(value, abs=2000 * unit * scale)
+    for earlier, later in itertools.pairwise([certificate.before, *values]):
+        assert later <= earlier + 200 * unit * scale
+    assert certificate.after == pytest.approx(values[-1], abs=2000 * unit * scale)
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY])
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_no_block_raises_the_objective(activation, steps, rows, dtype):
+    model = make_mlp(WIDTHS, hidden=activation, dtype=dtype)
+    optimizer = torchbcd.RelaxedBCD(model, state_steps=steps)
+    x, y = make_data(rows, WIDTHS[0], WIDTHS[-1], dtype=dtype)
+    for _ in range(25):
+        loss = row_losses("squared", model(x).detach().double(), y).sum().item()
+        report, seen = watched_sweep(optimizer, x, y)
+        assert report.before == pytest.approx(loss, rel=1e-4 if dtype == torch.float32 else 1e-10, abs=1e-9)
+        assert_certified(report, seen, None, "squared", y, clamped=True, dtype=dtype)
+
+
+@pytest.mark.parametrize("regularizer", [None, reg.L2(0.3), reg.L1(0.05), reg.Box(-0.5, 0.4)], ids=str)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("rows", [FEW, MANY])
+def test_losses_and_regularizers(loss, regularizer, rows):
+    model = make_mlp(WIDTHS, hidden=("relu", "tanh"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.clamp_(-0.45, 0.35)  # feasible for the box
+    optimizer = torchbcd.RelaxedBCD(model, loss, weight_regularizer=regularizer, output_penalty=0.7)
+    x, y = make_data(rows, WIDTHS[0], WIDTHS[-1])
+    first = row_losses(loss, model(x).detach(), y).sum().item()
+    for _ in range(25):
+        report, seen = watched_sweep(optimizer, x, y)
+        assert_certified(report, seen, regularizer, loss, y, clamped=loss == "squared", dtype=torch.float64)
+    assert row_losses(loss, model(x).detach(), y).sum().item() < 0.9 * first
+
+
+@pytest.mark.parametrize("output", ["relu", "leaky_relu", "sigmoid", "tanh", "polynomial"])
+def test_output_activations(output):
+    model = make_mlp(WIDTHS, hidden="relu", output=output)
+    optimizer = torchbcd.RelaxedBCD(model, relaxation=0.3, output_relaxation=0.3)
+    x, y = make_data(MANY, WIDTHS[0], WIDTHS[-1])
+    for _ in range(25):
+        report, seen = watched_sweep(optimizer, x, y)
+        assert_certified(report, seen, None, "squared", y, clamped=False, dtype=torch.float64)
+
+
+HYPER = {
+    "relaxation": [0.01, 0.5, 1.0, 1.9],
+    "over_relaxation": [0.1, 1.0, 1.99],
+    "damping": [1e-4, 1.0, 100.0],
+    "penalty_ratio": [1e-6, 0.1, 10.0],
+    "cap": [0.01, 0.5],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in HYPER.items() for v in values])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_whatever_the_hyperparameters(activation, name, value):
+    model = make_mlp(WIDTHS, hidden=activation)
+    optimizer = torchbcd.RelaxedBCD(model, **{name: value})
+    x, y = make_data(FEW, WIDTHS[0], WIDTHS[-1])
+    for _ in range(15):
+        report, seen = watched_sweep(optimizer, x, y)
+        assert_certified(report, seen, None, "squared", y, clamped=True, dtype=torch.float64)
+
+
+class TestBlocks:
+    def test_order(self):
+        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS))
+        _, seen = watched_sweep(optimizer, *make_data(FEW, WIDTHS[0], WIDTHS[-1]))
+        assert [name for name, _ in seen] == [
+            ("V", 3), ("W", 3), ("UV", 2), ("W", 2), ("UV", 1), ("W", 1), ("UV", 0), ("W", 0),
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("rows", [FEW, MANY])
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_weights(self, rows, bias):
+        """With relaxation = 1, the proximal ridge regression on the states that the layer has read."""
+        model = make_mlp(WIDTHS, bias=bias)
+        before = copy.deepcopy(model)
+        damping = 0.2
+        optimizer = torchbcd.RelaxedBCD(model, relaxation=1.0, output_relaxation=1.0, damping=damping)
+        x, y = make_data(rows, WIDTHS[0], WIDTHS[-1])
+        _, seen = watched_sweep(optimizer, x, y)
+        variables = dict(seen)
+        layers = [module for module in before if isinstance(module, nn.Linear)]
+        with torch.no_grad():
+            v, read = x, []
+            for layer in layers:
+                read.append(v)
+                v = layer(v).relu()
+            for i, layer in enumerate(layers):
+                target = (variables["V", 3] if i == 3 else variables["UV", i]).U[i]
+                inputs = torch.cat([read[i], torch.ones(rows, 1, dtype=x.dtype)], 1) if bias else read[i]
+                residual = target - layer(read[i])
+                alpha = damping * read[i].square().sum() / inputs.shape[1]
+                gram = inputs.t() @ inputs + alpha * torch.eye(inputs.shape[1], dtype=x.dtype)
+                step = torch.linalg.solve(gram, inputs.t() @ residual).t()
+                after = variables["W", i]
+                torch.testing.assert_close(after.W[i], layer.weight + step[:, : read[i].shape[1]])
+                if bias:
+                    torch.testing.assert_close(after.b[i], layer.bias + step[:, -1])
+
+    def test_states(self):
+        """With over_relaxation = 1, the exact line search along the steepest descent, within a linear piece."""
+        model = make_mlp(WIDTHS, hidden="identity")
+        optimizer = torchbcd.RelaxedBCD(model, over_relaxation=1.0)
+        _, seen = watched_sweep(optimizer, *make_data(FEW, WIDTHS[0], WIDTHS[-1]))
+        variables = dict(seen)
+        report = optimizer.step(*make_data(FEW, WIDTHS[0], WIDTHS[-1]))
+        assert report.halved == 0
+        before, after = variables["W", 2], variables["UV", 1]
+        move = after.U[1] - before.U[1]
+        residual = before.U[2] - before.V[2] @ before.W[2].t() - before.b[2]
+        gradient = residual @ before.W[2]
+        cosine = (move * gradient).sum(1) / (move.norm(dim=1) * gradient.norm(dim=1))
+        torch.testing.assert_close(cosine, torch.ones_like(cosine))
+        penalties = seen and optimizer.step(*make_data(FEW, 6, 3)).penalties
+        assert all(later > earlier for earlier, later in itertools.pairwise(penalties))
+
+    def test_conjugate_gradients_solve_the_block(self):
+        """With as many steps as units the states of a linear net minimise their block."""
+        widths = [4, 6, 5, 3]
+        model = make_mlp(widths, hidden="identity")
+        optimizer = torchbcd.RelaxedBCD(model, over_relaxation=1.0, state_steps=6)
+        x, y = make_data(FEW, 4, 3)
+        report, seen = watched_sweep(optimizer, x, y)
+        variables = dict(seen)
+        before, after = variables["W", 1], variables["UV", 0]
+        ratio = report.penalties[0] / report.penalties[1]
+        residual = before.U[1] - before.V[1] @ before.W[1].t() - before.b[1]
+        w = before.W[1]
+        expected = torch.linalg.solve(w.t() @ w + ratio * torch.eye(6).double(), (residual @ w).t()).t()
+        torch.testing.assert_close(after.U[0] - before.U[0], expected, rtol=1e-6, atol=1e-8)
+
+    def test_cap(self):
+        cap = 0.02
+        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS), cap=cap)
+        _, seen = watched_sweep(optimizer, *make_data(FEW, WIDTHS[0], WIDTHS[-1]))
+        variables = dict(seen)
+        for i in (0, 1, 2):
+            before, after = variables["W", i + 1], variables["UV", i]
+            moved = (after.U[i] - before.U[i]).norm(dim=1)
+            assert (moved <= cap * before.V[i + 1].norm(dim=1) * (1 + 1e-9)).all()
+
+    def test_dense_and_sparse_checks_agree(self):
+        """A leaky ReLU goes through the row-by-row search; a polynomial u, the same function, does not."""
+        results = []
+        for hidden in ("identity", "polynomial"):
+            model = make_mlp(WIDTHS, hidden=hidden)
+            for i, module in enumerate(model):
+                if isinstance(module, torchbcd.nn.Polynomial):
+                    model[i] = torchbcd.nn.Polynomial([0.0, 1.0])
+            optimizer = torchbcd.RelaxedBCD(model)
+            for _ in range(5):
+                optimizer.step(*make_data(FEW, WIDTHS[0], WIDTHS[-1]))
+            results.append(model[0].weight.detach())
+        torch.testing.assert_close(*results)
+
+
+class TestGuard:
+    @pytest.mark.parametrize("activation", ["relu", "tanh"])
+    def test_the_true_loss_never_rises(self, activation):
+        model = make_mlp(WIDTHS, hidden=activation)
+        x, y = make_data(FEW, WIDTHS[0], WIDTHS[-1])
+        optimizer = torchbcd.RelaxedBCD(model, relaxation=1.9, output_relaxation=1.9, damping=1e-3, guard=True)
+        value, halvings = math.inf, 0
+        for _ in range(60):
+            halvings += optimizer.step(x, y).guard_halvings
+            after = row_losses("squared", model(x).detach(), y).sum().item()
+            assert after <= value
+            value = after
+        assert halvings > 0
+
+    def test_it_changes_nothing_where_nothing_rises(self):
+        weights = []
+        for guard in (False, True):
+            model = make_mlp(WIDTHS)
+            optimizer = torchbcd.RelaxedBCD(model, guard=guard, relaxation=0.1)
+            for _ in range(3):
+                assert optimizer.step(*make_data(MANY, WIDTHS[0], WIDTHS[-1])).guard_halvings == 0
+            weights.append(model[0].weight.detach())
+        assert torch.equal(*weights)
+
+
+class TestPersistent:
+    @pytest.mark.parametrize("loss", ["squared", "cross_entropy"])
+    @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+    def test_one_chain_over_all_sweeps(self, activation, loss):
+        model = make_mlp(WIDTHS, hidden=activation)
+        optimizer = torchbcd.RelaxedBCD(model, loss, persistent=True, weight_regularizer=reg.L2(0.01))
+        x, y = make_data(MANY, WIDTHS[0], WIDTHS[-1])
+        optimizer.bind(x, y)
+        previous, penalties = None, None
+        for _ in range(30):
+            report, seen = watched_sweep(optimizer)
+            assert_certified(report, seen, reg.L2(0.01), loss, y, clamped=loss == "squared", dtype=torch.float64)
+            if previous is not None:
+                assert report.before == pytest.approx(previous, rel=1e-9)
+                assert report.penalties == penalties
+            previous, penalties = report.objective, report.penalties
+
+    def test_state_dict_continues_bit_for_bit(self):
+        model = make_mlp(WIDTHS)
+        optimizer = torchbcd.RelaxedBCD(model, persistent=True)
+        optimizer.bind(*make_data(MANY, WIDTHS[0], WIDTHS[-1]))
+        for _ in range(4):
+            optimizer.step()
+        other = copy.deepcopy(model)
+        copied = torchbcd.RelaxedBCD(other, persistent=True)
+        copied.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for _ in range(4):
+            assert optimizer.step().objective == copied.step().objective
+        for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+
+    def test_needs_bound_data(self):
+        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS), persistent=True)
+        with pytest.raises(ValueError, match="persistent variables need bound data"):
+            optimizer.step(*make_data(FEW, WIDTHS[0], WIDTHS[-1]))
+
+
+class TestContract:
+    def test_lr_scheduler(self):
+        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS))
+        scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=4)
+        data = make_data(FEW, WIDTHS[0], WIDTHS[-1])
+        factors = []
+        for _ in range(5):
+            factors.append(optimizer.param_groups[0]["lr"])
+            optimizer.step(*data)
+            scheduler.step()
+        assert factors == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0])
+        model = copy.deepcopy(optimizer.param_groups[0]["params"][0])
+        optimizer.step(*data)  # lr = 0: the weights stay
+        assert torch.equal(model, optimizer.param_groups[0]["params"][0])
+
+    def test_state_dict_continues_bit_for_bit(self):
+        model = make_mlp(WIDTHS)
+        optimizer = torchbcd.RelaxedBCD(model, relaxation=[0.1, 0.2, 0.3, 0.4])
+        data = make_data(FEW, WIDTHS[0], WIDTHS[-1])
+        optimizer.step(*data)
+        other = copy.deepcopy(model)
+        copied = torchbcd.RelaxedBCD(other)
+        copied.load_state_dict(optimizer.state_dict())
+        for _ in range(3):
+            optimizer.step(*data)
+            copied.step(*data)
+        for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+
+    def test_bound_and_given_data_agree(self):
+        data = make_data(MANY, WIDTHS[0], WIDTHS[-1])
+        weights = []
+        for bound in (False, True):
+            model = make_mlp(WIDTHS)
+            optimizer = torchbcd.RelaxedBCD(model)
+            optimizer.bind(*data)
+            for _ in range(3):
+                optimizer.step(*(() if bound else data))
+            weights.append(model[0].weight.detach())
+        assert torch.equal(*weights)
+
+    def test_batches_of_any_size(self):
+        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS))
+        for rows in (5, 40, 7, 41, 1, 40):
+            report = optimizer.step(*make_data(rows, WIDTHS[0], WIDTHS[-1]))
+            assert report.objective <= report.before
+
+    def test_closure(self):
+        data = make_data(FEW, WIDTHS[0], WIDTHS[-1])
+        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS))
+        assert optimizer.step(lambda: data).decrease > 0
+
+    def test_a_failed_sweep_leaves_the_weights(self):
+        model = make_mlp(WIDTHS)
+        before = copy.deepcopy(model.state_dict())
+        optimizer = torchbcd.RelaxedBCD(model)
+
+        def interrupt(block, layer):
+            if (block, layer) == ("UV", 0):
+                raise KeyboardInterrupt
+
+        optimizer.set_observer(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.step(*make_data(FEW, WIDTHS[0], WIDTHS[-1]))
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, before[name])
+        with pytest.raises(ValueError, match="call step first"):
+            optimizer.variables()
+
+    def test_reports_do_not_expire(self):
+        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS))
+        data = make_data(FEW, WIDTHS[0], WIDTHS[-1])
+        kept = optimizer.step(*data)
+        eager = torchbcd.RelaxedBCD(make_mlp(WIDTHS), certificate=True).step(*data)
+        optimizer.step(*data)
+        assert kept.certificate == eager.certificate
+
+    def test_objective_is_the_certificate_s_end(self):
+        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS), "cross_entropy")
+        report = optimizer.step(*make_data(FEW, WIDTHS[0], WIDTHS[-1]))
+        assert optimizer.objective() == pytest.approx(report.objective)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"relaxation": 2.0}, r"relaxation \(times lr\) of layer 1 must be in \[0, 2\)"),
+            ({"relaxation": 1.0, "lr": 2.5}, r"relaxation \(times lr\) of layer 1 must be in \[0, 2\)"),
+            ({"relaxation": 1.5, "weight_regularizer": reg.L1(0.1)}, r"in \[0, 1\] with a regulariser"),
+            ({"over_relaxation": 2.0}, r"over_relaxation of layer 1 must be in \(0, 2\)"),
+            ({"damping": 0.0}, "damping of layer 1 must be a finite positive number"),
+            ({"penalty_ratio": math.nan}, "penalty_ratio of layer 1 must be a finite positive number"),
+            ({"state_steps": 0}, "state_steps of layer 1 must be at least 1"),
+            ({"cap": -1.0}, "cap of layer 1 must be a finite number >= 0"),
+            ({"output_penalty": 0.0}, "output_penalty must be a finite positive number"),
+            ({"relaxation": [0.1]}, "relaxation must hold one number for each of the 4 layers"),
+        ],
+    )
+    def test_bad_options(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            torchbcd.RelaxedBCD(make_mlp(WIDTHS), **options)
+
+    def test_bad_types_and_models(self):
+        with pytest.raises(TypeError, match="state_steps must be a whole number"):
+            torchbcd.RelaxedBCD(make_mlp(WIDTHS), state_steps=1.5)
+        with pytest.raises(ValueError, match="the last layer must have no activation"):
+            torchbcd.RelaxedBCD(make_mlp(WIDTHS, output="tanh"), "cross_entropy")
+        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS))
+        with pytest.raises(ValueError, match=r"call bind\(x, y\) first"):
+            optimizer.step()
+        with pytest.raises(ValueError, match="must be finite"):
+            optimizer.step(torch.full((3, 6), math.nan).double(), torch.zeros(3).long())
+
+
+def test_digits_in_a_few_epochs(digits):
+    x, y = digits
+    model = make_mlp([64, 100, 100, 10], dtype=torch.float32)
+    optimizer = torchbcd.RelaxedBCD(model)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    train, test = order[:1400], order[1400:]
+    generator = torch.Generator().manual_seed(1)
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=20)
+    for _ in range(20):
+        for rows in train[torch.randperm(1400, generator=generator)].split(50):
+            optimizer.step(x[rows], y[rows])
+        scheduler.step()
+    assert (model(x[test]).argmax(1) == y[test]).double().mean() >= 0.97
