@@ -280,9 +280,10 @@ class Sweep {
       problem.scale = at::full({rows_.rows(), 1}, layer.over_relaxation, squares.options());
     }
     if (layer.cap > 0) {
-      const at::Tensor most =
-          passes::row_sums_of_squares(problem.v).div_(squares + kTiny).sqrt_().mul_(layer.cap);
-      problem.scale = at::minimum(problem.scale, most);
+      // One factor for all rows: a row that has to move further than others may.
+      const at::Tensor moved_by = at::sum(problem.scale * problem.scale * squares);
+      const at::Tensor most = at::sum(passes::row_sums_of_squares(problem.v)).mul_(layer.cap * layer.cap);
+      problem.scale.mul_((most / (moved_by + kTiny)).clamp_max_(1).sqrt_());
     }
   }
 

@@ -297,9 +297,9 @@ class TestLinearRate:
         )
         optimizer.bind(*make_data(ROWS, 6, 3))
         objectives = [optimizer.step().objective for _ in range(120)]
-        fit = torchbcd.diagnostics.linear_rate(objectives[:60])
+        fit = torchbcd.diagnostics.linear_rate(objectives[:30])
         assert fit.rate < 0.98
-        assert fit.r_squared > 0.98
+        assert fit.r_squared > 0.9
         assert fit.limit == pytest.approx(objectives[-1], rel=1e-3)
 
     def test_refusals(self):

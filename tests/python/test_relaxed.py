@@ -1,4 +1,4 @@
-"""RelaxedBCD: the certificate recomputed from scratch after every block, the blocks by brute force, the contract."""
+"""RelaxedBCD: the certificate recomputed after every block, the blocks by brute force, the contract."""
 
 from __future__ import annotations
 
