@@ -2,14 +2,18 @@ r"""Losses of the output layer, as objects to pass to an optimizer's ``loss`` ar
 
 Every loss is a sum over rows, of which ``loss_weight`` takes a multiple or the mean; ``sample_weight`` weighs
 the rows. Integer targets of shape (n,) are class indices. For the squared loss and the cross-entropy they
-become one-hot rows; for hinge, logistic and exponential loss one class against the rest, +1 and -1, and with a
-single output the classes 0 and 1 become -1 and +1.
+become one-hot rows; for hinge, logistic and exponential loss one class against the rest, +1 and -1, and with
+a single output the classes 0 and 1 become -1 and +1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 __all__ = ["CrossEntropy", "Exponential", "Hinge", "Logistic", "Loss", "Squared", "resolve"]
 
@@ -92,3 +96,29 @@ def resolve(loss: str | Loss) -> Loss:
     if loss not in _BY_NAME:
         raise ValueError(f"loss must be one of {', '.join(map(repr, _BY_NAME))} (got {loss!r})")
     return _BY_NAME[loss]()
+
+
+def mean_row_loss(name: str, outputs: Tensor, targets: Tensor) -> float:
+    """The mean over rows of the loss called `name`, class indices encoded as the engine does.
+
+    One-hot for the squared loss and the cross-entropy; one class against the rest, +1 and -1, for the others,
+    where a single output stands for two classes.
+    """
+    if not targets.is_floating_point():
+        classes = outputs.shape[1]
+        if name in ("squared", "cross_entropy"):
+            encoded = functional.one_hot(targets, classes).to(outputs.dtype)
+        elif classes == 1:
+            encoded = (2 * targets - 1).to(outputs.dtype).unsqueeze(1)
+        else:
+            encoded = (2 * functional.one_hot(targets, classes) - 1).to(outputs.dtype)
+    else:
+        encoded = targets
+    entries = {
+        "squared": lambda: 0.5 * (outputs - encoded).square(),
+        "hinge": lambda: (1 - encoded * outputs).clamp_min(0),
+        "logistic": lambda: functional.softplus(-encoded * outputs),
+        "exponential": lambda: torch.exp(-encoded * outputs),
+        "cross_entropy": lambda: -encoded * outputs.log_softmax(1),
+    }[name]()
+    return entries.sum(1).double().mean().item()

@@ -11,7 +11,7 @@ from torchbcd import _C
 from torchbcd._C import ObjectiveTerms
 from torchbcd.diagnostics import Descent, Lemma6, Stationarity
 
-__all__ = ["DladmmReport", "DlamReport", "FitResult", "RelaxedReport", "SweepReport"]
+__all__ = ["DladmmReport", "DlamReport", "EpochReport", "FitResult", "RelaxedReport", "SweepReport"]
 
 
 class Source(Protocol):
@@ -259,8 +259,8 @@ class Certificate(NamedTuple):
     Attributes:
         before: L at the start: the batch's loss and regularisers, where the sweep began with a forward pass.
         after: L at the end.
-        blocks: For each block in order its name ("V" of the output, "W", "UV"), its Linear, from 0, and how far it
-            lowered L: never below 0, but for rounding.
+        blocks: For each block in order its name ("V" of the output, "W", "UV"), its Linear, from 0, and how far
+            it lowered L: never below 0, but for rounding.
     """
 
     before: float
@@ -322,6 +322,22 @@ class RelaxedReport:
     def decrease(self) -> float:
         """How far the sweep lowered L."""
         return self.before - self.objective
+
+
+class EpochReport(NamedTuple):
+    """What ``RelaxedBCD.fit`` tells of an epoch.
+
+    Attributes:
+        epoch: Counted from 1.
+        loss: Mean over its rows of L before their step: the training loss in passing, regularisers included.
+        validation_loss: Mean loss of a validation row, None without validation data.
+        validation_accuracy: None without validation data or classes.
+    """
+
+    epoch: int
+    loss: float
+    validation_loss: float | None
+    validation_accuracy: float | None
 
 
 class FitResult(NamedTuple):

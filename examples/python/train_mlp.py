@@ -1,8 +1,9 @@
-"""Train an MLP by block coordinate descent and compare it with Adam on the same net and data.
+"""Train an MLP by RelaxedBCD, by BCD and by Adam, on the same net and data.
 
-Full batch by default (--sweeps); with --epochs, mini-batches of --batch-size rows. Prints a table and
-writes the curves of training loss, training accuracy and test accuracy (the panels of Zeng et al.,
-Figure 1) to a PNG file.
+RelaxedBCD trains on mini-batches for --relaxed-epochs, with its relaxations decaying linearly. BCD, the papers'
+algorithm, goes full batch (--sweeps) or, with --epochs, on mini-batches. Adam trains for as many seconds as
+RelaxedBCD did, with the same decay. Prints a table and writes the curves of training loss, training and test
+accuracy (the panels of Zeng et al., Figure 1) to a PNG file.
 
     python examples/python/train_mlp.py
     python examples/python/train_mlp.py --dataset digits --hidden 100,100 --sweeps 40
@@ -70,14 +71,18 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     return squared_loss(outputs, y).item(), (outputs.argmax(1) == y).double().mean().item()
 
 
-def make_model(widths: list[int], activation: str, seed: int) -> nn.Sequential:
-    """The net with the paper's initialisation: weights from N(0, 0.01^2), biases 0.1."""
+def make_model(widths: list[int], activation: str, init: str, seed: int) -> nn.Sequential:
+    """The net, initialised by He et al., or as in the paper: weights from N(0, 0.01^2), biases 0.1."""
     torch.manual_seed(seed)
     modules: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         linear = nn.Linear(inputs, outputs)
-        nn.init.normal_(linear.weight, std=0.01)
-        nn.init.constant_(linear.bias, 0.1)
+        if init == "paper":
+            nn.init.normal_(linear.weight, std=0.01)
+            nn.init.constant_(linear.bias, 0.1)
+        else:
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+            nn.init.zeros_(linear.bias)
         modules += [linear, ACTIVATIONS[activation]()]
     return nn.Sequential(*modules[:-1])
 
@@ -114,8 +119,30 @@ def train_bcd(model: nn.Sequential, data: datasets.Data, arguments: argparse.Nam
     return run
 
 
+def train_relaxed(model: nn.Sequential, data: datasets.Data, arguments: argparse.Namespace) -> Run:
+    """Epochs of RelaxedBCD, its relaxations decaying to zero step by step."""
+    optimizer = torchbcd.RelaxedBCD(model)
+    run = Run("RelaxedBCD", "epoch")
+    shuffle = torch.Generator().manual_seed(arguments.seed)
+    steps = arguments.relaxed_epochs * len(batches(len(data.x), arguments.batch_size, shuffle))
+    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / steps, total_iters=steps)
+    progress = tqdm(range(arguments.relaxed_epochs), "RelaxedBCD epochs")
+    for _ in progress:
+        start = time.perf_counter()
+        for index in batches(len(data.x), arguments.batch_size, shuffle):
+            optimizer.step(data.x[index], data.y[index])
+            scheduler.step()
+        run.record(model, data, time.perf_counter() - start)
+        progress.set_postfix(
+            loss=f"{run.loss[-1]:.4g}",
+            train=f"{100 * run.train[-1]:.2f}%",
+            test=f"{100 * run.test[-1]:.2f}%",
+        )
+    return run
+
+
 def train_adam(model: nn.Sequential, data: datasets.Data, arguments: argparse.Namespace, seconds: float) -> Run:
-    """Epochs of Adam at its default learning rate, for about as many seconds as BCD took."""
+    """Epochs of Adam from its default learning rate, decaying to zero over about so many seconds."""
     torch.set_flush_denormal(True)  # without it Adam slows down on pixels that are nearly always zero
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     run = Run("Adam", "epoch")
@@ -123,7 +150,10 @@ def train_adam(model: nn.Sequential, data: datasets.Data, arguments: argparse.Na
     with tqdm(desc="Adam epochs") as progress:
         while not run.seconds or run.seconds[-1] + run.seconds[0] / 2 < seconds:
             start = time.perf_counter()
+            spent = run.seconds[-1] if run.seconds else 0.0
             for index in batches(len(data.x), arguments.batch_size, shuffle):
+                left = 1 - (spent + time.perf_counter() - start) / seconds
+                optimizer.param_groups[0]["lr"] = 1e-3 * max(left, 0.01)
                 optimizer.zero_grad()
                 squared_loss(model(data.x[index]), data.y[index]).backward()
                 optimizer.step()
@@ -139,13 +169,13 @@ def train_adam(model: nn.Sequential, data: datasets.Data, arguments: argparse.Na
 
 def print_table(runs: list[Run]) -> None:
     """The closing table."""
-    header = f"{'':6}{'steps':>12}{'train loss':>12}{'train':>9}{'test':>9}{'objective':>12}{'seconds':>9}"
+    header = f"{'':12}{'steps':>12}{'train loss':>12}{'train':>9}{'test':>9}{'objective':>12}{'seconds':>9}"
     print(f"\n{header}\n{'-' * len(header)}")
     for run in runs:
         steps = f"{len(run.seconds)} {run.unit}s"
         objective = "" if run.objective is None else f"{run.objective:.4g}"
         print(
-            f"{run.name:6}{steps:>12}{run.loss[-1]:>12.5f}{run.train[-1]:>9.2%}{run.test[-1]:>9.2%}"
+            f"{run.name:12}{steps:>12}{run.loss[-1]:>12.5f}{run.train[-1]:>9.2%}{run.test[-1]:>9.2%}"
             f"{objective:>12}{run.seconds[-1]:>9.1f}"
         )
 
@@ -199,8 +229,15 @@ def parse_arguments() -> argparse.Namespace:
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--sweeps", type=positive_int, default=20, help="full-batch sweeps of BCD (default: 20)")
+    add(
+        "--relaxed-epochs",
+        type=positive_int,
+        default=5,
+        help="epochs of RelaxedBCD on mini-batches; Adam gets as many seconds (default: 5)",
+    )
     length.add_argument("--epochs", type=positive_int, help="train BCD on mini-batches for so many epochs")
     add("--batch-size", type=positive_int, default=200, help="rows of a mini-batch (default: 200)")
+    add("--init", choices=("paper", "he"), default="paper", help="initialisation of the weights (default: paper)")
     add("--gamma", type=float, default=1.0, help="penalty of the splitting, gamma = rho (default: 1)")
     add("--alpha", type=float, default=0.05, help="weight of the proximal terms (default: 0.05)")
     add("--seed", type=int, default=0, help="seed of initialisation and shuffling (default: 0)")
@@ -217,10 +254,15 @@ def main() -> None:
     shape = "-".join(map(str, net))
     rows = f"{len(data.x)} training and {len(data.x_test)} test rows"
     print(f"{data.name}: {rows}, {shape} {arguments.activation}")
-    bcd = train_bcd(make_model(net, arguments.activation, arguments.seed), data, arguments)
-    adam = train_adam(make_model(net, arguments.activation, arguments.seed), data, arguments, bcd.seconds[-1])
-    print_table([bcd, adam])
-    plot([bcd, adam], f"{data.name}, {shape}", arguments.out)
+    relaxed = train_relaxed(
+        make_model(net, arguments.activation, arguments.init, arguments.seed), data, arguments
+    )
+    bcd = train_bcd(make_model(net, arguments.activation, arguments.init, arguments.seed), data, arguments)
+    adam_model = make_model(net, arguments.activation, arguments.init, arguments.seed)
+    adam = train_adam(adam_model, data, arguments, relaxed.seconds[-1])
+    runs = [relaxed, bcd, adam]
+    print_table(runs)
+    plot(runs, f"{data.name}, {shape}", arguments.out)
     print(f"curves: {arguments.out}")
 
 

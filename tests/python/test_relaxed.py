@@ -397,6 +397,74 @@ class TestContract:
             optimizer.step(torch.full((3, 6), math.nan).double(), torch.zeros(3).long())
 
 
+class TestFit:
+    @staticmethod
+    def problem(rows=400):
+        x, _ = make_data(rows, 6, 3)
+        return x, x[:, :3].argmax(1)
+
+    def test_epochs(self):
+        model = make_mlp(WIDTHS)
+        optimizer = torchbcd.RelaxedBCD(model)
+        x, y = self.problem()
+        seen = []
+        reports = optimizer.fit(
+            x[:300], y[:300], 8, 25, validation=(x[300:], y[300:]), average=0.9, callback=seen.append,
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        assert reports == seen
+        assert [report.epoch for report in reports] == list(range(1, 9))
+        assert reports[-1].loss < 0.5 * reports[0].loss
+        assert reports[-1].validation_accuracy > 0.85
+        assert [group["lr"] for group in optimizer.param_groups] == [1.0] * 4
+        # The model holds the average that was measured last.
+        accuracy = (model(x[300:]).argmax(1) == y[300:]).double().mean().item()
+        assert accuracy == reports[-1].validation_accuracy
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_losses_are_those_of_the_engine(self, loss):
+        model = make_mlp(WIDTHS)
+        x, y = self.problem(40)
+        expected = row_losses(loss, model(x).detach(), y).mean().item()
+        (report,) = torchbcd.RelaxedBCD(model, loss, lr=0.0).fit(x, y, 1, 40, validation=(x, y))
+        assert report.loss == pytest.approx(expected)
+        assert report.validation_loss == pytest.approx(expected)
+
+    def test_patience_restores_the_best(self):
+        model = make_mlp(WIDTHS)
+        x, _ = self.problem(60)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randint(3, (60,), generator=generator)  # nothing to generalise: it soon over-fits
+        reports = torchbcd.RelaxedBCD(model).fit(
+            x, noise, 60, 10, validation=(x + 1, noise), patience=3, decay=False, generator=generator
+        )
+        losses = [report.validation_loss for report in reports]
+        assert len(reports) < 60
+        assert len(losses) - 1 - losses.index(min(losses)) == 3
+        restored = torchbcd.losses.mean_row_loss("squared", model(x + 1).detach(), noise)
+        assert restored == pytest.approx(min(losses))
+
+    def test_the_same_seed_gives_the_same_weights(self):
+        weights = []
+        for _ in range(2):
+            model = make_mlp(WIDTHS)
+            generator = torch.Generator().manual_seed(3)
+            torchbcd.RelaxedBCD(model).fit(*self.problem(80), 2, 10, noise=0.1, generator=generator)
+            weights.append(model[0].weight.detach())
+        assert torch.equal(*weights)
+
+    def test_refusals(self):
+        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS))
+        data = self.problem(20)
+        for options, message in (
+            ({"epochs": 0}, "at least 1"),
+            ({"average": 1.0}, r"average must be in \(0, 1\)"),
+            ({"patience": 2}, "patience needs validation data"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                optimizer.fit(*data, **options)
+
+
 def test_digits_in_a_few_epochs(digits):
     x, y = digits
     model = make_mlp([64, 100, 100, 10], dtype=torch.float32)

@@ -1,0 +1,92 @@
+"""Time one step of RelaxedBCD against one of Adam with its forward and backward pass, on the same mini-batches.
+
+In float32, taking turns in one run, so that a machine whose speed drifts slows both alike; medians. Adam is
+torch.optim.Adam(fused=True), with denormal numbers flushed.
+
+    python benchmarks/bench_relaxed.py [--rounds N] [--quick] [--out benchmark_relaxed.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import torchbcd
+
+NETS = {"784-300x3-10": (784, 300, 300, 300, 10), "784-512x2-10": (784, 512, 512, 10)}
+QUICK = {"784-50-10": (784, 50, 10)}
+BATCH = 200
+
+
+def make_model(widths: tuple[int, ...]) -> nn.Sequential:
+    """A ReLU net, initialised by He et al."""
+    torch.manual_seed(0)
+    modules: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        linear = nn.Linear(inputs, outputs)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        modules += [linear, nn.ReLU()]
+    return nn.Sequential(*modules[:-1])
+
+
+def adam_step(model: nn.Sequential) -> Callable[[Tensor, Tensor], object]:
+    """Forward, backward and update on the squared loss."""
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+
+    def step(x: Tensor, y: Tensor) -> None:
+        optimizer.zero_grad()
+        target = functional.one_hot(y, 10).float()
+        (0.5 * (model(x) - target).square().sum(1).mean()).backward()
+        optimizer.step()
+
+    return step
+
+
+def measure(widths: tuple[int, ...], threads: int, rounds: int) -> dict[str, float]:
+    """Median milliseconds of a step."""
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(1)
+    relaxed = torchbcd.RelaxedBCD(make_model(widths))
+    contestants = {"relaxed": relaxed.step, "adam": adam_step(make_model(widths))}
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for round_ in range(rounds + 5):  # the first five warm up
+        x = torch.rand(BATCH, widths[0], generator=generator)
+        y = torch.randint(10, (BATCH,), generator=generator)
+        for name, step in contestants.items():
+            start = time.perf_counter()
+            step(x, y)
+            if round_ >= 5:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=50, help="timed steps (default: 50)")
+    parser.add_argument("--quick", action="store_true", help="a small net, to try the benchmark out")
+    parser.add_argument("--out", type=Path, default=Path("benchmark_relaxed.json"), help="JSON file to write")
+    arguments = parser.parse_args()
+    torch.set_flush_denormal(True)
+    results = []
+    print(f"{'net':16}{'threads':>8}{'RelaxedBCD':>12}{'Adam':>10}{'ratio':>8}")
+    for name, widths in (QUICK if arguments.quick else NETS).items():
+        for threads in (1, 2):
+            medians = measure(widths, threads, arguments.rounds)
+            ratio = medians["relaxed"] / medians["adam"]
+            results.append({"net": name, "threads": threads, **medians, "ratio": ratio})
+            print(f"{name:16}{threads:>8}{medians['relaxed']:>10.2f}ms{medians['adam']:>8.2f}ms{ratio:>8.2f}")
+    arguments.out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
