@@ -43,6 +43,7 @@ format: $(VENV)/.installed
 bench: build
 	$(BIN)/python benchmarks/bench_sweep.py
 	$(BIN)/python benchmarks/bench_dlam.py
+	$(BIN)/python benchmarks/bench_relaxed.py
 
 build: $(VENV)/.built
 

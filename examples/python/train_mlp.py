@@ -121,7 +121,7 @@ def train_bcd(model: nn.Sequential, data: datasets.Data, arguments: argparse.Nam
 
 def train_relaxed(model: nn.Sequential, data: datasets.Data, arguments: argparse.Namespace) -> Run:
     """Epochs of RelaxedBCD, its relaxations decaying to zero step by step."""
-    optimizer = torchbcd.RelaxedBCD(model)
+    optimizer = torchbcd.RelaxedBCD(model, relaxation=0.4, damping=0.2)
     run = Run("RelaxedBCD", "epoch")
     shuffle = torch.Generator().manual_seed(arguments.seed)
     steps = arguments.relaxed_epochs * len(batches(len(data.x), arguments.batch_size, shuffle))

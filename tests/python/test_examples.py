@@ -123,3 +123,10 @@ def test_dlam_benchmark(tmp_path):
     run(ROOT / "benchmarks/bench_dlam.py", "--quick", "--rounds", 1, cwd=tmp_path)
     (result,) = json.loads((tmp_path / "benchmark_dlam.json").read_text())
     assert all(result[f"{name}_seconds"] > 0 for name in ("published", "mDLAM", "joint"))
+
+
+def test_relaxed_benchmark(tmp_path):
+    run(ROOT / "benchmarks/bench_relaxed.py", "--quick", "--rounds", 2, cwd=tmp_path)
+    results = json.loads((tmp_path / "benchmark_relaxed.json").read_text())
+    assert [result["threads"] for result in results] == [1, 2]
+    assert all(result["ratio"] > 0 for result in results)

@@ -12,6 +12,7 @@ import torchbcd.bcd
 import torchbcd.dladmm
 import torchbcd.dlam
 import torchbcd.functional as F
+import torchbcd.relaxed
 import torchbcd.special_cases
 
 
@@ -158,6 +159,7 @@ def test_compile_has_no_graph_break():
         torchbcd.dladmm,
         torchbcd.dlam,
         torchbcd.nn,
+        torchbcd.relaxed,
         torchbcd.special_cases,
     ],
     ids=lambda m: m.__name__,
