@@ -60,8 +60,8 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         damping: Proximal weight of W and b relative to the mean square of the layer's inputs, > 0, likewise.
         penalty_ratio: :math:`q`, > 0, likewise.
         state_steps: Conjugate gradient steps of the states, >= 1, likewise.
-        cap: The most that a batch's states move, relative to their norm (to first order), > 0, likewise; for very
-            deep nets. None: no cap.
+        cap: The most that a batch's states move, relative to their norm (to first order), > 0, likewise; for
+            very deep nets. None: no cap.
         weight_regularizer: :math:`r_l`, an object of :mod:`torchbcd.regularizers`, or a list with one, or
             None, for each layer.
         lr: The factor of every relaxation to start with.
@@ -152,9 +152,9 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
     ) -> RelaxedBCD:
         """One setting for nets of 2 to 20 layers, whatever their initialisation.
 
-        Two conjugate gradient steps, capped moves of the states and larger ones of the output's weights, chosen on
-        nets of 10 x 150 and 20 x 100 (docs/relaxed.md). On few layers it is as good as the class's defaults, and
-        slower.
+        Two conjugate gradient steps, capped moves of the states and larger ones of the output's weights,
+        chosen on nets of 10 x 150 and 20 x 100 (docs/relaxed.md). On few layers it is as good as the class's
+        defaults, and slower.
 
         Args:
             model: As for the class.
