@@ -77,7 +77,7 @@ def make_step(name: str, model: nn.Sequential, options: dict[str, float]) -> tup
     """The optimizer, and what it does with a batch."""
     if name == "RelaxedBCD":
         relaxed = torchbcd.RelaxedBCD(model, **options)
-        return relaxed, relaxed.step
+        return relaxed, lambda x, y: relaxed.step(x, y)  # looked up at each call: schedulers wrap it
     classes = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW, "SGD": torch.optim.SGD}
     optimizer = classes[name](model.parameters(), fused=True, **options)
 

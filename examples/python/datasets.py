@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import pickle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,10 +72,32 @@ def load_digits(seed: int = 0) -> Data:
     return Data("digits", x[:1400], y[:1400], x[1400:], y[1400:])
 
 
+def load_cifar10(data_root: Path | None) -> Data | None:
+    """CIFAR-10 from the batches of its Python version, unpacked; None where they are not there."""
+    for folder in folders("cifar-10-batches-py", data_root):
+        names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+        if all((folder / name).is_file() for name in names):
+            parts = []
+            for name in names:
+                with (folder / name).open("rb") as file:
+                    parts.append(pickle.load(file, encoding="bytes"))
+            images = [torch.tensor(np.asarray(part[b"data"]), dtype=torch.float32) / 255 for part in parts]
+            labels = [torch.tensor(part[b"labels"]) for part in parts]
+            return Data("cifar10", torch.cat(images[:5]), torch.cat(labels[:5]), images[5], labels[5])
+    return None
+
+
 def load(name: str, data_root: Path | None = None, seed: int = 0) -> Data:
     """The data set called `name`; "auto" is Fashion-MNIST where it is found, otherwise the digits."""
     if name == "digits":
         return load_digits(seed)
+    if name == "cifar10":
+        if (found := load_cifar10(data_root)) is not None:
+            return found
+        searched = ", ".join(map(str, folders("cifar-10-batches-py", data_root)))
+        raise FileNotFoundError(
+            f"cifar10 needs the files of its Python version (data_batch_1, ...) in one of: {searched}"
+        )
     data = load_idx_images("fashion-mnist" if name == "auto" else name, data_root)
     if data is not None:
         return data

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/python/train_mlp.py"
@@ -130,3 +131,35 @@ def test_relaxed_benchmark(tmp_path):
     results = json.loads((tmp_path / "benchmark_relaxed.json").read_text())
     assert [result["threads"] for result in results] == [1, 2]
     assert all(result["ratio"] > 0 for result in results)
+
+
+PAPER = ROOT / "examples/python/paper_experiments.py"
+
+
+def test_paper_experiments(tmp_path):
+    arguments = ("figure1", "--dataset", "digits", "--hidden-scale", 0.03, "--epochs", 2, "--tensorboard", "runs")
+    done = run(PAPER, *arguments, cwd=tmp_path)
+    for name in ("bcd", "relaxed", "sgd", "adam", "adam-0.001"):
+        assert sum(line.startswith(f"{name} ") for line in done.stdout.splitlines()) == 2
+        assert list((tmp_path / "runs" / name).glob("events.*"))
+    assert_is_png(tmp_path / "paper_curves.png")
+
+
+def test_paper_experiments_resume_to_the_bit(tmp_path):
+    common = ("deep", "--dataset", "digits", "--hidden-scale", 0.05, "--runs", "relaxed,bcd,adam")
+    whole = run(PAPER, *common, "--epochs", 3, "--checkpoint", "a.pt", cwd=tmp_path).stdout
+    run(PAPER, *common, "--epochs", 1, "--checkpoint", "b.pt", cwd=tmp_path)
+    resumed = run(PAPER, *common, "--epochs", 3, "--checkpoint", "b.pt", "--resume", cwd=tmp_path).stdout
+    for name in ("relaxed", "bcd", "adam"):
+        saved = [torch.load(tmp_path / f"{stem}-{name}.pt", weights_only=False) for stem in "ab"]
+        for key, value in saved[0]["model"].items():
+            assert torch.equal(value, saved[1]["model"][key]), name
+    assert "epoch   3" in whole
+    assert "epoch   2" in resumed
+
+
+def test_missing_cifar(tmp_path):
+    failed = run(PAPER, "figure2", "--data-root", tmp_path, cwd=tmp_path, check=False)
+    assert "cifar10 needs the files of its Python version" in failed.stderr
+    failed = run(PAPER, "deep", "--resume", cwd=tmp_path, check=False)
+    assert "--resume needs --checkpoint" in failed.stderr
