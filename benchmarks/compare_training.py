@@ -55,9 +55,9 @@ EPOCHS = {"RelaxedBCD": 5, "Adam": 10, "AdamW": 10, "SGD": 10}
 FINAL = [
     Setting("RelaxedBCD", 5, {}),
     Setting("RelaxedBCD", 5, {"relaxation": 0.4, "damping": 0.2}),
-    Setting("Adam", 10, {"lr": 1e-3}),
-    Setting("AdamW", 10, {"lr": 1e-3, "weight_decay": 0.01}),
-    Setting("SGD", 10, {"lr": 0.1, "momentum": 0.9}),
+    Setting("Adam", 10, {"lr": 2e-3}),
+    Setting("AdamW", 10, {"lr": 2e-3, "weight_decay": 0.01}),
+    Setting("SGD", 10, {"lr": 0.03, "momentum": 0.9}),
 ]
 
 
