@@ -96,7 +96,8 @@ SpdFactor::SpdFactor(at::Tensor k) : lower_(std::move(k)) {
   const int64_t d = lower_.size(0);
   const std::vector<Span> blocks = spans(d, block_size(d));
   const at::Tensor diagonal = lower_.diagonal().clone();
-  block_inverses_ = at::zeros({static_cast<int64_t>(blocks.size()), block_size(d), block_size(d)}, lower_.options());
+  block_inverses_ =
+      at::zeros({static_cast<int64_t>(blocks.size()), block_size(d), block_size(d)}, lower_.options());
   for (size_t j = 0; j < blocks.size(); ++j) {
     const Span block = blocks[j];
     const int64_t below = d - block.end();
