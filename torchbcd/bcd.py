@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchbcd import _C, arguments, diagnostics, losses
 from torchbcd.arguments import PerLayer, PerLayerRegularizer
 from torchbcd.optimizer import Closure, SplitOptimizer
-from torchbcd.reports import FitResult, SweepReport
+from torchbcd.reports import FitResult, SweepReport, check_current
 
 __all__ = ["BCD", "Variables"]
 
@@ -30,6 +30,12 @@ class Variables(NamedTuple):
     b: list[Tensor | None]
     U: list[Tensor]
     V: list[Tensor]
+
+    @classmethod
+    def of(cls, raw: Mapping[str, list[Tensor | None]]) -> Variables:
+        """The variables of a trainer, by its names."""
+        lists = cast("Mapping[str, list[Tensor]]", raw)
+        return cls(W=lists["weight"], b=raw["bias"], U=lists["u"], V=lists["x"] + lists["v"])
 
 
 class BCD(SplitOptimizer[_C.BcdTrainer]):
@@ -277,10 +283,7 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
         Raises:
             ValueError: There is no data yet.
         """
-        v = self._engine.variables()
-        states = cast("list[Tensor]", v["x"] + v["v"])
-        weights, u = cast("list[Tensor]", v["weight"]), cast("list[Tensor]", v["u"])
-        return Variables(W=weights, b=v["bias"], U=u, V=states)
+        return Variables.of(self._engine.variables())
 
     def _apply_options(self) -> None:
         """Tell the engine the penalties of the param groups, which anyone may have changed."""
@@ -348,11 +351,7 @@ class _ReportSource:
         self._revision = self._engine.revision
 
     def check(self, sweep: int) -> None:
-        if self._engine.revision != self._revision:
-            raise RuntimeError(
-                f"the report of sweep {sweep} was not read before the optimizer moved on (it is at sweep "
-                f"{self._engine.sweeps}); read what you need of a report before the next step or bind"
-            )
+        check_current(self._engine, self._revision, sweep)
 
     def terms(self, before: bool) -> _C.ObjectiveTerms:
         return self._engine.objective(last_rows=True, before=before)

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torchbcd.losses import row_losses
 from torchbcd.regularizers import Terms
 
 __all__ = [
@@ -301,17 +302,7 @@ def _affine_penalty(problem: Problem, point: Point, i: int) -> float:
 
 
 def _loss(problem: Problem, v: Tensor) -> float:
-    y = problem.y
-    if problem.loss == "cross_entropy":
-        losses = -(y * v.log_softmax(1)).sum(1, keepdim=True)
-    else:
-        entries = {
-            "squared": lambda: 0.5 * (v - y).square(),
-            "hinge": lambda: (1 - y * v).clamp_min(0),
-            "logistic": lambda: torch.nn.functional.softplus(-y * v),
-            "exponential": lambda: torch.exp(-y * v),
-        }[problem.loss]()
-        losses = entries.sum(1, keepdim=True)
+    losses = row_losses(problem.loss, v, problem.y)
     return problem.loss_weight * float((problem.row_weight * losses).sum())
 
 

@@ -98,6 +98,18 @@ def resolve(loss: str | Loss) -> Loss:
     return _BY_NAME[loss]()
 
 
+def row_losses(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss called `name` of every row, shape (n, 1), for targets of the outputs' shape."""
+    entries = {
+        "squared": lambda: 0.5 * (outputs - targets).square(),
+        "hinge": lambda: (1 - targets * outputs).clamp_min(0),
+        "logistic": lambda: functional.softplus(-targets * outputs),
+        "exponential": lambda: torch.exp(-targets * outputs),
+        "cross_entropy": lambda: -targets * outputs.log_softmax(1),
+    }[name]()
+    return entries.sum(1, keepdim=True)
+
+
 def mean_row_loss(name: str, outputs: Tensor, targets: Tensor) -> float:
     """The mean over rows of the loss called `name`, class indices encoded as the engine does.
 
@@ -107,18 +119,9 @@ def mean_row_loss(name: str, outputs: Tensor, targets: Tensor) -> float:
     if not targets.is_floating_point():
         classes = outputs.shape[1]
         if name in ("squared", "cross_entropy"):
-            encoded = functional.one_hot(targets, classes).to(outputs.dtype)
+            targets = functional.one_hot(targets, classes).to(outputs.dtype)
         elif classes == 1:
-            encoded = (2 * targets - 1).to(outputs.dtype).unsqueeze(1)
+            targets = (2 * targets - 1).to(outputs.dtype).unsqueeze(1)
         else:
-            encoded = (2 * functional.one_hot(targets, classes) - 1).to(outputs.dtype)
-    else:
-        encoded = targets
-    entries = {
-        "squared": lambda: 0.5 * (outputs - encoded).square(),
-        "hinge": lambda: (1 - encoded * outputs).clamp_min(0),
-        "logistic": lambda: functional.softplus(-encoded * outputs),
-        "exponential": lambda: torch.exp(-encoded * outputs),
-        "cross_entropy": lambda: -encoded * outputs.log_softmax(1),
-    }[name]()
-    return entries.sum(1).double().mean().item()
+            targets = (2 * functional.one_hot(targets, classes) - 1).to(outputs.dtype)
+    return row_losses(name, outputs, targets).double().mean().item()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from torchbcd import arguments, losses
+from torchbcd import _C, arguments, losses
 from torchbcd.convert import Mlp, read_mlp
 
 __all__ = ["Closure", "SplitOptimizer"]
@@ -16,20 +16,7 @@ __all__ = ["Closure", "SplitOptimizer"]
 Closure: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
 
 
-class _Engine(Protocol):
-    """What every trainer of the C++ library offers."""
-
-    @property
-    def sweeps(self) -> int: ...
-    @property
-    def revision(self) -> int: ...
-    def set_loss_weight(self, weight: float, mean: bool) -> None: ...
-    def set_observer(self, callback: Callable[[str, int], object] | None) -> None: ...
-    def state(self) -> dict[str, list[Tensor | None]]: ...
-    def load_state(self, state: Mapping[str, Sequence[Tensor | None]]) -> None: ...
-
-
-EngineT = TypeVar("EngineT", bound=_Engine)
+EngineT = TypeVar("EngineT", bound="_C._Trainer")
 
 
 class SplitOptimizer(torch.optim.Optimizer, Generic[EngineT]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         lr: The factor of every relaxation to start with.
         certificate: Evaluate ``report.certificate`` with every step, rather than when it is read.
         guard: Compare the batch's true loss before and after, and halve the step until it has not risen. One
-            or two forward passes more.
+            forward pass more, and one for each halving.
         persistent: Keep U, V and the penalties of bound data from sweep to sweep: no forward pass, and L
             never rises over the whole run ([Z], Theorem 2), at the price of a slower true loss.
         output_penalty: :math:`\rho_N` of losses other than "squared", > 0.
@@ -241,8 +241,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
             batch_size: Rows of a step, >= 1.
             validation: Inputs and targets to measure each epoch on.
             patience: Stop after this many epochs without a better validation loss, and restore the best
-                weights.
-                None: run all epochs.
+                weights. None: run all epochs.
             decay: Lower every ``lr`` linearly, step by step, from what it is to 0; restored at the end.
             average: Decay of an exponential moving average of the weights, in (0, 1), such as 0.98, which the
                 model holds at the end and at each validation. None: no average.
@@ -333,10 +332,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         Raises:
             ValueError: There is no sweep yet.
         """
-        v = self._engine.variables()
-        states = cast("list[Tensor]", v["x"] + v["v"])
-        weights, u = cast("list[Tensor]", v["weight"]), cast("list[Tensor]", v["u"])
-        return Variables(W=weights, b=v["bias"], U=u, V=states)
+        return Variables.of(self._engine.variables())
 
     def _apply_options(self) -> None:
         """Tell the engine what the param groups hold, where anyone has changed it."""

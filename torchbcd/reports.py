@@ -14,6 +14,15 @@ from torchbcd.diagnostics import Descent, Lemma6, Stationarity
 __all__ = ["DladmmReport", "DlamReport", "EpochReport", "FitResult", "RelaxedReport", "SweepReport"]
 
 
+def check_current(trainer: _C._Trainer, revision: int, sweep: int) -> None:
+    """Raise a RuntimeError unless the trainer is still where sweep number `sweep` left it, at `revision`."""
+    if trainer.revision != revision:
+        raise RuntimeError(
+            f"the report of sweep {sweep} was not read before the optimizer moved on (it is at sweep "
+            f"{trainer.sweeps}); read what you need of a report before the next step or bind"
+        )
+
+
 class Source(Protocol):
     """Where a report gets its values from, while the point it belongs to is still there."""
 
@@ -138,11 +147,7 @@ class _ObjectiveReport:
         self.sweep = engine.sweeps
 
     def _check(self) -> None:
-        if self._trainer.revision != self._revision:
-            raise RuntimeError(
-                f"the report of sweep {self.sweep} was not read before the optimizer moved on (it is at sweep "
-                f"{self._trainer.sweeps}); read what you need of a report before the next step or bind"
-            )
+        check_current(self._trainer, self._revision, self.sweep)
 
     @cached_property
     def _terms(self) -> ObjectiveTerms:

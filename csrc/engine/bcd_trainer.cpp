@@ -49,9 +49,8 @@ void BcdTrainer::set_order(UpdateOrder order, int64_t inner_sweeps) {
 }
 
 void BcdTrainer::set_loss_weight(double weight, bool mean) {
-  check_positive("loss_weight", weight);
-  network_.loss_weight = weight;
-  network_.mean_loss = mean;
+  MlpTrainer::set_loss_weight(weight, mean);
+  network_.loss_weight = loss_weight_;
 }
 
 at::Tensor BcdTrainer::checked_index(const at::Tensor& index) const {
@@ -244,10 +243,7 @@ TrainerState BcdTrainer::variables(bool last_rows, When when) {
   result["row_weight"] = {rows.row_weight};
   result["u"] = clone_all(at.u);
   result["v"] = clone_all(at.v);
-  for (const AffineMap& map : when == When::kBefore ? next_ : parameters_) {
-    result["weight"].push_back(map.weight.clone());
-    result["bias"].push_back(map.bias.defined() ? map.bias.clone() : map.bias);
-  }
+  save_maps(when == When::kBefore ? next_ : parameters_, "weight", "bias", result);
   return result;
 }
 
@@ -266,10 +262,7 @@ TrainerState BcdTrainer::state() const {
     if (bound_.residuals != Residuals::kStale) {
       state["residual"] = clone_all({bound_.current.residual.begin() + 1, bound_.current.residual.end()});
     }
-    for (const AffineMap& map : committed_) {
-      state["weight"].push_back(map.weight.clone());
-      state["bias"].push_back(map.bias.defined() ? map.bias.clone() : map.bias);
-    }
+    save_maps(committed_, "weight", "bias", state);
   }
   return state;
 }
@@ -292,9 +285,7 @@ void BcdTrainer::load_state(const TrainerState& state) {
   RowSet rows;
   rows.x = checked_inputs("state['x']", entry("x", 1)[0]);
   rows.y = checked_targets("state['y']", entry("y", 1)[0], rows.rows());
-  const at::Tensor& row_weight = entry("row_weight", 1)[0];
-  rows.row_weight = row_weight.size(0) == 1 ? checked_row_weight({}, 1)
-                                            : checked_row_weight(row_weight.squeeze(1), rows.rows());
+  rows.row_weight = loaded_row_weight(state, rows.rows());
   rows.population = rows.rows();
   rows.current = SplitVariables::allocate(rows.rows(), committed_);
   rows.next = SplitVariables::allocate(rows.rows(), committed_);

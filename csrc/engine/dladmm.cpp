@@ -36,12 +36,6 @@ void DladmmTrainer::set_layer_options(size_t layer, const DladmmLayer& options) 
   layers_[layer] = options;
 }
 
-void DladmmTrainer::set_loss_weight(double weight, bool mean) {
-  check_positive("loss_weight", weight);
-  loss_weight_ = weight;
-  mean_loss_ = mean;
-}
-
 DladmmTrainer::Rows DladmmTrainer::allocate(at::Tensor x, at::Tensor y, at::Tensor row_weight) const {
   Rows rows;
   const int64_t n = x.size(0);
@@ -76,21 +70,16 @@ void DladmmTrainer::bind(const at::Tensor& x, const at::Tensor& y, const at::Ten
   note_changes();
   rows_ = allocate(std::move(inputs), std::move(targets), std::move(row_weight));
   DladmmVariables& v = rows_.current;
+  forward_out(rows_.x, committed_, activations_, v.q, v.a);
   for (size_t l = 0; l < depth(); ++l) {
-    affine_out(input(v, l), committed_[l], v.q[l]);
     v.z[l].copy_(v.q[l]);
-    if (l + 1 < depth()) {
-      passes::activation(v.z[l], activations_[l], v.a[l]);
-    }
   }
   ++revision_;
 }
 
 void DladmmTrainer::note_changes() {
   if (note_outside_changes() && bound()) {
-    for (size_t l = 0; l < depth(); ++l) {
-      affine_out(input(rows_.current, l), committed_[l], rows_.current.q[l]);
-    }
+    products_out(rows_.x, rows_.current.a, committed_, rows_.current.q);
   }
 }
 
@@ -150,8 +139,8 @@ void DladmmTrainer::auxiliary_block(size_t l) {
     passes::prox_activation(v.a[l], v.q[l], activations_[l], 1, v.z[l]);
   } else {
     v.z[l].copy_(v.q[l]).sub_(v.u, 1 / layers_[l].penalty);
-    passes::loss_update(rows_.y, v.z[l], rows_.row_weight, loss_, {}, row_loss_weight(), layers_[l].penalty,
-                        v.z[l]);
+    passes::loss_update(rows_.y, v.z[l], rows_.row_weight, loss_, {}, loss_weight_.of_row(rows_.x.size(0)),
+                        layers_[l].penalty, v.z[l]);
   }
   done("z", l);
 }
@@ -256,17 +245,20 @@ ObjectiveTerms DladmmTrainer::objective() {
     terms.activation_penalty.push_back(gap);
   }
   const at::Tensor losses = passes::row_losses(rows_.y, v.z.back(), loss_).mul_(rows_.row_weight);
-  terms.loss = row_loss_weight() * losses.sum(at::kDouble).item<double>();
+  terms.loss = loss_weight_.of_row(rows_.x.size(0)) * losses.sum(at::kDouble).item<double>();
   return terms;
 }
 
 TrainerState DladmmTrainer::variables() {
   check_bound();
-  TrainerState result = state();
-  for (size_t l = 0; l < depth(); ++l) {
-    result["weight"][l] = parameters_[l].weight.clone();
-    result["bias"][l] = parameters_[l].bias.defined() ? parameters_[l].bias.clone() : parameters_[l].bias;
-  }
+  const c10::NoGradGuard no_grad;
+  TrainerState result;
+  result["x"] = {rows_.x};
+  result["y"] = {rows_.y};
+  result["z"] = clone_all(rows_.current.z);
+  result["a"] = clone_all(rows_.current.a);
+  result["u"] = {rows_.current.u.clone()};
+  save_maps(parameters_, "weight", "bias", result);
   return result;
 }
 
@@ -284,14 +276,8 @@ TrainerState DladmmTrainer::state() const {
   state["a"] = clone_all(rows_.current.a);
   state["q"] = clone_all(rows_.current.q);
   state["u"] = {rows_.current.u.clone()};
-  for (const AffineMap& map : committed_) {
-    state["weight"].push_back(map.weight.clone());
-    state["bias"].push_back(map.bias.defined() ? map.bias.clone() : map.bias);
-  }
-  state["theta"].clear();
-  for (const double theta : report_.theta) {
-    state["theta"].push_back(at::scalar_tensor(theta, at::kDouble));
-  }
+  save_maps(committed_, "weight", "bias", state);
+  state["theta"] = {from_doubles(report_.theta)};
   return state;
 }
 
@@ -309,23 +295,15 @@ void DladmmTrainer::load_state(const TrainerState& state) {
   }
   const at::Tensor x = checked_inputs("state['x']", entry("x", 1)[0]);
   const at::Tensor y = checked_targets("state['y']", entry("y", 1)[0], x.size(0));
-  const at::Tensor& row_weight = entry("row_weight", 1)[0];
-  Rows rows = allocate(x, y,
-                       row_weight.size(0) == 1 ? checked_row_weight({}, 1)
-                                               : checked_row_weight(row_weight.squeeze(1), x.size(0)));
+  Rows rows = allocate(x, y, loaded_row_weight(state, x.size(0)));
   std::vector<AffineMap> weights = allocate_like(committed_);
   load_entry(name_, state, "z", rows.current.z);
   load_entry(name_, state, "a", rows.current.a);
   load_entry(name_, state, "q", rows.current.q);
   load_entry(name_, state, "u", {rows.current.u});
   load_maps(name_, state, "weight", "bias", weights);
-  const auto theta = state.find("theta");
   DladmmReport report;
-  if (theta != state.end()) {
-    for (const at::Tensor& t : theta->second) {
-      report.theta.push_back(t.item<double>());
-    }
-  }
+  report.theta = to_doubles(entry("theta", 1)[0]);
   rows_ = std::move(rows);
   committed_ = std::move(weights);
   report_ = std::move(report);

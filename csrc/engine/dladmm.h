@@ -43,7 +43,6 @@ class TORCHBCD_API DladmmTrainer : public MlpTrainer {
                 const std::vector<functors::Activation>& activations, const functors::Loss& loss);
 
   void set_layer_options(size_t layer, const DladmmLayer& options);
-  void set_loss_weight(double weight, bool mean);
 
   /// Keeps the data and sets z and a by one forward pass, u to zero.
   void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
@@ -66,9 +65,6 @@ class TORCHBCD_API DladmmTrainer : public MlpTrainer {
   Rows allocate(at::Tensor x, at::Tensor y, at::Tensor row_weight) const;
   void note_changes();
   void check_bound() const;
-  double row_loss_weight() const {
-    return mean_loss_ ? loss_weight_ / static_cast<double>(rows_.x.size(0)) : loss_weight_;
-  }
   at::Tensor scratch(int which, int64_t columns) const;
   const at::Tensor& input(const DladmmVariables& at, size_t l) const {
     return l == 0 ? rows_.x : at.a[l - 1];
@@ -82,8 +78,6 @@ class TORCHBCD_API DladmmTrainer : public MlpTrainer {
 
   std::vector<functors::Activation> activations_;
   std::vector<DladmmLayer> layers_;
-  double loss_weight_ = 1;
-  bool mean_loss_ = false;
   Rows rows_;
   DladmmReport report_;
 };

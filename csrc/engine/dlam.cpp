@@ -4,7 +4,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/scalar_tensor.h>
-#include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
@@ -24,16 +23,6 @@ namespace torchbcd {
 namespace {
 
 constexpr int64_t kRefreshEvery = 50;  // sweeps after which q, updated by differences, is computed afresh
-
-at::Tensor from_doubles(const std::vector<double>& values) {
-  return at::tensor(at::ArrayRef<double>(values), at::kDouble);
-}
-
-std::vector<double> to_doubles(const at::Tensor& t) {
-  const at::Tensor values = t.to(at::kCPU, at::kDouble).contiguous();
-  const double* data = values.const_data_ptr<double>();
-  return {data, data + values.numel()};
-}
 
 // The most that |a - h(z)| - eps can owe to rounding.
 double rounding_of(const at::Tensor& values, double eps) {
@@ -73,12 +62,6 @@ void DlamTrainer::set_options(const DlamOptions& options) {
                     ": output_solver 'fista' needs a loss with a Lipschitz gradient: squared, logistic or "
                     "cross_entropy");
   options_ = options;
-}
-
-void DlamTrainer::set_loss_weight(double weight, bool mean) {
-  check_positive("loss_weight", weight);
-  loss_weight_ = weight;
-  mean_loss_ = mean;
 }
 
 void DlamTrainer::check_eps(double eps) const {
@@ -121,12 +104,9 @@ DlamRows DlamTrainer::forward_pass(const at::Tensor& x, const at::Tensor& y, con
   rows.row_weight = row_weight;
   rows.eps = eps;
   allocate(rows);
+  forward_out(rows.x, committed_, activations_, rows.current.q, rows.current.a);
   for (size_t l = 0; l < depth(); ++l) {
-    affine_out(l == 0 ? rows.x : rows.current.a[l - 1], committed_[l], rows.current.q[l]);
     rows.current.z[l].copy_(rows.current.q[l]);
-    if (l + 1 < depth()) {
-      passes::activation(rows.current.z[l], activations_[l], rows.current.a[l]);
-    }
   }
   return rows;
 }
@@ -134,9 +114,7 @@ DlamRows DlamTrainer::forward_pass(const at::Tensor& x, const at::Tensor& y, con
 // q of the current point. The extrapolations lose their past with it, unless the weights are those of the
 // last sweep.
 void DlamTrainer::refresh_products(DlamRows& rows) const {
-  for (size_t l = 0; l < depth(); ++l) {
-    affine_out(l == 0 ? rows.x : rows.current.a[l - 1], committed_[l], rows.current.q[l]);
-  }
+  products_out(rows.x, rows.current.a, committed_, rows.current.q);
   rows.since_refresh = 0;
 }
 
@@ -217,8 +195,9 @@ void DlamTrainer::sweep(DlamRows& rows, double eps) {
   const double omega = options_.momentum == Momentum::kNone || !rows.has_previous
                            ? 0
                            : std::max(0.0, (rows.nesterov - 1) / next_nesterov);
-  DlamReport report = sweep_dlam({name_, activations_, layers_, options_, loss_, row_loss_weight(rows),
-                                  committed_, previous_, next_, rows, eps, omega, observer_});
+  DlamReport report =
+      sweep_dlam({name_, activations_, layers_, options_, loss_, loss_weight_.of_row(rows.rows()), committed_,
+                  previous_, next_, rows, eps, omega, observer_});
   check_next_weights();
   TORCH_CHECK_LINALG(all_finite(rows.next.z.back()), block_name(name_, depth(), "z", depth() - 1),
                      ": the update is not finite");
@@ -247,7 +226,10 @@ DlamRows& DlamTrainer::point() {
 
 std::vector<double> DlamTrainer::gaps() {
   const c10::NoGradGuard no_grad;
-  const DlamRows& rows = point();
+  return gaps(point());
+}
+
+std::vector<double> DlamTrainer::gaps(const DlamRows& rows) const {
   std::vector<double> gaps;
   for (size_t l = 0; l + 1 < depth(); ++l) {
     const at::Tensor image = at::empty_like(rows.current.z[l]);
@@ -261,7 +243,7 @@ ObjectiveTerms DlamTrainer::objective() {
   const c10::NoGradGuard no_grad;
   DlamRows& rows = point();
   ObjectiveTerms terms;
-  const std::vector<double> gap = gaps();
+  const std::vector<double> gap = gaps(rows);
   for (size_t l = 0; l < depth(); ++l) {
     const at::Tensor residual =
         rows.scratch[0].narrow(0, 0, rows.current.z[l].numel()).view_as(rows.current.z[l]);
@@ -273,7 +255,7 @@ ObjectiveTerms DlamTrainer::objective() {
     terms.activation_penalty.push_back(feasible ? 0 : std::numeric_limits<double>::infinity());
   }
   const at::Tensor losses = passes::row_losses(rows.y, rows.current.z.back(), loss_).mul_(rows.row_weight);
-  terms.loss = row_loss_weight(rows) * losses.sum(at::kDouble).item<double>();
+  terms.loss = loss_weight_.of_row(rows.rows()) * losses.sum(at::kDouble).item<double>();
   return terms;
 }
 
@@ -285,10 +267,7 @@ TrainerState DlamTrainer::variables() {
   result["y"] = {rows.y};
   result["z"] = clone_all(rows.current.z);
   result["a"] = clone_all(rows.current.a);
-  for (const AffineMap& map : parameters_) {
-    result["weight"].push_back(map.weight.clone());
-    result["bias"].push_back(map.bias.defined() ? map.bias.clone() : map.bias);
-  }
+  save_maps(parameters_, "weight", "bias", result);
   return result;
 }
 
@@ -307,13 +286,8 @@ TrainerState DlamTrainer::state() const {
   state["q"] = clone_all(bound_.current.q);
   state["a_previous"] = clone_all(bound_.a_previous);
   state["q_previous"] = {bound_.q_previous.clone()};
-  for (const auto& [maps, weight, bias] : {std::tuple{&committed_, "weight", "bias"},
-                                           std::tuple{&previous_, "weight_previous", "bias_previous"}}) {
-    for (const AffineMap& map : *maps) {
-      state[weight].push_back(map.weight.clone());
-      state[bias].push_back(map.bias.defined() ? map.bias.clone() : map.bias);
-    }
-  }
+  save_maps(committed_, "weight", "bias", state);
+  save_maps(previous_, "weight_previous", "bias_previous", state);
   state["theta"] = {from_doubles(bound_.theta)};
   state["tau"] = {from_doubles(bound_.tau)};
   state["progress"] = {from_doubles({bound_.eps, bound_.nesterov, bound_.has_previous ? 1.0 : 0.0,
@@ -338,9 +312,7 @@ void DlamTrainer::load_state(const TrainerState& state) {
   DlamRows rows;
   rows.x = checked_inputs("state['x']", entry("x", 1)[0]);
   rows.y = checked_targets("state['y']", entry("y", 1)[0], rows.rows());
-  const at::Tensor& row_weight = entry("row_weight", 1)[0];
-  rows.row_weight = row_weight.size(0) == 1 ? checked_row_weight({}, 1)
-                                            : checked_row_weight(row_weight.squeeze(1), rows.rows());
+  rows.row_weight = loaded_row_weight(state, rows.rows());
   allocate(rows);
   std::vector<AffineMap> weights = allocate_like(committed_);
   std::vector<AffineMap> previous = allocate_like(committed_);

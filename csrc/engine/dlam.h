@@ -89,7 +89,6 @@ class TORCHBCD_API DlamTrainer : public MlpTrainer {
 
   void set_layer_options(size_t layer, const DlamLayer& options);
   void set_options(const DlamOptions& options);
-  void set_loss_weight(double weight, bool mean);
 
   /// Keeps the data and sets z and a by one forward pass, where F is R plus Omega for every eps.
   void bind(const at::Tensor& x, const at::Tensor& y, double eps, const at::Tensor& sample_weight = {});
@@ -123,16 +122,12 @@ class TORCHBCD_API DlamTrainer : public MlpTrainer {
   void refresh_products(DlamRows& rows) const;
   void sweep(DlamRows& rows, double eps);
   void check_eps(double eps) const;
-  double row_loss_weight(const DlamRows& rows) const {
-    return mean_loss_ ? loss_weight_ / static_cast<double>(rows.rows()) : loss_weight_;
-  }
+  std::vector<double> gaps(const DlamRows& rows) const;
   DlamRows& point();
 
   std::vector<functors::Activation> activations_;
   std::vector<DlamLayer> layers_;
   DlamOptions options_;
-  double loss_weight_ = 1;
-  bool mean_loss_ = false;
   std::vector<AffineMap> previous_;  // the parameters of the sweep before `committed_`
   DlamRows bound_;
   DlamRows batch_;

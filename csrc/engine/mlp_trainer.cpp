@@ -5,6 +5,7 @@
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/sum.h>
+#include <ATen/ops/tensor.h>
 #include <c10/util/Exception.h>
 
 #include <cmath>
@@ -59,6 +60,24 @@ std::vector<at::Tensor> clone_all(const std::vector<at::Tensor>& tensors) {
     copies.push_back(t.defined() ? t.clone() : t);
   }
   return copies;
+}
+
+void save_maps(const std::vector<AffineMap>& maps, const char* weight, const char* bias,
+               TrainerState& state) {
+  for (const AffineMap& map : maps) {
+    state[weight].push_back(map.weight.clone());
+    state[bias].push_back(map.bias.defined() ? map.bias.clone() : map.bias);
+  }
+}
+
+at::Tensor from_doubles(const std::vector<double>& values) {
+  return at::tensor(at::ArrayRef<double>(values), at::kDouble);
+}
+
+std::vector<double> to_doubles(const at::Tensor& t) {
+  const at::Tensor values = t.to(at::kCPU, at::kDouble).contiguous();
+  const double* data = values.const_data_ptr<double>();
+  return {data, data + values.numel()};
 }
 
 void check_regularizer(const char* name, const char* what, size_t layer,
@@ -201,6 +220,17 @@ at::Tensor MlpTrainer::checked_row_weight(const at::Tensor& sample_weight, int64
   TORCH_CHECK_VALUE(all_finite(sample_weight) && sample_weight.min().item<double>() >= 0, name_,
                     ": sample_weight must be finite and >= 0");
   return sample_weight.detach().unsqueeze(1).contiguous();
+}
+
+at::Tensor MlpTrainer::loaded_row_weight(const TrainerState& state, int64_t rows) const {
+  const at::Tensor& row_weight = state_entry(name_, state, "row_weight", 1)[0];
+  return row_weight.size(0) == 1 ? checked_row_weight({}, 1)
+                                 : checked_row_weight(row_weight.squeeze(1), rows);
+}
+
+void MlpTrainer::set_loss_weight(double weight, bool mean) {
+  check_positive("loss_weight", weight);
+  loss_weight_ = {weight, mean};
 }
 
 bool MlpTrainer::note_outside_changes() {

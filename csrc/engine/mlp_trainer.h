@@ -35,12 +35,20 @@ std::vector<AffineMap> allocate_like(const std::vector<AffineMap>& maps);
 void copy_maps(const std::vector<AffineMap>& from, const std::vector<AffineMap>& to);
 std::vector<at::Tensor> clone_all(const std::vector<at::Tensor>& tensors);
 
+/// Copies of weights and biases into a state, under these keys.
+void save_maps(const std::vector<AffineMap>& maps, const char* weight, const char* bias, TrainerState& state);
+/// Numbers of a state as a tensor, and back.
+at::Tensor from_doubles(const std::vector<double>& values);
+std::vector<double> to_doubles(const at::Tensor& t);
+
 /// Throws a ValueError unless the regulariser's numbers make sense; `what` names it.
 void check_regularizer(const char* name, const char* what, size_t layer,
                        const functors::Regularizer& regularizer);
 
 class TORCHBCD_API MlpTrainer {
  public:
+  /// The loss term is `weight` times the sum over rows, divided by the number of rows where `mean` is set.
+  void set_loss_weight(double weight, bool mean);
   void set_observer(BlockObserver observer) { observer_ = std::move(observer); }
 
   int64_t sweeps() const { return sweeps_; }
@@ -58,6 +66,8 @@ class TORCHBCD_API MlpTrainer {
   at::Tensor checked_inputs(const char* argument, const at::Tensor& x) const;
   at::Tensor checked_targets(const char* argument, const at::Tensor& y, int64_t rows) const;
   at::Tensor checked_row_weight(const at::Tensor& sample_weight, int64_t rows) const;
+  /// The row weights of a state over so many rows.
+  at::Tensor loaded_row_weight(const TrainerState& state, int64_t rows) const;
   void check_layer(size_t layer) const;
   void check_positive(const char* argument, double value) const;
   void check_positive(const char* argument, size_t layer, double value) const;
@@ -72,6 +82,7 @@ class TORCHBCD_API MlpTrainer {
 
   const char* name_;
   functors::Loss loss_;
+  LossWeight loss_weight_;
   std::vector<AffineMap> parameters_;  // the model's own tensors
   std::vector<AffineMap> committed_;   // their values at the last complete sweep
   std::vector<AffineMap> next_;        // where the running sweep writes

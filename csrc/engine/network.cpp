@@ -53,6 +53,24 @@ void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_
   }
 }
 
+void products_out(const at::Tensor& x, const std::vector<at::Tensor>& states,
+                  const std::vector<AffineMap>& maps, const std::vector<at::Tensor>& out) {
+  for (size_t l = 0; l < maps.size(); ++l) {
+    affine_out(l == 0 ? x : states[l - 1], maps[l], out[l]);
+  }
+}
+
+void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
+                 const std::vector<functors::Activation>& activations,
+                 const std::vector<at::Tensor>& products, const std::vector<at::Tensor>& states) {
+  for (size_t l = 0; l < maps.size(); ++l) {
+    affine_out(l == 0 ? x : states[l - 1], maps[l], products[l]);
+    if (l < states.size()) {
+      passes::activation(products[l], activations[l], states[l]);
+    }
+  }
+}
+
 void forward_pass(const Network& network, const std::vector<AffineMap>& maps, RowSet& rows) {
   for (size_t l = 0; l < network.depth(); ++l) {
     const at::Tensor& u = rows.current.u[l];

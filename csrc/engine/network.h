@@ -40,6 +40,14 @@ struct Layer {
   LayerOptions options;
 };
 
+/// The weight of a row's loss: `weight`, divided by the rows that a mean is over where `mean` is set.
+struct LossWeight {
+  double weight = 1;
+  bool mean = false;
+
+  double of_row(int64_t population) const { return mean ? weight / static_cast<double>(population) : weight; }
+};
+
 struct Network {
   const char* name = "";  // the trainer, for errors
   std::vector<Layer> layers;
@@ -47,8 +55,7 @@ struct Network {
   Splitting splitting = Splitting::kThree;
   UpdateOrder order = UpdateOrder::kPaper;
   int64_t inner_sweeps = 1;
-  double loss_weight = 1;
-  bool mean_loss = false;  // divide the loss term by the number of rows
+  LossWeight loss_weight;
 
   size_t depth() const { return layers.size(); }
 };
@@ -90,7 +97,7 @@ struct RowSet {
 
 /// The weight of a row's loss in the objective.
 inline double row_loss_weight(const Network& network, const RowSet& rows) {
-  return network.mean_loss ? network.loss_weight / static_cast<double>(rows.population) : network.loss_weight;
+  return network.loss_weight.of_row(rows.population);
 }
 
 /// Called after each block of a sweep with the block's name ("V", "U" or "W") and its layer. What
@@ -103,6 +110,17 @@ std::string block_name(const char* trainer, size_t depth, const char* block, siz
 /// Calls f(begin, size) on consecutive chunks of rows, small enough for a chunk's arrays to stay in
 /// cache.
 void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_t size)>& f);
+
+/// out[l] = V_{l-1} W_l^T + 1 b_l^T for every layer, with V_{-1} = x and V_l = states[l]. A last state, where
+/// there is one, is not read.
+void products_out(const at::Tensor& x, const std::vector<at::Tensor>& states,
+                  const std::vector<AffineMap>& maps, const std::vector<at::Tensor>& out);
+
+/// A forward pass of x: products as above, and states[l] = sigma_l(products[l]) for as many layers as
+/// `states` holds.
+void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
+                 const std::vector<functors::Activation>& activations,
+                 const std::vector<at::Tensor>& products, const std::vector<at::Tensor>& states);
 
 /// current := one forward pass of x, where every term of the objective but the loss and the regularisers is
 /// zero; with the states projected onto the bounds that a regulariser sets.

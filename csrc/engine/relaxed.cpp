@@ -62,12 +62,6 @@ void RelaxedTrainer::set_options(const RelaxedOptions& options) {
   options_ = options;
 }
 
-void RelaxedTrainer::set_loss_weight(double weight, bool mean) {
-  check_positive("loss_weight", weight);
-  loss_weight_ = weight;
-  mean_loss_ = mean;
-}
-
 RelaxedRows RelaxedTrainer::allocate(int64_t n) const {
   RelaxedRows rows;
   const at::TensorOptions kind = parameters_.front().weight.options();
@@ -106,20 +100,11 @@ RelaxedRows& RelaxedTrainer::batch(int64_t n) {
   return batch_;
 }
 
-void RelaxedTrainer::forward(RelaxedRows& rows, const std::vector<AffineMap>& maps) const {
-  for (size_t l = 0; l < depth(); ++l) {
-    affine_out(l == 0 ? rows.x : rows.v[l - 1], maps[l], rows.p[l]);
-    if (l + 1 < depth() || !clamped()) {
-      passes::activation(rows.p[l], activations_[l], rows.v[l]);
-    }
-  }
-}
-
 // rho_N is the loss's weight where the output is clamped to the target; each one before it is a fraction of
 // the next, by how much the weights between enlarge.
 std::vector<double> RelaxedTrainer::penalties(const RelaxedRows& rows) const {
   std::vector<double> penalties(depth());
-  penalties.back() = weight_of(rows) * (clamped() ? 1 : options_.output_penalty);
+  penalties.back() = loss_weight_.of_row(rows.rows()) * (clamped() ? 1 : options_.output_penalty);
   for (size_t l = depth() - 1; l > 0; --l) {
     const at::Tensor& weight = parameters_[l].weight;
     const double gain = passes::sum_of_squares(weight.contiguous()) / static_cast<double>(weight.size(0));
@@ -133,19 +118,24 @@ double RelaxedTrainer::true_loss(const RelaxedRows& rows, const at::Tensor& outp
 }
 
 // The batch's true loss at the new weights must not exceed that at the old ones: the step is halved until it
-// does not, and dropped if nothing helps.
-void RelaxedTrainer::guard(RelaxedRows& rows) {
+// does not, and dropped if nothing helps. After a forward pass rows.p still has the old weights' outputs.
+void RelaxedTrainer::guard(RelaxedRows& rows, bool restored) {
   const auto loss_at = [&](const std::vector<AffineMap>& maps) {
-    at::Tensor v = rows.x;
-    for (size_t l = 0; l < depth(); ++l) {
-      at::Tensor u = at::empty({v.size(0), maps[l].weight.size(0)}, v.options());
-      affine_out(v, maps[l], u);
-      passes::activation(u, activations_[l], u);
-      v = u;
+    std::vector<at::Tensor> products;
+    std::vector<at::Tensor> states;
+    for (const at::Tensor& p : rows.p) {
+      products.push_back(at::empty_like(p));
+      states.push_back(at::empty_like(p));
     }
-    return true_loss(rows, v);
+    forward_out(rows.x, maps, activations_, products, states);
+    return true_loss(rows, states.back());
   };
-  const double before = loss_at(parameters_);
+  const auto loss_before = [&] {
+    const at::Tensor outputs = at::empty_like(rows.p.back());
+    passes::activation(rows.p.back(), activations_.back(), outputs);
+    return true_loss(rows, outputs);
+  };
+  const double before = restored ? loss_at(parameters_) : loss_before();
   for (int halving = 0; halving <= kGuardHalvings && !(loss_at(next_) <= before); ++halving) {
     ++report_.guard_halvings;
     for (size_t l = 0; l < depth(); ++l) {
@@ -173,20 +163,20 @@ void RelaxedTrainer::sweep(RelaxedRows& rows, bool persistent) {
     }
   } ended{*this};
   if (restored) {
+    products_out(rows.x, rows.saved_v, parameters_, rows.p);
     for (size_t l = 0; l < depth(); ++l) {
       rows.v[l].copy_(rows.saved_v[l]);
-      affine_out(l == 0 ? rows.x : rows.v[l - 1], parameters_[l], rows.p[l]);
       at::sub_out(rows.slack[l], rows.saved_u[l], rows.p[l]);
     }
   } else {
-    forward(rows, parameters_);
+    forward_out(rows.x, parameters_, activations_, rows.p, rows.v);
     rows.penalties = penalties(rows);
   }
-  report_ = sweep_relaxed({name_, activations_, layers_, loss_, weight_of(rows), clamped(), parameters_,
-                           next_, rows, restored, progress_, observer_});
+  report_ = sweep_relaxed({name_, activations_, layers_, loss_, loss_weight_.of_row(rows.rows()), clamped(),
+                           parameters_, next_, rows, restored, progress_, observer_});
   check_next_weights();
   if (options_.guard) {
-    guard(rows);
+    guard(rows, restored);
   }
   if (persistent) {
     rows.saved_u.resize(depth());
@@ -272,7 +262,7 @@ ObjectiveTerms RelaxedTrainer::objective() const {
     terms.weight_penalty.push_back(rows.penalties[l] *
                                    regularizer_value(layers_[l].weight_regularizer, map.weight));
   }
-  terms.loss = clamped() ? 0 : weight_of(rows) * true_loss(rows, at.at("v").back());
+  terms.loss = clamped() ? 0 : loss_weight_.of_row(rows.rows()) * true_loss(rows, at.at("v").back());
   return terms;
 }
 
@@ -288,9 +278,7 @@ TrainerState RelaxedTrainer::state() const {
   if (!bound_.saved_u.empty()) {
     state["u"] = clone_all(bound_.saved_u);
     state["v"] = clone_all(bound_.saved_v);
-    for (const double penalty : bound_.penalties) {
-      state["penalty"].push_back(at::scalar_tensor(penalty, at::kDouble));
-    }
+    state["penalty"] = {from_doubles(bound_.penalties)};
   }
   return state;
 }
@@ -312,9 +300,9 @@ void RelaxedTrainer::load_state(const TrainerState& state) {
       }
       load_entry(name_, state, "u", rows.saved_u);
       load_entry(name_, state, "v", rows.saved_v);
-      for (const at::Tensor& penalty : state_entry(name_, state, "penalty", depth())) {
-        rows.penalties.push_back(penalty.item<double>());
-      }
+      rows.penalties = to_doubles(state_entry(name_, state, "penalty", 1)[0]);
+      TORCH_CHECK_VALUE(rows.penalties.size() == depth(), name_,
+                        ": state['penalty'] does not fit this model");
     }
   }
   bound_ = std::move(rows);

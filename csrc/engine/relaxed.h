@@ -2,8 +2,9 @@
 // with blocks relaxed and penalties chosen so that hidden layers learn. docs/relaxed.md derives it and proves
 // that no block raises
 //
-//   L = l(V_N; Y) + sum_l ( rho_l/2 |U_l - V_{l-1} W_l^T - 1 b_l^T|^2 + rho_l r_l(W_l) )    on V_l =
-//   sigma_l(U_l), V_0 = x.
+//   L = l(V_N; Y) + sum_l ( rho_l/2 |U_l - V_{l-1} W_l^T - 1 b_l^T|^2 + rho_l r_l(W_l) ),
+//
+// on V_l = sigma_l(U_l), V_0 = x.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,8 +19,7 @@
 namespace torchbcd {
 
 struct RelaxedLayer {
-  double relaxation =
-      0.3;  // nu, of the W block: in [0, 2), or [0, 1] with a regulariser that is not quadratic
+  double relaxation = 0.3;       // nu, of the W block: in [0, 2), or [0, 1] where r is not quadratic
   double over_relaxation = 1.9;  // omega, of the block of the states that the layer reads, in (0, 2)
   double damping = 0.1;          // proximal weight of W, relative to the mean square of its inputs
   double penalty_ratio = 0.01;   // rho_{l-1} / rho_l, relative to the mean square norm of W_l's rows
@@ -89,9 +89,8 @@ class TORCHBCD_API RelaxedTrainer : public MlpTrainer {
 
   void set_layer_options(size_t layer, const RelaxedLayer& options);
   void set_options(const RelaxedOptions& options);
-  void set_loss_weight(double weight, bool mean);
 
-  /// Keeps a full batch for step(). With `persistent`, sets U and V by a forward pass, and the penalties.
+  /// Keeps a full batch for step(). With `persistent`, the first sweep sets U, V and the penalties.
   void bind(const at::Tensor& x, const at::Tensor& y);
   bool bound() const { return bound_.x.defined(); }
 
@@ -111,23 +110,17 @@ class TORCHBCD_API RelaxedTrainer : public MlpTrainer {
  private:
   bool clamped() const { return std::holds_alternative<functors::SquaredLoss>(loss_) && identity_output(); }
   bool identity_output() const { return std::holds_alternative<functors::Identity>(activations_.back()); }
-  double weight_of(const RelaxedRows& rows) const {
-    return mean_loss_ ? loss_weight_ / static_cast<double>(rows.rows()) : loss_weight_;
-  }
   RelaxedRows allocate(int64_t n) const;
   RelaxedRows& batch(int64_t n);
-  void forward(RelaxedRows& rows, const std::vector<AffineMap>& maps) const;
   void sweep(RelaxedRows& rows, bool persistent);
   std::vector<double> penalties(const RelaxedRows& rows) const;
   double true_loss(const RelaxedRows& rows, const at::Tensor& outputs) const;
-  void guard(RelaxedRows& rows);
+  void guard(RelaxedRows& rows, bool restored);
   const RelaxedRows& point() const;
 
   std::vector<functors::Activation> activations_;
   std::vector<RelaxedLayer> layers_;
   RelaxedOptions options_;
-  double loss_weight_ = 1;
-  bool mean_loss_ = false;
   RelaxedRows bound_;
   RelaxedRows storage_;                // of mini-batches, as large as the largest so far
   RelaxedRows batch_;                  // views of its first rows

@@ -40,15 +40,14 @@ WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap
     ++step.products;
     ++step.trials;
     step.distance = norm_squared(direction);
-    step.product = passes::sum_of_squares(buffers.product);
-    step.theta = step.distance > 0 ? rho * step.product / step.distance : 0;
+    const double product = passes::sum_of_squares(buffers.product);
+    step.theta = step.distance > 0 ? rho * product / step.distance : 0;
     const double length = step.theta + omega.l2 > 0 ? 1 / (step.theta + omega.l2) : 0;
     next.weight.copy_(from.weight).add_(direction.weight, length);
     if (bias) {
       next.bias.copy_(from.bias).add_(direction.bias, length);
     }
     step.distance *= length * length;
-    step.product *= length * length;
     step.residual = passes::residual_step(buffers.residual, buffers.product, z, length, q_out);
   } else {
     const AffineMap gradient = {direction.weight, direction.bias};
@@ -68,11 +67,11 @@ WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap
       ++step.products;
       ++step.trials;
       step.distance = norm_squared(direction);
-      step.product = passes::sum_of_squares(buffers.product);
-      if (step.theta * step.distance >= rho * step.product || step.trials == kTrials) {
+      const double product = passes::sum_of_squares(buffers.product);
+      if (step.theta * step.distance >= rho * product || step.trials == kTrials) {
         break;
       }
-      step.theta = std::max(1.2 * step.theta, rho * step.product / step.distance);
+      step.theta = std::max(1.2 * step.theta, rho * product / step.distance);
     }
     step.residual = passes::residual_step(buffers.residual, buffers.product, z, 1, q_out);
   }

@@ -19,7 +19,6 @@ namespace torchbcd {
 struct WeightStep {
   double theta = 0;        // of condition (2)
   double distance = 0;     // |W' - Wbar|^2, bias included
-  double product = 0;      // |a (W' - Wbar)^T|^2
   double residual = 0;     // |q' - z|^2 with the new map
   double regularizer = 0;  // Omega(W')
   int64_t products = 0;    // matrix products spent

@@ -31,7 +31,6 @@ void bind_bcd(py::module_& m) {
              self.bind(x, y, sample_weight.value_or(at::Tensor()));
            }),
            py::arg("x"), py::arg("y"), py::arg("sample_weight") = py::none())
-      .def_property_readonly("bound", &BcdTrainer::bound)
       .def("step", wrap_pybind_function_no_gil([](BcdTrainer& self) { self.step(); }))
       .def("step_batch",
            wrap_pybind_function_no_gil([](BcdTrainer& self, const at::Tensor& x, const at::Tensor& y,

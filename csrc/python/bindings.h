@@ -55,6 +55,7 @@ py::class_<Trainer> trainer_class(py::module_& m, const char* name) {
   c.def("set_observer", wrap_pybind_function([](Trainer& self, const py::object& callback) {
           self.set_observer(observer_from(callback));
         }));
+  c.def_property_readonly("bound", [](const Trainer& self) { return self.bound(); });
   c.def_property_readonly("sweeps", [](const Trainer& self) { return self.sweeps(); });
   c.def_property_readonly("revision", [](const Trainer& self) { return self.revision(); });
   c.def("state", wrap_pybind_function([](Trainer& self) { return to_python(self.state()); }));

@@ -27,7 +27,6 @@ void bind_dladmm(py::module_& m) {
              self.bind(x, y, sample_weight.value_or(at::Tensor()));
            }),
            py::arg("x"), py::arg("y"), py::arg("sample_weight") = py::none())
-      .def_property_readonly("bound", &DladmmTrainer::bound)
       .def("step", wrap_pybind_function_no_gil([](DladmmTrainer& self) { return self.step(); }))
       .def("objective", wrap_pybind_function_no_gil([](DladmmTrainer& self) { return self.objective(); }))
       .def("variables",

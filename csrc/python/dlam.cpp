@@ -46,7 +46,6 @@ void bind_dlam(py::module_& m) {
              self.bind(x, y, eps, sample_weight.value_or(at::Tensor()));
            }),
            py::arg("x"), py::arg("y"), py::arg("eps"), py::arg("sample_weight") = py::none())
-      .def_property_readonly("bound", &DlamTrainer::bound)
       .def("step", wrap_pybind_function_no_gil([](DlamTrainer& self, double eps) { return self.step(eps); }))
       .def("step_batch",
            wrap_pybind_function_no_gil([](DlamTrainer& self, const at::Tensor& x, const at::Tensor& y,

@@ -42,7 +42,6 @@ void bind_relaxed(py::module_& m) {
            wrap_pybind_function_no_gil(
                [](RelaxedTrainer& self, const at::Tensor& x, const at::Tensor& y) { self.bind(x, y); }),
            py::arg("x"), py::arg("y"))
-      .def_property_readonly("bound", &RelaxedTrainer::bound)
       .def("step", wrap_pybind_function_no_gil([](RelaxedTrainer& self) { return self.step(); }))
       .def("step_batch",
            wrap_pybind_function_no_gil([](RelaxedTrainer& self, const at::Tensor& x, const at::Tensor& y) {
