@@ -16,8 +16,9 @@ CUDA_TORCH := 2.14.1
 CUDA_DISK_GB := 14
 
 BIN := $(VENV)/bin
-CPP_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
-BUILD_INPUTS := $(CPP_SOURCES) CMakeLists.txt setup.py pyproject.toml
+LIBRARY_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CPP_SOURCES := $(LIBRARY_SOURCES) $(shell find examples tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+BUILD_INPUTS := $(LIBRARY_SOURCES) CMakeLists.txt cmake/TorchBCDConfig.cmake.in setup.py pyproject.toml
 PYTHON_SOURCES := setup.py torchbcd tests examples benchmarks
 
 .PHONY: demo test lint bench cuda-check format clean build

@@ -18,8 +18,10 @@ _load()
 from torchbcd import _fakes, diagnostics, functional, losses, nn, regularizers  # noqa: E402
 from torchbcd._build_info import TORCHBCD_VERSION as __version__  # noqa: E402
 from torchbcd.bcd import BCD, Variables  # noqa: E402
+from torchbcd.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from torchbcd.dladmm import DLADMM, DladmmVariables  # noqa: E402
 from torchbcd.dlam import DLAM, DlamVariables, EpsSchedule  # noqa: E402
+from torchbcd.package import cmake_prefix_path  # noqa: E402
 from torchbcd.relaxed import RelaxedBCD  # noqa: E402
 from torchbcd.reports import DladmmReport, DlamReport, FitResult, RelaxedReport, SweepReport  # noqa: E402
 from torchbcd.special_cases import MAC, ZhangBrand  # noqa: E402
@@ -41,11 +43,14 @@ __all__ = [
     "Variables",
     "ZhangBrand",
     "__version__",
+    "cmake_prefix_path",
     "diagnostics",
     "functional",
+    "load_checkpoint",
     "losses",
     "nn",
     "regularizers",
+    "save_checkpoint",
 ]
 
 del _fakes

@@ -119,6 +119,7 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
     """
 
     _engine_class = _C.BcdTrainer
+    _script_class = "BCD"
 
     def __init__(
         self,
@@ -299,6 +300,13 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
             raise TypeError(f"inner_sweeps must be a whole number (got {inner_sweeps!r})")
         self._splitting, self._order, self._inner_sweeps = splitting, order, inner_sweeps
         self._engine.set_scheme(splitting, order == "states_first", inner_sweeps)
+
+    def _script_options(self) -> dict[str, list[float]]:
+        return {
+            "splitting": [float(self._splitting)],
+            "order": [float(self._order == "states_first")],
+            "inner_sweeps": [float(self._inner_sweeps)],
+        }
 
     def _resolved(self) -> Iterator[diagnostics.Penalties]:
         """The penalties of every layer, with what stands for another one replaced by it."""

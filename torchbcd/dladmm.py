@@ -84,6 +84,7 @@ class DLADMM(SplitOptimizer[_C.DladmmTrainer]):
     """
 
     _engine_class = _C.DladmmTrainer
+    _script_class = "DLADMM"
 
     def __init__(
         self,

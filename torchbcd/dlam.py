@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from typing import NamedTuple, TypeAlias, cast
 
 from torch import Tensor, nn
@@ -142,6 +142,7 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
     """
 
     _engine_class = _C.DlamTrainer
+    _script_class = "DLAM"
 
     def __init__(
         self,
@@ -179,14 +180,15 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
             eps = 0.003 if joint else EpsSchedule()
         self.eps: Eps = eps if callable(eps) else arguments.number("eps", eps)
         self._sweeps_since_bind = 0
-        self._engine.set_options(
-            monotone=bool(monotone),
-            joint=self._joint,
-            momentum=momentum or "none",
-            weight_damping=damping,
-            fista=output_solver == "fista",
-            check_conditions=self._check_conditions,
-        )
+        self._momentum = momentum or "none"
+        self._flags = {
+            "monotone": bool(monotone),
+            "joint": self._joint,
+            "fista": output_solver == "fista",
+            "check_conditions": self._check_conditions,
+        }
+        self._weight_damping = damping
+        self._engine.set_options(momentum=self._momentum, weight_damping=damping, **self._flags)
         self._apply_options()
 
     def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
@@ -306,6 +308,24 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
         sweeps = state.pop("sweeps_since_bind", 0)
         super().load_state_dict(state)
         self._sweeps_since_bind = int(cast("int", sweeps))
+
+    def _script_options(self) -> dict[str, list[float]]:
+        eps = self.eps
+        if isinstance(eps, EpsSchedule):
+            start, factor, floor = eps.start, eps.factor, eps.floor
+        elif callable(eps):
+            raise ValueError(f"eps must be a number or an EpsSchedule for TorchScript (got {eps!r})")
+        else:
+            start, factor, floor = eps, 1.0, eps
+        return {
+            **{name: [float(value)] for name, value in self._flags.items()},
+            "momentum": [float(("none", "nesterov", "capped").index(self._momentum))],
+            "weight_damping": [self._weight_damping or nan],
+            "eps_start": [start],
+            "eps_factor": [factor],
+            "eps_floor": [floor],
+            "sweeps_since_bind": [float(self._sweeps_since_bind)],
+        }
 
     def _eps_of(self, sweep: int) -> float:
         return arguments.number("eps", self.eps(sweep) if callable(self.eps) else self.eps)

@@ -6,11 +6,10 @@ entry, or None, for each layer. Biases are never regularised.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from math import inf, isfinite
-from typing import NamedTuple
-
-import torch
+from typing import Any, NamedTuple
 
 __all__ = ["L1", "L2", "Box", "ElasticNet", "Nonnegative", "Regularizer"]
 
@@ -130,5 +129,24 @@ class Box(Regularizer):
         return Terms(low=self.low, high=self.high)
 
 
-# They are part of an optimizer's state_dict; torch.load would refuse it otherwise.
-torch.serialization.add_safe_globals([L1, L2, ElasticNet, Nonnegative, Box])
+_CLASSES = {cls.__name__: cls for cls in (L1, L2, ElasticNet, Nonnegative, Box)}
+
+
+def to_plain(regularizer: Regularizer | None) -> dict[str, object] | None:
+    """A regulariser, or none, as numbers and strings: what a state_dict holds."""
+    return None if regularizer is None else {"name": type(regularizer).__name__, **asdict(regularizer)}
+
+
+def from_plain(plain: Mapping[str, Any] | None) -> Regularizer | None:
+    """The regulariser that :func:`to_plain` wrote.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if plain is None:
+        return None
+    arguments = dict(plain)
+    name = arguments.pop("name", None)
+    if name not in _CLASSES:
+        raise ValueError(f"regularizer must be one of {', '.join(_CLASSES)} (got {name!r})")
+    return _CLASSES[name](**arguments)

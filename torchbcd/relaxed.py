@@ -97,6 +97,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
     """
 
     _engine_class = _C.RelaxedTrainer
+    _script_class = "RelaxedBCD"
 
     def __init__(
         self,
@@ -139,10 +140,10 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         self._model = model
         self._certificate = bool(certificate)
         self._applied: object = None
+        self._guard, self._persistent = bool(guard), bool(persistent)
+        self._output_penalty = arguments.number("output_penalty", output_penalty)
         self._engine.set_options(
-            guard=bool(guard),
-            persistent=bool(persistent),
-            output_penalty=arguments.number("output_penalty", output_penalty),
+            guard=self._guard, persistent=self._persistent, output_penalty=self._output_penalty
         )
         self._apply_options()
 
@@ -333,6 +334,13 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
             ValueError: There is no sweep yet.
         """
         return Variables.of(self._engine.variables())
+
+    def _script_options(self) -> dict[str, list[float]]:
+        return {
+            "guard": [float(self._guard)],
+            "persistent": [float(self._persistent)],
+            "output_penalty": [self._output_penalty],
+        }
 
     def _apply_options(self) -> None:
         """Tell the engine what the param groups hold, where anyone has changed it."""

@@ -22,14 +22,12 @@ class TORCHBCD_API BcdTrainer : public MlpTrainer {
   void set_order(UpdateOrder order, int64_t inner_sweeps);
 
   void set_layer_options(size_t layer, const LayerOptions& options);
-  /// The loss term is `weight` times the sum over rows, divided by the number of rows where `mean`
-  /// is set.
-  void set_loss_weight(double weight, bool mean);
+  void set_loss_weight(double weight, bool mean) override;
 
   /// Full batch: keeps the data and sets U, V by one forward pass.
   /// `sample_weight` (n,), of each row's loss, may be undefined: then all are 1.
   void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
-  bool bound() const { return bound_.defined(); }
+  bool bound() const override { return bound_.defined(); }
 
   /// One sweep over the bound data.
   void step();
@@ -56,8 +54,8 @@ class TORCHBCD_API BcdTrainer : public MlpTrainer {
     return row_loss_weight(network_, point(last_rows, When::kAfter));
   }
 
-  TrainerState state() const;
-  void load_state(const TrainerState& state);
+  TrainerState state() const override;
+  void load_state(const TrainerState& state) override;
 
  private:
   enum class Point { kNone, kBound, kBoundRows, kBatch };

@@ -30,12 +30,6 @@ struct DladmmVariables {
   at::Tensor u;               // (n, d_L)
 };
 
-struct TORCHBCD_API DladmmReport {
-  std::vector<double> theta, tau;  // curvatures of the last W and a steps
-  double primal_residual = 0;      // |z_L - q_L|
-  int64_t products = 0;            // matrix products with a matrix of n rows
-};
-
 class TORCHBCD_API DladmmTrainer : public MlpTrainer {
  public:
   /// The last activation must be the identity: R is a function of z_L.
@@ -46,14 +40,14 @@ class TORCHBCD_API DladmmTrainer : public MlpTrainer {
 
   /// Keeps the data and sets z and a by one forward pass, u to zero.
   void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
-  bool bound() const { return rows_.x.defined(); }
+  bool bound() const override { return rows_.x.defined(); }
   const DladmmReport& step();
 
   /// The terms of L; the multiplier's is part of the last affine penalty.
   ObjectiveTerms objective();
   TrainerState variables();
-  TrainerState state() const;
-  void load_state(const TrainerState& state);
+  TrainerState state() const override;
+  void load_state(const TrainerState& state) override;
 
  private:
   struct Rows {

@@ -23,14 +23,6 @@ struct DlamLayer {
   functors::Regularizer weight_regularizer;  // Omega_l
 };
 
-/// The factor of the extrapolations: none; Nesterov's sequence (Algorithm 1, lines 3 and 4); or that
-/// sequence, held below what Theorem 1 asks for, omega^2 < theta^k / theta^{k+1} (and likewise tau), block by
-/// block.
-enum class Momentum { kNone, kNesterov, kCapped };
-
-/// How z_L is solved for: by the loss's own prox, or by FISTA.
-enum class OutputSolver { kProx, kFista };
-
 struct DlamOptions {
   bool monotone = true;  // mDLAM: what raises F is done again without extrapolation
   bool joint = false;    // (z_l, a_l) in one block, instead of z_l and then a_l
@@ -39,20 +31,6 @@ struct DlamOptions {
       0;  // > 0: W by eq. (1), with this many times rho mean(a^2 summed over rows) as proximal weight
   OutputSolver output_solver = OutputSolver::kProx;
   bool check_conditions = false;  // measure (2) and its twin from their definitions, in float64
-};
-
-/// What a sweep tells of itself, an entry a layer; states have one layer fewer.
-struct TORCHBCD_API DlamReport {
-  double eps = 0;
-  double omega = 0;                // Nesterov's factor
-  std::vector<double> theta, tau;  // of (2) and its twin; theta is 0 where W was solved for by eq. (1)
-  std::vector<double> weight_omega, state_omega;  // the factors that were accepted
-  std::vector<double> weight_slack,
-      state_slack;       // (P - phi) and (Q - phi) over phi + |P|; with check_conditions
-  int64_t redone = 0;    // blocks done again without extrapolation
-  int64_t kept = 0;      // blocks that rounding left no way down for
-  int64_t trials = 0;    // of theta and tau beyond the first
-  int64_t products = 0;  // matrix products with a matrix of n rows
 };
 
 struct DlamVariables {
@@ -92,7 +70,7 @@ class TORCHBCD_API DlamTrainer : public MlpTrainer {
 
   /// Keeps the data and sets z and a by one forward pass, where F is R plus Omega for every eps.
   void bind(const at::Tensor& x, const at::Tensor& y, double eps, const at::Tensor& sample_weight = {});
-  bool bound() const { return bound_.defined(); }
+  bool bound() const override { return bound_.defined(); }
 
   /// One sweep over the bound data. Where `eps` is smaller than in the sweep before, z and a are made
   /// feasible first.
@@ -111,8 +89,8 @@ class TORCHBCD_API DlamTrainer : public MlpTrainer {
   /// Weights, z, a and the data: copies.
   TrainerState variables();
 
-  TrainerState state() const;
-  void load_state(const TrainerState& state);
+  TrainerState state() const override;
+  void load_state(const TrainerState& state) override;
 
  private:
   DlamRows forward_pass(const at::Tensor& x, const at::Tensor& y, const at::Tensor& row_weight,

@@ -224,8 +224,8 @@ at::Tensor MlpTrainer::checked_row_weight(const at::Tensor& sample_weight, int64
 
 at::Tensor MlpTrainer::loaded_row_weight(const TrainerState& state, int64_t rows) const {
   const at::Tensor& row_weight = state_entry(name_, state, "row_weight", 1)[0];
-  return row_weight.size(0) == 1 ? checked_row_weight({}, 1)
-                                 : checked_row_weight(row_weight.squeeze(1), rows);
+  return row_weight.size(0) == 1 && rows != 1 ? checked_row_weight({}, 1)
+                                              : checked_row_weight(row_weight.squeeze(1), rows);
 }
 
 void MlpTrainer::set_loss_weight(double weight, bool mean) {

@@ -47,8 +47,16 @@ void check_regularizer(const char* name, const char* what, size_t layer,
 
 class TORCHBCD_API MlpTrainer {
  public:
+  virtual ~MlpTrainer() = default;
+
+  /// Whether a full batch is bound.
+  virtual bool bound() const = 0;
+  /// Penalties that the run has set, bound data and split variables, as copies; and their return.
+  virtual TrainerState state() const = 0;
+  virtual void load_state(const TrainerState& state) = 0;
+
   /// The loss term is `weight` times the sum over rows, divided by the number of rows where `mean` is set.
-  void set_loss_weight(double weight, bool mean);
+  virtual void set_loss_weight(double weight, bool mean);
   void set_observer(BlockObserver observer) { observer_ = std::move(observer); }
 
   int64_t sweeps() const { return sweeps_; }

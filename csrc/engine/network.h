@@ -16,6 +16,8 @@
 #include "functors/losses.h"
 #include "functors/regularizers.h"
 #include "torchbcd/export.h"
+#include "torchbcd/options.h"
+#include "torchbcd/reports.h"
 
 namespace torchbcd {
 
@@ -31,9 +33,6 @@ struct LayerOptions {
 
 /// The formulation: (V, U, W) with both penalties (eq. 5), or (V, W) with V_i = sigma(W_i V_{i-1}) (eq. 3).
 enum class Splitting { kTwo = 2, kThree = 3 };
-
-/// kPaper: all blocks of a layer, from the last layer to the first. kStatesFirst: all V and U, then all W.
-enum class UpdateOrder { kPaper, kStatesFirst };
 
 struct Layer {
   functors::Activation activation;
@@ -100,10 +99,6 @@ inline double row_loss_weight(const Network& network, const RowSet& rows) {
   return network.loss_weight.of_row(rows.population);
 }
 
-/// Called after each block of a sweep with the block's name ("V", "U" or "W") and its layer. What
-/// it throws ends the sweep.
-using BlockObserver = std::function<void(const char* block, size_t layer)>;
-
 /// "torchbcd.BCD: layer 2 of 4, W block": how errors name a trainer's block, layers counted from 1.
 std::string block_name(const char* trainer, size_t depth, const char* block, size_t layer);
 
@@ -129,17 +124,6 @@ void forward_pass(const Network& network, const std::vector<AffineMap>& maps, Ro
 /// Recomputes the residuals of `current` (with two splittings: the products) that are not those of the
 /// current point.
 void refresh_residuals(const Network& network, const std::vector<AffineMap>& maps, RowSet& rows);
-
-/// The terms of the lifted objective (Zeng et al., eq. 5), each accumulated in float64.
-struct TORCHBCD_API ObjectiveTerms {
-  double loss = 0;                         // loss_weight sum l(V_N; Y)
-  std::vector<double> activation_penalty;  // gamma_l/2 |V_l - sigma(U_l)|^2
-  std::vector<double> affine_penalty;      // rho_l/2 |U_l - W_l V_{l-1} - b_l|^2
-  std::vector<double> weight_penalty;      // r_l(W_l)
-  std::vector<double> state_penalty;       // s_l(V_l)
-
-  double total() const;
-};
 
 /// The objective of `rows` at `maps` and `variables`, whose residuals are those of that point.
 ObjectiveTerms objective_terms(const Network& network, const std::vector<AffineMap>& maps, const RowSet& rows,

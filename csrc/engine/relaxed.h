@@ -15,6 +15,7 @@
 #include "engine/mlp_trainer.h"
 #include "engine/network.h"
 #include "torchbcd/export.h"
+#include "torchbcd/reports.h"
 
 namespace torchbcd {
 
@@ -32,32 +33,6 @@ struct RelaxedOptions {
   bool guard = false;         // keep the true loss of the batch from rising: halve the step until it does not
   bool persistent = false;    // bound data keep their U and V, and the penalties those of bind
   double output_penalty = 1;  // rho_N, where the output is not clamped to the target
-};
-
-/// scale times the difference of two sums over rows, and a constant: evaluated when it is asked for, so that
-/// a sweep waits for no number that nobody reads.
-struct TORCHBCD_API LazyValue {
-  double constant = 0;
-  double scale = 0;
-  at::Tensor plus, minus;  // (n, 1), may be undefined: zero
-
-  double value() const;
-};
-
-/// How far one block lowered L.
-struct BlockDecrease {
-  const char* block;  // "V": the output's, "W", or "UV"
-  size_t layer;
-  LazyValue decrease;
-};
-
-/// What a sweep tells of itself.
-struct TORCHBCD_API RelaxedReport {
-  LazyValue before;               // L at the start: from a forward pass, the batch's loss and regularisers
-  std::vector<double> penalties;  // rho of each layer
-  std::vector<BlockDecrease> decreases;  // in the order of the sweep
-  int64_t halved = 0;                    // rows whose state step had to be shortened
-  int64_t guard_halvings = 0;            // times that the guard halved the sweep's step
 };
 
 /// Rows with what a sweep keeps of them, a tensor (n, d_l) a layer.
@@ -92,20 +67,23 @@ class TORCHBCD_API RelaxedTrainer : public MlpTrainer {
 
   /// Keeps a full batch for step(). With `persistent`, the first sweep sets U, V and the penalties.
   void bind(const at::Tensor& x, const at::Tensor& y);
-  bool bound() const { return bound_.x.defined(); }
+  bool bound() const override { return bound_.x.defined(); }
 
   /// One sweep over the bound data.
   const RelaxedReport& step();
   /// One sweep over a mini-batch, from a forward pass.
   const RelaxedReport& step(const at::Tensor& x, const at::Tensor& y);
 
+  /// The last sweep's report.
+  const RelaxedReport& report() const { return report_; }
+
   /// L at the variables of the last sweep, computed from them alone.
   ObjectiveTerms objective() const;
   /// Weights, U, V and the data of the last sweep's rows; in the middle of a sweep, as they are then.
   TrainerState variables() const;
 
-  TrainerState state() const;
-  void load_state(const TrainerState& state);
+  TrainerState state() const override;
+  void load_state(const TrainerState& state) override;
 
  private:
   bool clamped() const { return std::holds_alternative<functors::SquaredLoss>(loss_) && identity_output(); }

@@ -149,16 +149,33 @@ def test_compile_has_no_graph_break():
     torch.testing.assert_close(compiled(a, b), scripted(a, b), rtol=0, atol=0)
 
 
+def test_export_keeps_the_operators():
+    class Module(torch.nn.Module):
+        def forward(self, a, b):
+            return scripted(a, b)
+
+    a, b = randn(9, 4), randn(9, 3)
+    rows = torch.export.Dim("rows")
+    exported = torch.export.export(Module(), (a, b), dynamic_shapes={"a": {0: rows}, "b": {0: rows}})
+    targets = {str(node.target) for node in exported.graph.nodes}
+    assert {f"torchbcd.{name}.default" for name in ("weight_update", "state_update", "prox_relu")} <= targets
+    more = randn(14, 4), randn(14, 3)
+    torch.testing.assert_close(exported.module()(*more), scripted(*more), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     "module",
     [
         F,
         torchbcd,
         torchbcd.bcd,
+        torchbcd.checkpoint,
         torchbcd.diagnostics,
         torchbcd.dladmm,
         torchbcd.dlam,
         torchbcd.nn,
+        torchbcd.optimizer,
+        torchbcd.package,
         torchbcd.relaxed,
         torchbcd.special_cases,
     ],

@@ -1,0 +1,152 @@
+#include "torchbcd/mlp.h"
+
+#include <ATen/ops/full_like.h>
+#include <c10/util/Exception.h>
+#include <torch/nn/modules/activation.h>
+#include <torch/nn/modules/linear.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <sstream>
+#include <system_error>
+#include <typeinfo>
+#include <utility>
+
+#include "functors/polynomial.h"
+
+namespace torchbcd {
+namespace {
+
+constexpr const char* kSupported =
+    "Flatten (first), Linear, Identity, ReLU, LeakyReLU, Sigmoid, Tanh, torchbcd::nn::Polynomial";
+
+// The module as a T; null for anything else, subclasses among it: what they compute is not known.
+template <typename T>
+const T* exactly(const torch::nn::Module& module) {
+  return typeid(module) == typeid(T) ? module.as<T>() : nullptr;
+}
+
+// The registry of activation modules: a new one is a line here beside its functor.
+std::optional<Activation> activation_of(const torch::nn::Module& module) {
+  if (exactly<torch::nn::IdentityImpl>(module) != nullptr) {
+    return Activation{"identity", {}};
+  }
+  if (exactly<torch::nn::ReLUImpl>(module) != nullptr) {
+    return Activation{"relu", {}};
+  }
+  if (const auto* leaky = exactly<torch::nn::LeakyReLUImpl>(module)) {
+    return Activation{"leaky_relu", {leaky->options.negative_slope()}};
+  }
+  if (exactly<torch::nn::SigmoidImpl>(module) != nullptr) {
+    return Activation{"sigmoid", {}};
+  }
+  if (exactly<torch::nn::TanhImpl>(module) != nullptr) {
+    return Activation{"tanh", {}};
+  }
+  if (const auto* polynomial = exactly<nn::PolynomialImpl>(module)) {
+    return Activation{"polynomial", polynomial->coefficients()};
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Activation Activation::parse(const std::string& text) {
+  const size_t open = text.find('(');
+  Activation activation{text.substr(0, open), {}};
+  if (open == std::string::npos) {
+    return activation;
+  }
+  TORCH_CHECK_VALUE(text.back() == ')',
+                    "torchbcd: activation must be a name, or a name and numbers, such as ",
+                    "'leaky_relu(0.2)' (got '", text, "')");
+  std::istringstream list(text.substr(open + 1, text.size() - open - 2));
+  for (std::string item; std::getline(list, item, ',');) {
+    const char* begin = item.data() + std::min(item.find_first_not_of(' '), item.size());
+    const char* end = item.data() + item.size();
+    double value = 0;
+    const auto [read, error] = std::from_chars(begin, end, value);
+    TORCH_CHECK_VALUE(error == std::errc() && read == end, "torchbcd: activation '", text,
+                      "' must have numbers in its parentheses (got '", item, "')");
+    activation.parameters.push_back(value);
+  }
+  return activation;
+}
+
+std::string Activation::text() const {
+  if (parameters.empty()) {
+    return name;
+  }
+  std::string text = name + "(";
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    char digits[32];  // the shortest that reads back as the same number
+    const auto [end, error] = std::to_chars(digits, digits + sizeof(digits), parameters[i]);
+    text.append(i == 0 ? "" : ", ").append(digits, end);
+  }
+  return text + ")";
+}
+
+Mlp read_mlp(const torch::nn::Sequential& model) {
+  Mlp mlp;
+  bool activated = true;  // whether the last Linear has its activation
+  size_t position = 0;
+  for (const std::shared_ptr<torch::nn::Module>& module : model->children()) {
+    const auto check = [&](bool holds, const char* reason) {
+      TORCH_CHECK_VALUE(holds, "torchbcd: module ", position, " of the model, ", module->name(), ", ",
+                        reason);
+    };
+    if (const auto* flatten = exactly<torch::nn::FlattenImpl>(*module)) {
+      check(position == 0, "must be the first module");
+      check(flatten->options.start_dim() == 1 && flatten->options.end_dim() == -1,
+            "must flatten all but the first dimension");
+      mlp.flatten = true;
+    } else if (const auto* linear = exactly<torch::nn::LinearImpl>(*module)) {
+      for (const at::Tensor& weight : mlp.weights) {
+        check(!weight.is_same(linear->weight), "shares its weight with an earlier module");
+      }
+      TORCH_CHECK_VALUE(mlp.weights.empty() || mlp.weights.back().size(0) == linear->weight.size(1),
+                        "torchbcd: module ", position, " of the model, ", module->name(), ", must take ",
+                        mlp.weights.back().size(0), " inputs, the outputs of the one before (got ",
+                        linear->weight.size(1), ")");
+      mlp.weights.push_back(linear->weight);
+      mlp.biases.push_back(linear->bias);
+      mlp.activations.push_back({"identity", {}});
+      activated = false;
+    } else if (std::optional<Activation> activation = activation_of(*module)) {
+      check(!mlp.weights.empty(), "must follow a Linear module");
+      check(!activated, "follows another activation");
+      mlp.activations.back() = std::move(*activation);
+      activated = true;
+    } else {
+      TORCH_CHECK_VALUE(false, "torchbcd: module ", position, " of the model, ", module->name(),
+                        ", is not supported; supported are ", kSupported);
+    }
+    ++position;
+  }
+  TORCH_CHECK_VALUE(!mlp.weights.empty(), "torchbcd: model must have at least one Linear module (got none)");
+  return mlp;
+}
+
+namespace nn {
+
+PolynomialImpl::PolynomialImpl(std::vector<double> coefficients) : coefficients_(std::move(coefficients)) {
+  constexpr size_t most = functors::Polynomial::kMaxDegree + 1;
+  TORCH_CHECK_VALUE(!coefficients_.empty() && coefficients_.size() <= most,
+                    "torchbcd: a polynomial must have 1 to ", most, " coefficients (got ",
+                    coefficients_.size(), ")");
+  for (const double c : coefficients_) {
+    TORCH_CHECK_VALUE(std::isfinite(c), "torchbcd: coefficients must be finite (got ", c, ")");
+  }
+}
+
+at::Tensor PolynomialImpl::forward(const at::Tensor& u) {
+  at::Tensor value = at::full_like(u, coefficients_.back());
+  for (size_t k = coefficients_.size() - 1; k-- > 0;) {
+    value = value * u + coefficients_[k];
+  }
+  return value;
+}
+
+}  // namespace nn
+}  // namespace torchbcd

@@ -1,0 +1,56 @@
+// An MLP as the optimizers see it, read from a torch::nn::Sequential or put together by hand.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+#include <torch/nn/modules/container/sequential.h>
+#include <torch/nn/pimpl.h>
+
+#include <string>
+#include <vector>
+
+#include "torchbcd/export.h"
+
+namespace torchbcd {
+
+/// An activation by name: "identity", "relu", "leaky_relu" (parameter: its negative slope, default 0.01),
+/// "sigmoid", "tanh" or "polynomial" (parameters: its coefficients, the constant one first).
+struct TORCHBCD_API Activation {
+  std::string name = "identity";
+  std::vector<double> parameters;
+
+  /// Of a text such as "relu", "leaky_relu(0.2)" or "polynomial(0, 0.5, 0.25)".
+  static Activation parse(const std::string& text);
+  std::string text() const;
+};
+
+/// The layers of [Flatten,] Linear, activation, ..., Linear[, activation]. The tensors are the model's own.
+struct Mlp {
+  std::vector<at::Tensor> weights;  // (d_l, d_{l-1})
+  std::vector<at::Tensor> biases;   // (d_l,), undefined where a layer has none
+  std::vector<Activation> activations;
+  bool flatten = false;  // whether inputs are flattened first
+
+  size_t depth() const { return weights.size(); }
+};
+
+/// Reads a Sequential of Flatten (first), Linear, Identity, ReLU, LeakyReLU, Sigmoid, Tanh and
+/// torchbcd::nn::Polynomial. Throws a ValueError that names any other module, or one out of place.
+TORCHBCD_API Mlp read_mlp(const torch::nn::Sequential& model);
+
+namespace nn {
+
+/// p(u) = sum_k coefficients[k] u^k, of degree at most 8, as an activation.
+class TORCHBCD_API PolynomialImpl : public torch::nn::Module {
+ public:
+  explicit PolynomialImpl(std::vector<double> coefficients);
+  at::Tensor forward(const at::Tensor& u);
+  const std::vector<double>& coefficients() const { return coefficients_; }
+
+ private:
+  std::vector<double> coefficients_;
+};
+TORCH_MODULE(Polynomial);
+
+}  // namespace nn
+}  // namespace torchbcd

@@ -1,0 +1,292 @@
+// Tests of the public C++ API. What the sweeps compute is tested from Python; here: that C++ programs reach
+// it, that options and errors are as in Python, that a failed step changes nothing.
+//
+//   api_test            runs all tests, prints the failures, exits with their number
+//   api_test IN OUT     reads a checkpoint of Python's (6-8-3, no bias first), sweeps once, writes it
+#include <torch/torch.h>
+#include <torchbcd/torchbcd.h>
+
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace {
+
+int failures = 0;
+
+void check(bool holds, const char* what, int line) {
+  if (!holds) {
+    std::fprintf(stderr, "api_test.cpp:%d: %s\n", line, what);
+    ++failures;
+  }
+}
+#define EXPECT(condition) check(condition, #condition, __LINE__)
+
+template <typename Error, typename F>
+void check_throws(const F& f, const std::string& message, int line) {
+  try {
+    f();
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    check(text.find(message) != std::string::npos, text.c_str(), line);
+    return;
+  }
+  check(false, "nothing was thrown", line);
+}
+#define EXPECT_THROWS(Error, statement, message) check_throws<Error>([&] { statement; }, message, __LINE__)
+
+torch::nn::Sequential make_model(int64_t inputs = 6, int64_t classes = 3) {
+  torch::manual_seed(0);
+  torch::nn::Sequential model(torch::nn::Linear(inputs, 8), torch::nn::ReLU(), torch::nn::Linear(8, 7),
+                              torch::nn::Tanh(), torch::nn::Linear(7, classes));
+  model->to(torch::kDouble);
+  return model;
+}
+
+struct Batch {
+  at::Tensor x = torch::randn({40, 6}, torch::kDouble);
+  at::Tensor y = torch::randint(3, {40}, torch::kLong);
+};
+
+bool equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
+  bool same = a.size() == b.size();
+  for (size_t i = 0; same && i < a.size(); ++i) {
+    same = torch::equal(a[i], b[i]);
+  }
+  return same;
+}
+
+std::vector<at::Tensor> copies(const torch::nn::Sequential& model) {
+  std::vector<at::Tensor> result;
+  for (const at::Tensor& p : model->parameters()) {
+    result.push_back(p.detach().clone());
+  }
+  return result;
+}
+
+void versions() {
+  EXPECT(std::string(TORCHBCD_VERSION) == std::to_string(TORCHBCD_VERSION_MAJOR) + "." +
+                                              std::to_string(TORCHBCD_VERSION_MINOR) + "." +
+                                              std::to_string(TORCHBCD_VERSION_PATCH));
+}
+
+void functions() {
+  const at::Tensor a = torch::tensor({1.0, -2.0}, torch::kDouble);
+  const at::Tensor b = torch::tensor({0.5, 0.5}, torch::kDouble);
+  EXPECT(torch::allclose(torchbcd::prox_relu(a, b, 1.0), torch::tensor({0.75, 0.0}, torch::kDouble)));
+  EXPECT(torch::allclose(torchbcd::project_box(a, -1, 0.5), torch::tensor({0.5, -1.0}, torch::kDouble)));
+}
+
+void bcd_sweeps_and_never_rises() {
+  torch::nn::Sequential model = make_model();
+  const Batch batch;
+  torchbcd::BCD optimizer(model, torchbcd::BCDOptions().gamma(1).alpha(0.05).rho({1.0, 2.0, 0.5}));
+  EXPECT(optimizer.layers()[1].rho == 2.0);
+  optimizer.bind(batch.x, batch.y);
+  double before = optimizer.objective();
+  for (int k = 0; k < 20; ++k) {
+    optimizer.step();
+    const double after = optimizer.objective();
+    EXPECT(after <= before * (1 + 1e-12));
+    before = after;
+  }
+  EXPECT(optimizer.sweeps() == 20);
+  const torchbcd::BCD::Variables v = optimizer.variables();
+  EXPECT(v.W.size() == 3 && v.b.size() == 3 && v.U.size() == 3 && v.V.size() == 4);
+  EXPECT(torch::equal(v.V[0], batch.x));
+  EXPECT(torch::equal(v.W[2], model[4]->as<torch::nn::Linear>()->weight));
+  optimizer.step_rows(torch::arange(0, 40, 2));
+  optimizer.step(batch.x, batch.y);
+  EXPECT(optimizer.sweeps() == 22);
+}
+
+void relaxed_certifies() {
+  torch::nn::Sequential model = make_model();
+  const Batch batch;
+  torchbcd::RelaxedBCD optimizer(model);
+  for (int k = 0; k < 10; ++k) {
+    optimizer.set_lr(1 - 0.1 * k);
+    const torchbcd::RelaxedReport& report = optimizer.step(batch.x, batch.y);
+    double after = report.before.value();
+    for (const torchbcd::BlockDecrease& block : report.decreases) {
+      EXPECT(block.decrease.value() >= -1e-12 * report.before.value());
+      after -= block.decrease.value();
+    }
+    EXPECT(std::abs(after - optimizer.objective()) <= 1e-9 * report.before.value());
+  }
+  EXPECT(std::abs(optimizer.layers()[0].lr - 0.1) < 1e-12);
+  const auto deep = torchbcd::RelaxedBCDOptions::for_any_depth();
+  EXPECT(torchbcd::RelaxedBCD(make_model(), deep).layers()[0].cap == 0.2);
+  EXPECT(torchbcd::RelaxedBCD(make_model(), deep).layers()[2].relaxation == 0.2);
+}
+
+void dlam_and_dladmm() {
+  const Batch batch;
+  torchbcd::DLAM dlam(make_model(), torchbcd::DLAMOptions().rho(0.01).eps(0.01).joint(true));
+  dlam.bind(batch.x, batch.y);
+  double before = dlam.objective();
+  for (int k = 0; k < 10; ++k) {
+    dlam.step();
+    EXPECT(dlam.objective() <= before * (1 + 1e-12));
+    EXPECT(dlam.gap() <= 1e-9);
+    before = dlam.objective();
+  }
+  EXPECT(dlam.variables().a.size() == 3);
+  torchbcd::DLADMM dladmm(make_model(), torchbcd::DLADMMOptions().rho(0.1).nu(0.2));
+  EXPECT(dladmm.layers()[0].penalty == 0.2 && dladmm.layers()[2].penalty == 0.1);
+  dladmm.bind(batch.x, batch.y);
+  EXPECT(std::isfinite(dladmm.step().primal_residual));
+}
+
+void models_are_read() {
+  const torchbcd::Mlp mlp = torchbcd::read_mlp(torch::nn::Sequential(
+      torch::nn::Flatten(), torch::nn::Linear(torch::nn::LinearOptions(4, 3).bias(false)),
+      torch::nn::LeakyReLU(torch::nn::LeakyReLUOptions().negative_slope(0.2)), torch::nn::Linear(3, 2),
+      torchbcd::nn::Polynomial(std::vector<double>{0, 1, 0.5})));
+  EXPECT(mlp.flatten && mlp.depth() == 2 && !mlp.biases[0].defined());
+  EXPECT(mlp.activations[0].text() == "leaky_relu(0.2)");
+  EXPECT(mlp.activations[1].text() == "polynomial(0, 1, 0.5)");
+  const torchbcd::Activation parsed = torchbcd::Activation::parse("polynomial(0, 1,0.5)");
+  EXPECT(parsed.name == "polynomial" && parsed.parameters == (std::vector<double>{0, 1, 0.5}));
+  EXPECT_THROWS(c10::ValueError, torchbcd::Activation::parse("leaky_relu(x)"), "numbers in its parentheses");
+  EXPECT_THROWS(c10::ValueError, torchbcd::Activation::parse("leaky_relu()x"), "must be a name");
+
+  const at::Tensor u = torch::tensor({2.0});
+  EXPECT(torchbcd::nn::Polynomial(std::vector<double>{1, 0, 0.5})(u).item<double>() == 3);
+  EXPECT_THROWS(c10::ValueError, torchbcd::nn::Polynomial(std::vector<double>{}), "1 to 9 coefficients");
+  using torch::nn::Linear;
+  using torch::nn::ReLU;
+  using torch::nn::Sequential;
+  const auto read = [](const Sequential& model) { return torchbcd::read_mlp(model); };
+  EXPECT_THROWS(c10::ValueError, read(Sequential()), "at least one Linear");
+  EXPECT_THROWS(c10::ValueError, read(Sequential(ReLU(), Linear(2, 2))), "must follow a Linear");
+  EXPECT_THROWS(c10::ValueError, read(Sequential(Linear(2, 2), ReLU(), ReLU())),
+                "follows another activation");
+  EXPECT_THROWS(c10::ValueError, read(Sequential(Linear(2, 3), Linear(2, 2))), "must take 3 inputs");
+  EXPECT_THROWS(c10::ValueError, read(Sequential(Linear(2, 2), torch::nn::Dropout())), "module 1");
+  EXPECT_THROWS(c10::ValueError, read(Sequential(Linear(2, 2), torch::nn::Flatten())), "must be the first");
+  const Linear shared(2, 2);
+  EXPECT_THROWS(c10::ValueError, read(Sequential(shared, ReLU(), shared)), "shares its weight");
+}
+
+void refusals_change_nothing() {
+  torch::nn::Sequential model = make_model();
+  const Batch batch;
+  torchbcd::BCD optimizer(model);
+  const std::vector<at::Tensor> before = copies(model);
+  EXPECT_THROWS(c10::ValueError, optimizer.step(), "bind");
+  EXPECT_THROWS(c10::ValueError, optimizer.step(batch.x, batch.y + 3), "");
+  EXPECT_THROWS(c10::TypeError, optimizer.step(batch.x.to(torch::kFloat), batch.y), "");
+  EXPECT_THROWS(c10::ValueError, optimizer.step(batch.x * NAN, batch.y), "");
+  EXPECT(equal(before, copies(model)) && optimizer.sweeps() == 0);
+  optimizer.set_observer([](const char*, size_t layer) {
+    if (layer == 1) {
+      throw std::runtime_error("stop");
+    }
+  });
+  EXPECT_THROWS(std::runtime_error, optimizer.step(batch.x, batch.y), "stop");
+  EXPECT(equal(before, copies(model)) && optimizer.sweeps() == 0);
+
+  using torchbcd::BCDOptions;
+  EXPECT_THROWS(c10::ValueError, torchbcd::BCD(model, BCDOptions().gamma(-1)), "gamma");
+  EXPECT_THROWS(c10::ValueError, torchbcd::BCD(model, BCDOptions().gamma({1.0, 2.0})),
+                "each of the 3 layers");
+  EXPECT_THROWS(c10::ValueError, torchbcd::BCD(model, BCDOptions().splitting(4)), "splitting must be 2 or 3");
+  EXPECT_THROWS(c10::ValueError, torchbcd::BCD(model, BCDOptions().loss("hing")), "loss must be one of");
+  EXPECT_THROWS(c10::ValueError, torchbcd::BCD(model, BCDOptions().loss_weight(0)), "loss_weight");
+}
+
+void options_have_names() {
+  torchbcd::BCD optimizer(make_model(),
+                          torchbcd::BCDOptions().state_regularizer(torchbcd::regularizers::L1(0.1)));
+  optimizer.set_option("gamma", {2.0});
+  EXPECT(optimizer.option("gamma") == (std::vector<double>{2, 2, 2}));
+  optimizer.set_option("alpha", {1.0, 2.0, 3.0});
+  EXPECT(optimizer.layers()[2].alpha == 3);
+  EXPECT(std::isnan(optimizer.option("rho")[0]));
+  EXPECT(optimizer.option("state_regularizer").size() == 12 &&
+         optimizer.option("state_regularizer")[4] == 0.1);
+  EXPECT_THROWS(c10::ValueError, optimizer.set_option("gamma", {-1.0}), "gamma");
+  EXPECT(optimizer.option("gamma")[0] == 2);
+  EXPECT_THROWS(c10::ValueError, optimizer.set_option("gamma", {1.0, 1.0}), "must be 1 or 3 numbers");
+  EXPECT_THROWS(c10::ValueError, optimizer.set_option("gama", {1.0}), "option must be one of gamma, rho");
+  EXPECT_THROWS(c10::ValueError, optimizer.set_option("inner_sweeps", {1.5}), "whole number");
+}
+
+void checkpoints_continue(const std::string& folder) {
+  using torchbcd::regularizers::Box;
+  using torchbcd::regularizers::ElasticNet;
+  using torchbcd::regularizers::L2;
+  const Batch batch;
+  const std::string path = folder + "/checkpoint.pt";
+  torch::nn::Sequential model = make_model();
+  torchbcd::BCD optimizer(model, torchbcd::BCDOptions()
+                                     .rho({1.0, std::nullopt, 2.0})
+                                     .weight_regularizer({L2(0.1), ElasticNet(1e-3, 0.1), Box(-1, 1)}));
+  optimizer.bind(batch.x, batch.y);
+  optimizer.step();
+  torchbcd::save_checkpoint(path, model, optimizer);
+
+  torch::nn::Sequential other = make_model();
+  torchbcd::BCD restored(other);
+  torchbcd::load_checkpoint(path, other, restored);
+  EXPECT(restored.option("weight_regularizer") == optimizer.option("weight_regularizer"));
+  EXPECT(restored.layers()[2].rho == 2.0 && !restored.layers()[1].rho);
+  optimizer.step();
+  restored.step();
+  EXPECT(equal(copies(model), copies(other)));
+  EXPECT(restored.sweeps() == 2 && restored.objective() == optimizer.objective());
+
+  const std::vector<at::Tensor> before = copies(other);
+  torch::nn::Sequential narrow = make_model(5);
+  torchbcd::BCD misfit(narrow);
+  EXPECT_THROWS(c10::ValueError, torchbcd::load_checkpoint(path, narrow, misfit),
+                "must hold 0.weight of shape");
+  torchbcd::RelaxedBCD stranger(other);
+  EXPECT_THROWS(c10::ValueError, torchbcd::load_checkpoint(path, other, stranger), "must have an entry 'lr'");
+  EXPECT(equal(before, copies(other)));
+  EXPECT_THROWS(c10::ValueError, torchbcd::load_checkpoint(folder + "/none.pt", other, restored),
+                "cannot read");
+  std::ofstream(folder + "/junk.pt") << "junk";
+  EXPECT_THROWS(c10::ValueError, torchbcd::load_checkpoint(folder + "/junk.pt", other, restored),
+                "no checkpoint that C++ can read");
+}
+
+// What test_cpp.py compares with the same in Python.
+void sweep_checkpoint(const std::string& in, const std::string& out) {
+  torch::nn::Sequential model(torch::nn::Linear(torch::nn::LinearOptions(6, 8).bias(false)),
+                              torch::nn::ReLU(), torch::nn::Linear(8, 3));
+  model->to(torch::kDouble);
+  torchbcd::BCD optimizer(model);
+  torchbcd::load_checkpoint(in, model, optimizer);
+  optimizer.step();
+  torchbcd::save_checkpoint(out, model, optimizer);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc == 3) {
+    sweep_checkpoint(argv[1], argv[2]);
+    return 0;
+  }
+  const std::filesystem::path folder = std::filesystem::temp_directory_path() / "torchbcd_api_test";
+  std::filesystem::create_directories(folder);
+  versions();
+  functions();
+  bcd_sweeps_and_never_rises();
+  relaxed_certifies();
+  dlam_and_dladmm();
+  models_are_read();
+  refusals_change_nothing();
+  options_have_names();
+  checkpoints_continue(folder.string());
+  std::filesystem::remove_all(folder);
+  std::printf("%d failures\n", failures);
+  return failures;
+}

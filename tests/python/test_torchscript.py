@@ -1,0 +1,224 @@
+"""The optimizers as TorchScript objects: what they compute, what they save, what they refuse."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from conftest import make_data, make_mlp
+from torch import nn
+
+import torchbcd
+from torchbcd import regularizers
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Trainer(nn.Module):
+    """A model with its optimizer, its loops scripted."""
+
+    def __init__(self, model, optimizer):
+        super().__init__()
+        self.model = model
+        self.optimizer = optimizer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x)
+
+    @torch.jit.export
+    def bind(self, x: torch.Tensor, y: torch.Tensor):
+        self.optimizer.bind(x, y)
+
+    @torch.jit.export
+    def sweep(self, sweeps: int) -> float:
+        for _ in range(sweeps):
+            self.optimizer.step()
+        return self.optimizer.objective()
+
+
+def optimizers(model):
+    """Each optimizer with options that are not its defaults."""
+    last = len([m for m in model if isinstance(m, nn.Linear)]) - 1
+    return {
+        "BCD": lambda m: torchbcd.BCD(
+            m,
+            gamma=[1.0, 0.5, 2.0][: last + 1],
+            rho=0.7,
+            alpha=0.1,
+            weight_regularizer=regularizers.L2(0.01),
+            state_regularizer=[None, regularizers.L1(1e-3), None],
+            loss_weight="mean",
+        ),
+        "BCD, two splittings": lambda m: torchbcd.BCD(m, splitting=2, alpha=0.2),
+        "RelaxedBCD": lambda m: torchbcd.RelaxedBCD(m, relaxation=0.4, cap=0.3, state_steps=2, guard=True),
+        "DLAM": lambda m: torchbcd.DLAM(m, "squared", rho=0.01, eps=torchbcd.EpsSchedule(0.5, 0.9, 0.01)),
+        "DLAM, joint": lambda m: torchbcd.DLAM(m, momentum="capped", joint=True, weight_damping=1.0),
+        "DLADMM": lambda m: torchbcd.DLADMM(m, rho=0.1, nu=0.2),
+    }
+
+
+KINDS = list(optimizers(make_mlp([2, 2, 2, 2])))
+
+
+@pytest.fixture
+def data():
+    return make_data(40, 6, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scripted_loop_equals_the_eager_one(kind, dtype, data):
+    x, y = data[0].to(dtype), data[1]
+    model = make_mlp([6, 8, 7, 3], hidden=["relu", "leaky_relu"], dtype=dtype)
+    twin = copy.deepcopy(model)
+    eager = optimizers(model)[kind](model)
+    scripted = torch.jit.script(Trainer(twin, optimizers(twin)[kind](twin).script_object()))
+    eager.bind(x, y)
+    scripted.bind(x, y)
+    for _ in range(5):
+        eager.step()
+        assert scripted.sweep(1) == eager.objective()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    assert torch.equal(scripted(x), model(x))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_module_goes_on_where_it_was(kind, data):
+    model = make_mlp([6, 8, 7, 3])
+    trainer = torch.jit.script(Trainer(model, optimizers(model)[kind](model).script_object()))
+    trainer.bind(*data)
+    trainer.sweep(3)
+    file = io.BytesIO()
+    torch.jit.save(trainer, file)
+    file.seek(0)
+    loaded = torch.jit.load(file)
+    assert loaded.sweep(4) == trainer.sweep(4)
+    for mine, its in zip(trainer.parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(mine, its)
+    assert torch.equal(loaded(data[0]), trainer(data[0])), "the optimizer moves the module's own parameters"
+    assert loaded.optimizer.sweeps() == 7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_script_object_starts_from_the_optimizers_state(kind, data):
+    model = make_mlp([6, 8, 7, 3])
+    optimizer = optimizers(model)[kind](model)
+    optimizer.bind(*data)
+    for _ in range(3):
+        optimizer.step()
+    twin = copy.deepcopy(model)
+    fresh = optimizers(twin)[kind](twin)
+    fresh.load_state_dict(optimizer.state_dict())
+    script = fresh.script_object()
+    script.step()
+    optimizer.step()
+    assert script.objective() == optimizer.objective()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+def test_mini_batches_and_rows(data):
+    x, y = data
+    model = make_mlp([6, 8, 3])
+    twin = copy.deepcopy(model)
+    eager, script = torchbcd.BCD(model), torchbcd.BCD(twin).script_object()
+    weights = torch.rand(40, dtype=torch.float64)
+    eager.step(x, y, sample_weight=weights)
+    script.step(x, y, sample_weight=weights)
+    eager.bind(x, y)
+    script.bind(x, y)
+    rows = torch.arange(0, 40, 3)
+    eager.step(index=rows)
+    script.step_rows(rows)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+    variables = script.variables()
+    assert all(torch.equal(a, b) for a, b in zip(variables["U"], eager.variables().U, strict=True))
+    assert len(variables["V"]) == 3
+
+    dlam, dlam_twin = make_mlp([6, 8, 3], seed=2), make_mlp([6, 8, 3], seed=2)
+    torchbcd.DLAM(dlam, joint=True).step(x, y, sweeps=2)
+    torchbcd.DLAM(dlam_twin, joint=True).script_object().step(x, y, 2)
+    assert all(torch.equal(a, b) for a, b in zip(dlam.parameters(), dlam_twin.parameters(), strict=True))
+
+
+def test_a_schedule_and_the_certificate_in_torchscript(data):
+    x, y = data
+    model = make_mlp([6, 8, 3])
+    twin = copy.deepcopy(model)
+
+    @torch.jit.script
+    def train(optimizer: torch.classes.torchbcd.RelaxedBCD, x: torch.Tensor, y: torch.Tensor) -> list[float]:
+        falls: list[float] = []
+        for k in range(4):
+            optimizer.set_option("lr", [1.0 - 0.25 * k])
+            optimizer.step(x, y)
+            certificate = optimizer.certificate()
+            falls.append(certificate["before"][0] - certificate["after"][0])
+        return falls
+
+    falls = train(torchbcd.RelaxedBCD(twin).script_object(), x, y)
+    eager = torchbcd.RelaxedBCD(model)
+    for k in range(4):
+        for group in eager.param_groups:
+            group["lr"] = 1 - 0.25 * k
+        certificate = eager.step(x, y).certificate
+        assert falls[k] == pytest.approx(certificate.before - certificate.after, rel=1e-9)
+    assert min(falls) > 0
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+def test_an_optimizer_built_in_torchscript(data):
+    @torch.jit.script
+    def train(
+        weights: list[torch.Tensor], biases: list[torch.Tensor | None], x: torch.Tensor, y: torch.Tensor
+    ) -> float:
+        optimizer = torch.classes.torchbcd.BCD(
+            weights, biases, ["leaky_relu(0.1)", "identity"], "squared", {"gamma": [2.0], "alpha": [0.1, 0.2]}
+        )
+        optimizer.bind(x, y)
+        for _ in range(3):
+            optimizer.step()
+        return optimizer.objective()
+
+    model = make_mlp([6, 8, 3], hidden="leaky_relu")
+    twin = copy.deepcopy(model)
+    objective = train([twin[0].weight, twin[2].weight], [twin[0].bias, twin[2].bias], *data)
+    eager = torchbcd.BCD(model, gamma=2.0, alpha=[0.1, 0.2])
+    eager.bind(*data)
+    for _ in range(3):
+        eager.step()
+    assert objective == eager.objective()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+def test_options_by_name(data):
+    script = torchbcd.BCD(make_mlp([6, 8, 3]), state_regularizer=regularizers.Box(-1, 2)).script_object()
+    assert script.option("state_regularizer") == [0, 0, -1, 2] * 2
+    assert "alpha_weight" in script.option_names()
+    script.set_option("gamma", [0.5])
+    assert script.option("gamma") == [0.5, 0.5]
+
+
+def test_refusals(data):
+    x, _ = data
+    model = make_mlp([6, 8, 3])
+    script = torchbcd.BCD(model).script_object()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="gamma of layer 1 must be a finite positive number"):
+        script.set_option("gamma", [0.0])
+    assert script.option("gamma") == [1, 1]
+    with pytest.raises(ValueError, match="option must be one of gamma"):
+        script.set_option("gama", [1.0])
+    with pytest.raises(ValueError, match="both inputs and targets"):
+        script.step(x)
+    with pytest.raises(ValueError, match="call bind"):
+        script.step()
+    with pytest.raises(ValueError, match="order must be 0"):
+        script.set_option("order", [2.0])
+    arguments = [model[0].weight, model[2].weight], [model[0].bias, model[2].bias]
+    with pytest.raises(ValueError, match="activation must be one of"):
+        torch.classes.torchbcd.BCD(*arguments, ["rely", "identity"], "squared", {})
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    with pytest.raises(ValueError, match="EpsSchedule for TorchScript"):
+        torchbcd.DLAM(model, eps=lambda sweep: 1 / (sweep + 1)).script_object()
