@@ -5,6 +5,7 @@
 #   make lint         clang-format, ruff, mypy
 #   make bench        time sweeps against the published formulas and the floor
 #   make cuda-check   compile and link the CUDA kernels, without running them
+#   make sanitize     build the library under AddressSanitizer and UBSan, run the tests on it
 #   make format       rewrite the sources in the project's style
 #   make clean        remove what was built
 
@@ -21,7 +22,7 @@ CPP_SOURCES := $(LIBRARY_SOURCES) $(shell find examples tests -name '*.cpp' -o -
 BUILD_INPUTS := $(LIBRARY_SOURCES) CMakeLists.txt cmake/TorchBCDConfig.cmake.in setup.py pyproject.toml
 PYTHON_SOURCES := setup.py torchbcd tests examples benchmarks
 
-.PHONY: demo test lint bench cuda-check format clean build
+.PHONY: demo test lint bench cuda-check sanitize format clean build
 .DELETE_ON_ERROR:
 
 demo: build
@@ -80,6 +81,24 @@ $(CUDA_VENV)/.installed: requirements-dev.txt
 	$(PYTHON) -m venv $(CUDA_VENV)
 	$(CUDA_VENV)/bin/pip install --quiet torch==$(CUDA_TORCH) numpy \
 	  $$(grep -E '^(cmake|ninja|setuptools)==' requirements-dev.txt)
+	touch $@
+
+# Python itself is not instrumented, so the runtimes are loaded before it, and leaks are not looked for. The C++
+# programs that the tests build are instrumented too.
+SANITIZE_SITE := build/sanitize-site
+SANITIZERS := -fsanitize=address,undefined
+SANITIZE_TESTS ?= tests/python
+
+sanitize: $(SANITIZE_SITE)/.built
+	PYTHONPATH=$(abspath $(SANITIZE_SITE)) CXXFLAGS="$(SANITIZERS)" LDFLAGS="$(SANITIZERS)" \
+	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  $(BIN)/python -m pytest -q -p no:cacheprovider $(SANITIZE_TESTS)
+
+$(SANITIZE_SITE)/.built: $(VENV)/.installed $(BUILD_INPUTS) $(wildcard torchbcd/*.py)
+	rm -rf $(SANITIZE_SITE) build/lib* build/bdist*
+	PATH="$(abspath $(BIN)):$$PATH" TORCHBCD_SANITIZE=1 \
+	  $(BIN)/pip install --quiet --no-build-isolation --no-deps --target $(SANITIZE_SITE) .
 	touch $@
 
 clean:

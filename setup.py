@@ -3,7 +3,7 @@
 CMakeLists.txt holds the one list of sources. `pip install .` makes a wheel, `pip install -e .` an editable
 install whose libraries lie beside the Python files.
 
-Environment: TORCHBCD_CUDA=auto|0|1 (FORCE_CUDA=1 is the same as 1), MAX_JOBS, and
+Environment: TORCHBCD_CUDA=auto|0|1 (FORCE_CUDA=1 is the same as 1), TORCHBCD_SANITIZE=1, MAX_JOBS, and
 TORCH_CUDA_ARCH_LIST as for any PyTorch extension. "auto" builds the CUDA kernels where torch is a CUDA
 build and a toolkit is found; whether a GPU is present plays no part.
 """
@@ -105,7 +105,8 @@ class CMakeBuild(build_ext):
         package = ROOT / "torchbcd" if self.in_source else in_build
         cuda = cuda_wanted()
         flavour = f"torch-{torch.__version__}-py{sys.version_info.major}.{sys.version_info.minor}"
-        build = ROOT / "build" / f"{flavour}{'-cuda' if cuda else ''}"
+        sanitize = os.environ.get("TORCHBCD_SANITIZE") == "1"
+        build = ROOT / "build" / f"{flavour}{'-cuda' if cuda else ''}{'-sanitize' if sanitize else ''}"
         build.mkdir(parents=True, exist_ok=True)
         configure = [
             "cmake",
@@ -114,6 +115,7 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DCMAKE_INSTALL_PREFIX={package}",
             "-DTORCHBCD_PYTHON=ON",
+            f"-DTORCHBCD_SANITIZE={'ON' if sanitize else 'OFF'}",
             *(cuda_flags() if cuda else ["-DTORCHBCD_CUDA=OFF"]),
         ]
         subprocess.run(configure, check=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from math import inf
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -18,6 +18,9 @@ from torchbcd.optimizer import Closure, SplitOptimizer
 from torchbcd.reports import EpochReport, RelaxedReport
 
 __all__ = ["RelaxedBCD"]
+
+# Relaxations must stay below 2, and learn no better above this one.
+_MOST_GROWN = 1.5
 
 
 class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
@@ -55,6 +58,8 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         relaxation: :math:`\nu` of the hidden layers' weights, in [0, 2); one number, or one for each layer,
             the last included.
         output_relaxation: That of the last layer, where ``relaxation`` is one number.
+        growth: How many times a hidden layer's relaxation is that of the next one, >= 1, where ``relaxation`` is
+            one number: that of the last hidden layer. None becomes larger than 1.5 by it.
         over_relaxation: :math:`\omega` of the states, in (0, 2), likewise. A layer's number is for the states
             it reads.
         damping: Proximal weight of W and b relative to the mean square of the layer's inputs, > 0, likewise.
@@ -110,6 +115,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         penalty_ratio: PerLayer = 0.01,
         state_steps: int | Sequence[int] = 1,
         *,
+        growth: float = 1.0,
         cap: PerLayer | None = None,
         weight_regularizer: PerLayerRegularizer = None,
         lr: float = 1.0,
@@ -119,9 +125,16 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         output_penalty: float = 1.0,
         loss_weight: float | str = 1.0,
     ) -> None:
+        factor = arguments.number("growth", growth)
+        if not (isfinite(factor) and factor >= 1):
+            raise ValueError(f"growth must be finite and at least 1 (got {growth})")
+
         def options(depth: int) -> dict[str, Sequence[object]]:
             relaxations = list(arguments.per_layer("relaxation", relaxation, depth))
             if not isinstance(relaxation, Sequence):
+                most = max(relaxation, _MOST_GROWN)
+                for i in range(depth - 1):
+                    relaxations[i] = min(relaxation * factor ** (depth - 2 - i), most)
                 relaxations[-1] = arguments.number("output_relaxation", output_relaxation)
             return {
                 "relaxation": relaxations,
@@ -135,8 +148,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
                 ),
             }
 
-        factor = arguments.number("lr", lr)
-        super().__init__(model, loss, loss_weight, options, {"lr": factor})
+        super().__init__(model, loss, loss_weight, options, {"lr": arguments.number("lr", lr)})
         self._model = model
         self._certificate = bool(certificate)
         self._applied: object = None

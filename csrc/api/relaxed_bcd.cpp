@@ -2,6 +2,8 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "api/named_option.h"
@@ -13,6 +15,9 @@ namespace torchbcd {
 using detail::NamedOption;
 
 namespace {
+
+// Relaxations must stay below 2, and learn no better above this one.
+constexpr double kMostGrown = 1.5;
 
 RelaxedTrainer& engine(MlpTrainer& trainer) { return static_cast<RelaxedTrainer&>(trainer); }
 
@@ -30,7 +35,13 @@ RelaxedBCD::RelaxedBCD(Mlp mlp, const RelaxedBCDOptions& options)
       output_penalty_(options.output_penalty()) {
   detail::spread(layers_, &Layer::lr, PerLayer<double>(options.lr()), "lr");
   detail::spread(layers_, &Layer::relaxation, options.relaxation(), "relaxation");
+  TORCH_CHECK_VALUE(std::isfinite(options.growth()) && options.growth() >= 1,
+                    "torchbcd.RelaxedBCD: growth must be finite and at least 1 (got ", options.growth(), ")");
   if (options.relaxation().uniform()) {
+    const double most = std::max(layers_.back().relaxation, kMostGrown);
+    for (size_t l = layers_.size() - 1; l-- > 1;) {
+      layers_[l - 1].relaxation = std::min(layers_[l].relaxation * options.growth(), most);
+    }
     layers_.back().relaxation = options.output_relaxation();
   }
   detail::spread(layers_, &Layer::over_relaxation, options.over_relaxation(), "over_relaxation");

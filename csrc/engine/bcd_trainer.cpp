@@ -193,11 +193,7 @@ void BcdTrainer::sweep(RowSet& rows, InputBlockCache& cache) {
 // Every variable reaches a weight of the same sweep, so the weights tell whether all is finite;
 // only where they are not is the first bad block, in the order of the sweep, looked for.
 void BcdTrainer::check_finite(const RowSet& rows) const {
-  bool finite = true;
-  for (const AffineMap& map : next_) {
-    finite = finite && all_finite(map.weight) && (!map.bias.defined() || all_finite(map.bias));
-  }
-  if (finite) {
+  if (all_finite(next_)) {
     return;
   }
   for (size_t l = network_.depth(); l-- > 0;) {

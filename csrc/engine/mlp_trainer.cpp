@@ -3,11 +3,14 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/ne.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/tensor.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -17,22 +20,59 @@ namespace torchbcd {
 
 namespace {
 
-bool equal_maps(const std::vector<AffineMap>& a, const std::vector<AffineMap>& b) {
-  for (size_t l = 0; l < a.size(); ++l) {
-    if (!at::equal(a[l].weight, b[l].weight) || (a[l].bias.defined() && !at::equal(a[l].bias, b[l].bias))) {
-      return false;
+// The weights and biases of all maps that there are.
+std::vector<at::Tensor> tensors_of(const std::vector<AffineMap>& maps) {
+  std::vector<at::Tensor> tensors;
+  for (const AffineMap& map : maps) {
+    tensors.push_back(map.weight);
+    if (map.bias.defined()) {
+      tensors.push_back(map.bias);
     }
   }
-  return true;
+  return tensors;
+}
+
+// Numbers that lie on a device one by one, fetched at once: a GPU is waited for a single time.
+std::vector<double> fetch(const std::vector<at::Tensor>& scalars) {
+  return scalars.empty() ? std::vector<double>() : to_doubles(at::stack(scalars));
+}
+
+bool equal_maps(const std::vector<AffineMap>& a, const std::vector<AffineMap>& b) {
+  const std::vector<at::Tensor> left = tensors_of(a);
+  const std::vector<at::Tensor> right = tensors_of(b);
+  if (left.front().is_cpu()) {
+    return std::equal(left.begin(), left.end(), right.begin(),
+                      [](const at::Tensor& x, const at::Tensor& y) { return at::equal(x, y); });
+  }
+  std::vector<at::Tensor> differ;
+  for (size_t i = 0; i < left.size(); ++i) {
+    differ.push_back(at::ne(left[i], right[i]).any());
+  }
+  const std::vector<double> found = fetch(differ);
+  return std::all_of(found.begin(), found.end(), [](double d) { return d == 0; });
 }
 
 }  // namespace
 
-// A finite sum means finite entries; only an infinite one, which finite entries can have too, costs
-// a second look.
-bool all_finite(const at::Tensor& t) {
-  return t.numel() == 0 || std::isfinite(at::sum(t).item<double>()) || at::isfinite(t).all().item<bool>();
+bool all_finite(const at::Tensor& t) { return all_finite(std::vector<at::Tensor>{t}); }
+
+// A finite sum means finite entries; only an infinite one, which finite entries can have too, costs a second
+// look.
+bool all_finite(const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> sums;
+  for (const at::Tensor& t : tensors) {
+    if (t.defined() && t.numel() > 0) {
+      sums.push_back(at::sum(t));
+    }
+  }
+  const std::vector<double> fetched = fetch(sums);
+  return std::all_of(fetched.begin(), fetched.end(), [](double s) { return std::isfinite(s); }) ||
+         std::all_of(tensors.begin(), tensors.end(), [](const at::Tensor& t) {
+           return !t.defined() || t.numel() == 0 || at::isfinite(t).all().item<bool>();
+         });
 }
+
+bool all_finite(const std::vector<AffineMap>& maps) { return all_finite(tensors_of(maps)); }
 
 std::vector<AffineMap> allocate_like(const std::vector<AffineMap>& maps) {
   std::vector<AffineMap> result;
@@ -234,11 +274,11 @@ void MlpTrainer::set_loss_weight(double weight, bool mean) {
 }
 
 bool MlpTrainer::note_outside_changes() {
-  for (size_t l = 0; l < parameters_.size(); ++l) {
-    TORCH_CHECK_VALUE(all_finite(parameters_[l].weight) &&
-                          (!parameters_[l].bias.defined() || all_finite(parameters_[l].bias)),
-                      name_, ": the parameters of layer ", l + 1,
-                      " must be finite (got NaN or infinite entries)");
+  if (!all_finite(parameters_)) {
+    for (size_t l = 0; l < parameters_.size(); ++l) {
+      TORCH_CHECK_VALUE(all_finite({parameters_[l].weight, parameters_[l].bias}), name_,
+                        ": the parameters of layer ", l + 1, " must be finite (got NaN or infinite entries)");
+    }
   }
   if (equal_maps(parameters_, committed_)) {
     return false;
@@ -248,9 +288,9 @@ bool MlpTrainer::note_outside_changes() {
 }
 
 void MlpTrainer::check_next_weights() const {
-  for (size_t l = 0; l < depth(); ++l) {
-    for (const at::Tensor& t : {next_[l].weight, next_[l].bias}) {
-      TORCH_CHECK_LINALG(!t.defined() || all_finite(t), block_name(name_, depth(), "W", l),
+  if (!all_finite(next_)) {
+    for (size_t l = 0; l < depth(); ++l) {
+      TORCH_CHECK_LINALG(all_finite({next_[l].weight, next_[l].bias}), block_name(name_, depth(), "W", l),
                          ": the update is not finite");
     }
   }

@@ -28,8 +28,10 @@ void load_entry(const char* name, const TrainerState& state, const char* key,
 void load_maps(const char* name, const TrainerState& state, const char* weight, const char* bias,
                const std::vector<AffineMap>& maps);
 
-/// Whether every entry is finite.
+/// Whether every entry is finite; undefined tensors count as such. A GPU is waited for once.
 bool all_finite(const at::Tensor& t);
+bool all_finite(const std::vector<at::Tensor>& tensors);
+bool all_finite(const std::vector<AffineMap>& maps);
 
 std::vector<AffineMap> allocate_like(const std::vector<AffineMap>& maps);
 void copy_maps(const std::vector<AffineMap>& from, const std::vector<AffineMap>& to);

@@ -105,9 +105,13 @@ RelaxedRows& RelaxedTrainer::batch(int64_t n) {
 std::vector<double> RelaxedTrainer::penalties(const RelaxedRows& rows) const {
   std::vector<double> penalties(depth());
   penalties.back() = loss_weight_.of_row(rows.rows()) * (clamped() ? 1 : options_.output_penalty);
+  std::vector<at::Tensor> weights;
+  for (size_t l = 1; l < depth(); ++l) {
+    weights.push_back(parameters_[l].weight.contiguous());
+  }
+  const std::vector<double> squares = passes::sums_of_squares(weights);
   for (size_t l = depth() - 1; l > 0; --l) {
-    const at::Tensor& weight = parameters_[l].weight;
-    const double gain = passes::sum_of_squares(weight.contiguous()) / static_cast<double>(weight.size(0));
+    const double gain = squares[l - 1] / static_cast<double>(parameters_[l].weight.size(0));
     penalties[l - 1] = std::max(penalties[l] * layers_[l].penalty_ratio * gain, 1e-290);
   }
   return penalties;

@@ -3,6 +3,7 @@
 #include <ATen/TensorIterator.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/sum.h>
 
 #include <algorithm>
@@ -66,6 +67,19 @@ at::Tensor run_rows(KernelType& kernel, at::ArrayRef<at::Tensor> outputs, at::Ar
 }  // namespace
 
 double sum_of_squares(const at::Tensor& x) { return run<1>(kernels::sum_of_squares, {}, {x})[0]; }
+
+std::vector<double> sums_of_squares(const std::vector<at::Tensor>& tensors) {
+  if (tensors.empty()) {
+    return {};
+  }
+  std::vector<at::Tensor> sums;
+  for (const at::Tensor& t : tensors) {
+    sums.push_back(at::sum(run_chunks(kernels::kSumChunk, 1, kernels::sum_of_squares, {}, {t}), 0));
+  }
+  const at::Tensor fetched = at::stack(sums).cpu();
+  const double* data = fetched.const_data_ptr<double>();
+  return {data, data + fetched.numel()};
+}
 
 double difference(const at::Tensor& a, const at::Tensor& b, const at::Tensor& r) {
   return run<1>(kernels::difference, {r}, {a, b})[0];

@@ -6,12 +6,17 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 #include "functors/activations.h"
 
 namespace torchbcd::passes {
 
 /// sum x^2
 double sum_of_squares(const at::Tensor& x);
+
+/// sum x^2 of each of some tensors of one kind; a GPU is waited for once.
+std::vector<double> sums_of_squares(const std::vector<at::Tensor>& tensors);
 
 /// r = a - b; returns |r|^2
 double difference(const at::Tensor& a, const at::Tensor& b, const at::Tensor& r);

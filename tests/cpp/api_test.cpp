@@ -120,6 +120,10 @@ void relaxed_certifies() {
     EXPECT(std::abs(after - optimizer.objective()) <= 1e-9 * report.before.value());
   }
   EXPECT(std::abs(optimizer.layers()[0].lr - 0.1) < 1e-12);
+  const auto relaxations =
+      torchbcd::RelaxedBCD(make_model(), torchbcd::RelaxedBCDOptions().relaxation(0.4).growth(2))
+          .option("relaxation");
+  EXPECT(relaxations == (std::vector<double>{0.8, 0.4, 0.05}));
   const auto deep = torchbcd::RelaxedBCDOptions::for_any_depth();
   EXPECT(torchbcd::RelaxedBCD(make_model(), deep).layers()[0].cap == 0.2);
   EXPECT(torchbcd::RelaxedBCD(make_model(), deep).layers()[2].relaxation == 0.2);

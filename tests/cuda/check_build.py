@@ -7,6 +7,7 @@ and reads the architectures off the fat binary.
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 import subprocess
@@ -42,6 +43,14 @@ def architectures(library: Path) -> set[str]:
     return found
 
 
+def by_cuobjdump(library: Path) -> set[str]:
+    """The same as NVIDIA's own tool lists them."""
+    command = ["cuobjdump", "--list-elf", "--list-ptx", str(library)]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    kinds = re.findall(r"(PTX|ELF) file .*sm_(\d+)", listed)
+    return {f"{architecture}+PTX" if kind == "PTX" else architecture for kind, architecture in kinds}
+
+
 def main() -> None:
     """Check the build on the path."""
     operators = [n for n in torch._C._dispatch_get_all_op_names() if n.startswith("torchbcd::")]
@@ -52,8 +61,8 @@ def main() -> None:
     wanted, found = set(sys.argv[1:]), architectures(library)
     if not wanted <= found:
         raise SystemExit(f"{library.name} lacks {sorted(wanted - found)} (got {sorted(found)})")
-    if shutil.which("cuobjdump"):
-        print(subprocess.run(["cuobjdump", "--list-elf", "--list-ptx", library], check=True))
+    if shutil.which("cuobjdump") and (listed := by_cuobjdump(library)) != found:
+        raise SystemExit(f"cuobjdump lists {sorted(listed)} in {library.name}, its headers say {sorted(found)}")
     print(f"torch {torch.__version__}: {len(operators)} operators have CUDA kernels")
     print(f"{library.name} holds {', '.join(sorted(found))}; nothing was run: this needs no GPU")
 

@@ -6,6 +6,7 @@ import doctest
 
 import pytest
 import torch
+from tables import operators, randn
 
 import torchbcd
 import torchbcd.bcd
@@ -16,67 +17,15 @@ import torchbcd.relaxed
 import torchbcd.special_cases
 
 
-def randn(*shape, requires_grad=False):
-    return torch.randn(*shape, dtype=torch.float64, requires_grad=requires_grad)
-
-
-def samples():
-    ops = torch.ops.torchbcd
-    for name in (
-        "prox_relu",
-        "prox_identity",
-        "prox_sigmoid",
-        "prox_tanh",
-        "prox_leaky_relu",
-        "prox_squared_loss",
-        "prox_hinge_loss",
-        "prox_logistic_loss",
-        "prox_exponential_loss",
-    ):
-        yield getattr(ops, name), (randn(4, 3), randn(4, 3), 0.7), {}
-        yield getattr(ops, name), (randn(4, 1), randn(3), 0.7), {}
-        yield getattr(ops, name), (randn(0, 3), randn(3), 0.7), {}
-    yield ops.prox_polynomial, (randn(4, 3), randn(4, 3), 0.7, [0.0, 1.0, 0.5]), {}
-    yield ops.prox_leaky_relu, (randn(4, 3), randn(4, 3), 0.7, 0.2), {}
-    yield ops.prox_cross_entropy_loss, (torch.tensor([0, 2, 1]), randn(3, 4), 0.7), {}
-    yield ops.prox_cross_entropy_loss, (randn(3, 4).softmax(1), randn(3, 4), 0.7), {}
-    yield ops.prox_l1, (randn(4, 3), 0.7), {}
-    yield ops.prox_l2, (randn(4, 3), 0.7), {}
-    yield ops.prox_elastic_net, (randn(4, 3), 0.7, 0.2), {}
-    yield ops.project_nonnegative, (randn(4, 3),), {}
-    yield ops.project_box, (randn(4, 3), -0.5, 0.5), {}
-    for bias in (randn(2), None):
-        yield ops.weight_update, (randn(5, 2), randn(5, 3), randn(2, 3), bias, 0.7, 1.1), {}
-        yield ops.state_update, (randn(5, 3), randn(5, 2), randn(2, 3), bias, 0.7, 1.1), {}
-    for activation, parameters in (("relu", []), ("leaky_relu", [0.1]), ("tanh", [])):
-        yield ops.joint_state_update, (randn(4, 3), randn(4, 3), activation, parameters, 0.7, 0.1), {}
-        yield (
-            ops.preimage_projection,
-            (randn(3, 4).t(), randn(4, 3), randn(4, 3), activation, parameters, 0.1),
-            {},
-        )
-    yield ops.activation_out, (randn(4, 3), "relu", []), {"out": randn(4, 3)}
-    yield (
-        ops.auxiliary_update_out,
-        (randn(4, 3), randn(4, 3), randn(4, 3), "relu", [], 0.7, 1.1, 0.2),
-        {"u_out": randn(4, 3), "residual_out": randn(4, 3)},
-    )
-    yield (
-        ops.output_update_out,
-        (randn(4, 3), randn(4, 3), randn(4, 3), "squared", "relu", [], 0.7, 1.1, 0.2),
-        {"v_out": randn(4, 3)},
-    )
-
-
 @pytest.mark.parametrize(
-    ("op", "args", "kwargs"), list(samples()), ids=lambda value: getattr(value, "__name__", "")
+    ("op", "args", "kwargs"), list(operators()), ids=lambda value: getattr(value, "__name__", "")
 )
 def test_opcheck(op, args, kwargs):
     torch.library.opcheck(op, args, kwargs)
 
 
 def test_every_operator_is_checked():
-    checked = {op._qualified_op_name.split("::")[1] for op, _, _ in samples()}
+    checked = {op._qualified_op_name.split("::")[1] for op, _, _ in operators()}
     registered = {
         name.split("::")[1].split(".")[0]
         for name in torch._C._dispatch_get_all_op_names()

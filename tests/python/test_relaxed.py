@@ -197,6 +197,13 @@ class TestBlocks:
         expected = torch.linalg.solve(w.t() @ w + ratio * torch.eye(6).double(), (residual @ w).t()).t()
         torch.testing.assert_close(after.U[0] - before.U[0], expected, rtol=1e-6, atol=1e-8)
 
+    def test_growth(self):
+        model = make_mlp([4, 5, 5, 5, 5, 3])
+        optimizer = torchbcd.RelaxedBCD(model, relaxation=0.4, growth=2.0, output_relaxation=0.1)
+        assert [group["relaxation"] for group in optimizer.param_groups] == [1.5, 1.5, 0.8, 0.4, 0.1]
+        listed = torchbcd.RelaxedBCD(model, relaxation=[0.1, 0.2, 0.3, 0.4, 0.5], growth=2.0)
+        assert [group["relaxation"] for group in listed.param_groups] == [0.1, 0.2, 0.3, 0.4, 0.5]
+
     def test_cap(self):
         cap = 0.02
         optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS), cap=cap)
@@ -377,6 +384,7 @@ class TestContract:
             ({"state_steps": 0}, "state_steps of layer 1 must be at least 1"),
             ({"cap": -1.0}, "cap of layer 1 must be a finite number >= 0"),
             ({"output_penalty": 0.0}, "output_penalty must be a finite positive number"),
+            ({"growth": 0.5}, "growth must be finite and at least 1"),
             ({"relaxation": [0.1]}, "relaxation must hold one number for each of the 4 layers"),
         ],
     )

@@ -8,6 +8,7 @@ import io
 import pytest
 import torch
 from conftest import make_data, make_mlp
+from tables import OPTIMIZERS
 from torch import nn
 
 import torchbcd
@@ -38,43 +39,19 @@ class Trainer(nn.Module):
         return self.optimizer.objective()
 
 
-def optimizers(model):
-    """Each optimizer with options that are not its defaults."""
-    last = len([m for m in model if isinstance(m, nn.Linear)]) - 1
-    return {
-        "BCD": lambda m: torchbcd.BCD(
-            m,
-            gamma=[1.0, 0.5, 2.0][: last + 1],
-            rho=0.7,
-            alpha=0.1,
-            weight_regularizer=regularizers.L2(0.01),
-            state_regularizer=[None, regularizers.L1(1e-3), None],
-            loss_weight="mean",
-        ),
-        "BCD, two splittings": lambda m: torchbcd.BCD(m, splitting=2, alpha=0.2),
-        "RelaxedBCD": lambda m: torchbcd.RelaxedBCD(m, relaxation=0.4, cap=0.3, state_steps=2, guard=True),
-        "DLAM": lambda m: torchbcd.DLAM(m, "squared", rho=0.01, eps=torchbcd.EpsSchedule(0.5, 0.9, 0.01)),
-        "DLAM, joint": lambda m: torchbcd.DLAM(m, momentum="capped", joint=True, weight_damping=1.0),
-        "DLADMM": lambda m: torchbcd.DLADMM(m, rho=0.1, nu=0.2),
-    }
-
-
-KINDS = list(optimizers(make_mlp([2, 2, 2, 2])))
-
-
 @pytest.fixture
 def data():
     return make_data(40, 6, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_a_scripted_loop_equals_the_eager_one(kind, dtype, data):
     x, y = data[0].to(dtype), data[1]
     model = make_mlp([6, 8, 7, 3], hidden=["relu", "leaky_relu"], dtype=dtype)
     twin = copy.deepcopy(model)
-    eager = optimizers(model)[kind](model)
-    scripted = torch.jit.script(Trainer(twin, optimizers(twin)[kind](twin).script_object()))
+    eager = OPTIMIZERS[kind](model)
+    scripted = torch.jit.script(Trainer(twin, OPTIMIZERS[kind](twin).script_object()))
     eager.bind(x, y)
     scripted.bind(x, y)
     for _ in range(5):
@@ -84,10 +61,10 @@ def test_a_scripted_loop_equals_the_eager_one(kind, dtype, data):
     assert torch.equal(scripted(x), model(x))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_a_saved_module_goes_on_where_it_was(kind, data):
     model = make_mlp([6, 8, 7, 3])
-    trainer = torch.jit.script(Trainer(model, optimizers(model)[kind](model).script_object()))
+    trainer = torch.jit.script(Trainer(model, OPTIMIZERS[kind](model).script_object()))
     trainer.bind(*data)
     trainer.sweep(3)
     file = io.BytesIO()
@@ -101,15 +78,15 @@ def test_a_saved_module_goes_on_where_it_was(kind, data):
     assert loaded.optimizer.sweeps() == 7
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_a_script_object_starts_from_the_optimizers_state(kind, data):
     model = make_mlp([6, 8, 7, 3])
-    optimizer = optimizers(model)[kind](model)
+    optimizer = OPTIMIZERS[kind](model)
     optimizer.bind(*data)
     for _ in range(3):
         optimizer.step()
     twin = copy.deepcopy(model)
-    fresh = optimizers(twin)[kind](twin)
+    fresh = OPTIMIZERS[kind](twin)
     fresh.load_state_dict(optimizer.state_dict())
     script = fresh.script_object()
     script.step()

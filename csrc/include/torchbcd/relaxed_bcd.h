@@ -19,6 +19,9 @@ struct RelaxedBCDOptions {
   /// Of the weights, in [0, 2). One value is for the hidden layers, whose last has output_relaxation.
   TORCH_ARG(PerLayer<double>, relaxation) = 0.3;
   TORCH_ARG(double, output_relaxation) = 0.05;
+  /// How many times a hidden layer's relaxation is that of the next one, >= 1, where relaxation is one value:
+  /// that of the last hidden layer. None becomes larger than 1.5 by it.
+  TORCH_ARG(double, growth) = 1.0;
   /// Of the states that a layer reads, in (0, 2).
   TORCH_ARG(PerLayer<double>, over_relaxation) = 1.9;
   /// Proximal weight of W and b relative to the mean square of the layer's inputs, > 0.
