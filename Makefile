@@ -93,7 +93,7 @@ sanitize: $(SANITIZE_SITE)/.built
 	PYTHONPATH=$(abspath $(SANITIZE_SITE)) CXXFLAGS="$(SANITIZERS)" LDFLAGS="$(SANITIZERS)" \
 	  LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  $(BIN)/python -m pytest -q -p no:cacheprovider $(SANITIZE_TESTS)
+	  $(BIN)/pytest -q -p no:cacheprovider $(SANITIZE_TESTS)
 
 $(SANITIZE_SITE)/.built: $(VENV)/.installed $(BUILD_INPUTS) $(wildcard torchbcd/*.py)
 	rm -rf $(SANITIZE_SITE) build/lib* build/bdist*

@@ -8,6 +8,10 @@ nothing.
 
     python benchmarks/compare_training.py --select
     python benchmarks/compare_training.py --seeds 5
+    python benchmarks/compare_training.py --robustness docs/results/robustness.png
+
+`--robustness` moves one number at a time over a logarithmic grid, everything else as in FINAL, and draws the
+validation accuracy after two epochs, beside that of Adam and SGD over their learning rates.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib as mpl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,12 +34,24 @@ from tqdm import tqdm
 
 import torchbcd
 
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples/python"))
 import datasets
 
 WIDTHS = (784, 300, 300, 300, 10)
 BATCH = 200
 Step = Callable[[Tensor, Tensor], object]
+ROBUSTNESS = {  # one number at a time, the others as in STEEP
+    "relaxation": (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.2),
+    "damping": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+    "over_relaxation": (0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 1.95),
+    "penalty_ratio": (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0),
+    "output_relaxation": (0.01, 0.03, 0.1, 0.3, 1.0),
+    "cap": (0.03, 0.06, 0.12, 0.25, 0.5, 1.0),
+}
+RATES = {"Adam": (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1), "SGD": (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)}
 
 
 class Setting(NamedTuple):
@@ -45,16 +62,18 @@ class Setting(NamedTuple):
     options: dict[str, float]
 
 
+STEEP = {"relaxation": 0.6, "growth": 1.6, "damping": 0.6, "output_relaxation": 0.1, "cap": 0.25}
 GRIDS = {
-    "RelaxedBCD": [{"relaxation": nu, "damping": damping} for nu in (0.2, 0.4) for damping in (0.1, 0.2)],
-    "Adam": [{"lr": lr} for lr in (5e-4, 1e-3, 2e-3)],
+    "RelaxedBCD": [{"relaxation": nu, "damping": damping} for nu in (0.3, 0.6) for damping in (0.1, 0.3, 0.6)]
+    + [{**STEEP, "relaxation": nu, "damping": nu} for nu in (0.3, 0.6, 0.8)],
+    "Adam": [{"lr": lr} for lr in (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)],
     "AdamW": [{"lr": lr, "weight_decay": wd} for lr in (1e-3, 2e-3) for wd in (0.01, 0.1)],
     "SGD": [{"lr": lr, "momentum": 0.9} for lr in (0.03, 0.1, 0.3)],
 }
 EPOCHS = {"RelaxedBCD": 5, "Adam": 10, "AdamW": 10, "SGD": 10}
 FINAL = [
     Setting("RelaxedBCD", 5, {}),
-    Setting("RelaxedBCD", 5, {"relaxation": 0.4, "damping": 0.2}),
+    Setting("RelaxedBCD", 5, STEEP),
     Setting("Adam", 10, {"lr": 2e-3}),
     Setting("AdamW", 10, {"lr": 2e-3, "weight_decay": 0.01}),
     Setting("SGD", 10, {"lr": 0.03, "momentum": 0.9}),
@@ -142,19 +161,44 @@ def reached(curves: list[Curve], part: str, level: float) -> str:
     return f"{statistics.mean(times):.1f} ({len(times)}/{len(curves)})" if times else "never"
 
 
+def robustness(fit: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], path: Path, epochs: int = 2) -> None:
+    """Validation accuracy over a grid of each number: printed, and drawn."""
+    lines: dict[str, dict[float, float]] = {}
+    for name, values in ROBUSTNESS.items():
+        lines[name] = {v: train(Setting("RelaxedBCD", epochs, {**STEEP, name: v}), fit, held_out, 0).test[-1]
+                       for v in tqdm(values, name, leave=False)}  # fmt: skip
+    for name, rates in RATES.items():
+        momentum = {"momentum": 0.9} if name == "SGD" else {}
+        lines[f"{name}: lr"] = {v: train(Setting(name, epochs, {"lr": v, **momentum}), fit, held_out, 0).test[-1]
+                                for v in tqdm(rates, name, leave=False)}  # fmt: skip
+    figure, axes = plt.subplots(2, 4, figsize=(14, 6), sharey=True, layout="constrained")
+    for axis, (name, line) in zip(axes.flat, lines.items(), strict=True):
+        print(f"{name:20}" + "  ".join(f"{value:g}: {accuracy:.1f}" for value, accuracy in line.items()))
+        axis.semilogx(list(line), list(line.values()), marker="o", color="C1" if ":" in name else "C0")
+        axis.set(title=name if ":" in name else f"RelaxedBCD: {name}", ylim=(60, 91))
+        axis.grid(alpha=0.3)
+    figure.supylabel(f"validation accuracy after {epochs} epochs, %")
+    figure.savefig(path, dpi=110)
+    print(f"curves: {path}")
+
+
 def main() -> None:
-    """Select, or compare."""
+    """Select, compare, or move one number at a time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--select", action="store_true", help="try the grids on the validation part")
+    parser.add_argument("--robustness", type=Path, help="PNG file to draw the robustness of every number to")
     parser.add_argument("--seeds", type=int, default=5, help="seeds of the comparison (default: 5)")
     parser.add_argument("--data-root", type=Path, help="folder with the four IDX files of Fashion-MNIST")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     data = datasets.load("fashion-mnist", arguments.data_root)
+    part = len(data.x) - 10_000
+    fit, held_out = (data.x[:part], data.y[:part]), (data.x[part:], data.y[part:])
+    if arguments.robustness:
+        robustness(fit, held_out, arguments.robustness)
+        return
     if arguments.select:
-        part = len(data.x) - 10_000
-        fit, held_out = (data.x[:part], data.y[:part]), (data.x[part:], data.y[part:])
         for name, grid in GRIDS.items():
             for options in grid:
                 curve = train(Setting(name, EPOCHS[name], options), fit, held_out, seed=0)

@@ -124,6 +124,7 @@ class RelaxedTrainer(_Trainer):
         damping: float,
         penalty_ratio: float,
         state_steps: int,
+        row_blocks: int,
         cap: float,
         weight_regularizer: tuple[float, float, float, float],
     ) -> None: ...

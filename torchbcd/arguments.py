@@ -33,6 +33,13 @@ def number(name: str, value: object) -> float:
     return float(value)
 
 
+def count(name: str, value: object) -> int:
+    """The value, if it is a whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number (got {value!r})")
+    return value
+
+
 def terms(name: str, value: object) -> Terms:
     """The engine's form of a regulariser, or of none."""
     if value is None:

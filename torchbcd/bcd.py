@@ -296,8 +296,7 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
             raise ValueError(f"splitting must be 2 or 3 (got {splitting!r})")
         if order not in ("paper", "states_first"):
             raise ValueError(f"order must be 'paper' or 'states_first' (got {order!r})")
-        if isinstance(inner_sweeps, bool) or not isinstance(inner_sweeps, int):
-            raise TypeError(f"inner_sweeps must be a whole number (got {inner_sweeps!r})")
+        inner_sweeps = arguments.count("inner_sweeps", inner_sweeps)
         self._splitting, self._order, self._inner_sweeps = splitting, order, inner_sweeps
         self._engine.set_scheme(splitting, order == "states_first", inner_sweeps)
 

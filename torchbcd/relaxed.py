@@ -65,6 +65,9 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         damping: Proximal weight of W and b relative to the mean square of the layer's inputs, > 0, likewise.
         penalty_ratio: :math:`q`, > 0, likewise.
         state_steps: Conjugate gradient steps of the states, >= 1, likewise.
+        row_blocks: Solve for W on so many blocks of rows, >= 1, and take the average: likewise. More than 1 is
+            cheaper, **not exact and not certified**: those blocks may raise L, and the first layer's decrease is
+            not measured (NaN). Wants a larger ``relaxation``, such as 1.
         cap: The most that a batch's states move, relative to their norm (to first order), > 0, likewise; for
             very deep nets. None: no cap.
         weight_regularizer: :math:`r_l`, an object of :mod:`torchbcd.regularizers`, or a list with one, or
@@ -116,6 +119,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         state_steps: int | Sequence[int] = 1,
         *,
         growth: float = 1.0,
+        row_blocks: int | Sequence[int] = 1,
         cap: PerLayer | None = None,
         weight_regularizer: PerLayerRegularizer = None,
         lr: float = 1.0,
@@ -142,6 +146,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
                 "damping": arguments.per_layer("damping", damping, depth),
                 "penalty_ratio": arguments.per_layer("penalty_ratio", penalty_ratio, depth),
                 "state_steps": arguments.per_layer("state_steps", state_steps, depth),
+                "row_blocks": arguments.per_layer("row_blocks", row_blocks, depth),
                 "cap": arguments.per_layer("cap", cap, depth),
                 "weight_regularizer": arguments.regularizer_per_layer(
                     "weight_regularizer", weight_regularizer, depth
@@ -356,22 +361,20 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
 
     def _apply_options(self) -> None:
         """Tell the engine what the param groups hold, where anyone has changed it."""
-        names = ("lr", "relaxation", "over_relaxation", "damping", "penalty_ratio", "state_steps", "cap")
-        now = [tuple(group[name] for name in (*names, "weight_regularizer")) for group in self.param_groups]
+        numbers = ("relaxation", "over_relaxation", "damping", "penalty_ratio")
+        counts = ("state_steps", "row_blocks")
+        names = ("lr", *numbers, *counts, "cap", "weight_regularizer")
+        now = [tuple(group[name] for name in names) for group in self.param_groups]
         if now == self._applied:
             return
         for i, group in enumerate(self.param_groups):
-            values = {name: arguments.number(name, group[name]) for name in names[:-2]}
-            lr = values.pop("lr")
-            cap, steps = group["cap"], group["state_steps"]
-            if isinstance(steps, bool) or not isinstance(steps, int):
-                raise TypeError(f"state_steps must be a whole number (got {steps!r})")
-            values["relaxation"] *= lr
+            values = {name: arguments.number(name, group[name]) for name in numbers}
+            values["relaxation"] *= arguments.number("lr", group["lr"])
             self._engine.set_layer_options(
                 i,
                 **values,
-                state_steps=steps,
-                cap=0.0 if cap is None else arguments.number("cap", cap),
+                **{name: arguments.count(name, group[name]) for name in counts},
+                cap=0.0 if group["cap"] is None else arguments.number("cap", group["cap"]),
                 weight_regularizer=arguments.terms("weight_regularizer", group["weight_regularizer"]),
             )
         self._applied = now

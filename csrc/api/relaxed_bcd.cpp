@@ -48,6 +48,7 @@ RelaxedBCD::RelaxedBCD(Mlp mlp, const RelaxedBCDOptions& options)
   detail::spread(layers_, &Layer::damping, options.damping(), "damping");
   detail::spread(layers_, &Layer::penalty_ratio, options.penalty_ratio(), "penalty_ratio");
   detail::spread(layers_, &Layer::state_steps, options.state_steps(), "state_steps");
+  detail::spread(layers_, &Layer::row_blocks, options.row_blocks(), "row_blocks");
   detail::spread(layers_, &Layer::cap, options.cap(), "cap");
   detail::spread(layers_, &Layer::weight_regularizer, options.weight_regularizer(), "weight_regularizer");
   apply_options();
@@ -61,6 +62,7 @@ std::vector<NamedOption> RelaxedBCD::layer_options(size_t layer) {
           {"damping", &l.damping},
           {"penalty_ratio", &l.penalty_ratio},
           {"state_steps", &l.state_steps},
+          {"row_blocks", &l.row_blocks},
           {"cap", &l.cap},
           {"weight_regularizer", &l.weight_regularizer}};
 }
@@ -81,7 +83,7 @@ void RelaxedBCD::apply_options() {
     TORCH_CHECK_VALUE(!l.cap || *l.cap > 0, "torchbcd.RelaxedBCD: cap of layer ", i + 1, " must be > 0 (got ",
                       *l.cap, ")");
     trainer.set_layer_options(
-        i, {l.lr * l.relaxation, l.over_relaxation, l.damping, l.penalty_ratio, l.state_steps,
+        i, {l.lr * l.relaxation, l.over_relaxation, l.damping, l.penalty_ratio, l.state_steps, l.row_blocks,
             l.cap.value_or(0), detail::to_functor(l.weight_regularizer)});
   }
 }

@@ -53,7 +53,12 @@ void RelaxedTrainer::set_layer_options(size_t layer, const RelaxedLayer& options
   check("cap", options.cap, options.cap >= 0, "a finite number >= 0");
   TORCH_CHECK_VALUE(options.state_steps >= 1, name_, ": state_steps of layer ", layer + 1,
                     " must be at least 1 (got ", options.state_steps, ")");
+  TORCH_CHECK_VALUE(options.row_blocks >= 1, name_, ": row_blocks of layer ", layer + 1,
+                    " must be at least 1 (got ", options.row_blocks, ")");
   check_regularizer(name_, "weight_regularizer", layer, options.weight_regularizer);
+  TORCH_CHECK_VALUE(options.row_blocks == 1 || options.weight_regularizer.none(), name_,
+                    ": row_blocks of layer ", layer + 1, " must be 1 where it has a weight_regularizer (got ",
+                    options.row_blocks, ")");
   layers_[layer] = options;
 }
 

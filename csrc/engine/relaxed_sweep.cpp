@@ -15,6 +15,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "engine/proximal_gradient.h"
@@ -123,7 +124,37 @@ class Sweep {
     const double nu = layer.relaxation;
     at::Tensor out = scratch(1 + static_cast<int>(l % 2), residual_.size(1));
     at::Tensor sums;
-    if (v.size(0) < inputs && layer.weight_regularizer.none()) {
+    double unknown = 0;
+    const int64_t block = (v.size(0) + layer.row_blocks - 1) / layer.row_blocks;
+    if (layer.row_blocks > 1 && block < inputs) {
+      // The average of the ridge regressions on blocks of rows: not the block's minimiser, so that nothing
+      // but the product tells the new residual. Below the first layer nobody needs it.
+      const at::Tensor z = scratch(0, residual_.size(1));
+      z.copy_(residual_);
+      for (int64_t begin = 0; begin < v.size(0); begin += block) {
+        const int64_t size = std::min(block, v.size(0) - begin);
+        factor({.a = v.narrow(0, begin, size).t(), .ridge = alpha, .ones_row = bias ? 1.0 : 0.0},
+               where.c_str())
+            .solve_(z.narrow(0, begin, size).t());
+      }
+      const double part = nu * static_cast<double>(block) / static_cast<double>(v.size(0));
+      at::Tensor weight = next.weight;
+      at::mm_out(weight, z.t(), v);
+      if (l > 0) {
+        at::addmm_out(out, residual_, v, weight.t(), 1, -part);
+      }
+      weight.mul_(part).add_(map.weight);
+      if (bias) {
+        const at::Tensor step = z.sum(0);
+        at::Tensor new_bias = next.bias;
+        at::add_out(new_bias, map.bias, step, part);
+        if (l > 0) {
+          out.sub_(step, part);
+        }
+      }
+      sums = l > 0 ? passes::row_sums_of_squares(out) : residual_sums_;
+      unknown = l > 0 ? 0 : std::numeric_limits<double>::quiet_NaN();
+    } else if (v.size(0) < inputs && layer.weight_regularizer.none()) {
       // On the side of the rows: D = Z^T V with Z = (V V^T + 1 1^T + alpha I)^{-1} R, and the residual that
       // the full step would leave is alpha Z, so that the new one costs no product.
       at::Tensor z = scratch(0, residual_.size(1));
@@ -153,7 +184,7 @@ class Sweep {
       }
       sums = passes::row_sums_of_squares(out);
     }
-    const LazyValue decrease = {regularizer(l, map) - regularizer(l, next), rows_.penalties[l] / 2,
+    const LazyValue decrease = {regularizer(l, map) - regularizer(l, next) + unknown, rows_.penalties[l] / 2,
                                 residual_sums_, sums};
     residual_ = out;
     residual_sums_ = sums;

@@ -26,13 +26,14 @@ void bind_relaxed(py::module_& m) {
       .def("set_layer_options",
            wrap_pybind_function([](RelaxedTrainer& self, size_t layer, double relaxation,
                                    double over_relaxation, double damping, double penalty_ratio,
-                                   int64_t state_steps, double cap,
+                                   int64_t state_steps, int64_t row_blocks, double cap,
                                    const RegularizerTuple& weight_regularizer) {
              self.set_layer_options(layer, {relaxation, over_relaxation, damping, penalty_ratio, state_steps,
-                                            cap, to_regularizer(weight_regularizer)});
+                                            row_blocks, cap, to_regularizer(weight_regularizer)});
            }),
            py::arg("layer"), py::arg("relaxation"), py::arg("over_relaxation"), py::arg("damping"),
-           py::arg("penalty_ratio"), py::arg("state_steps"), py::arg("cap"), py::arg("weight_regularizer"))
+           py::arg("penalty_ratio"), py::arg("state_steps"), py::arg("row_blocks"), py::arg("cap"),
+           py::arg("weight_regularizer"))
       .def("set_options",
            wrap_pybind_function([](RelaxedTrainer& self, bool guard, bool persistent, double output_penalty) {
              self.set_options({guard, persistent, output_penalty});

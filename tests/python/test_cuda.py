@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,7 @@ def test_the_objective_never_rises(cuda, dtype):
         optimizer.step()
         values.append(optimizer.objective())
     slack = 1e-5 if dtype == torch.float32 else 1e-12
-    assert all(after <= before * (1 + slack) for before, after in zip(values, values[1:], strict=False))
+    assert all(after <= before * (1 + slack) for before, after in pairwise(values))
 
     relaxed = torchbcd.RelaxedBCD(model)
     for _ in range(5):

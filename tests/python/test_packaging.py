@@ -56,7 +56,8 @@ def wheel(tmp_path_factory):
     if os.environ.get("LD_PRELOAD"):
         pytest.skip("packages are not built under a sanitizer")
     folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, *["-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w"], folder, ".", cwd=ROOT)
+    options = ["--quiet", "--no-build-isolation", "--no-deps"]
+    run(sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", folder, ".", cwd=ROOT)
     (path,) = folder.glob("*.whl")
     return path
 

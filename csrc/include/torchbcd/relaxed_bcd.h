@@ -30,6 +30,8 @@ struct RelaxedBCDOptions {
   TORCH_ARG(PerLayer<double>, penalty_ratio) = 0.01;
   /// Conjugate gradient steps of the states, >= 1.
   TORCH_ARG(PerLayer<int64_t>, state_steps) = 1;
+  /// > 1: W as the average of ridge regressions on so many blocks of rows. Cheaper, not exact, not certified.
+  TORCH_ARG(PerLayer<int64_t>, row_blocks) = 1;
   /// The most that a batch's states move, relative to their norm, > 0. Not given: no cap.
   TORCH_ARG(PerLayer<std::optional<double>>, cap) = std::nullopt;
   TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
@@ -66,6 +68,7 @@ class TORCHBCD_API RelaxedBCD : public SplitOptimizer {
     double damping;
     double penalty_ratio;
     int64_t state_steps;
+    int64_t row_blocks;
     std::optional<double> cap;
     Regularizer weight_regularizer;
   };
