@@ -361,20 +361,33 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
 
     def _apply_options(self) -> None:
         """Tell the engine what the param groups hold, where anyone has changed it."""
-        numbers = ("relaxation", "over_relaxation", "damping", "penalty_ratio")
-        counts = ("state_steps", "row_blocks")
-        names = ("lr", *numbers, *counts, "cap", "weight_regularizer")
-        now = [tuple(group[name] for name in names) for group in self.param_groups]
+        names = (
+            "lr",
+            "relaxation",
+            "over_relaxation",
+            "damping",
+            "penalty_ratio",
+            "state_steps",
+            "row_blocks",
+            "cap",
+        )
+        now = [tuple(group[name] for name in (*names, "weight_regularizer")) for group in self.param_groups]
         if now == self._applied:
             return
         for i, group in enumerate(self.param_groups):
-            values = {name: arguments.number(name, group[name]) for name in numbers}
-            values["relaxation"] *= arguments.number("lr", group["lr"])
+
+            def number(name: str, group: dict[str, Any] = group) -> float:
+                return arguments.number(name, group[name])
+
             self._engine.set_layer_options(
                 i,
-                **values,
-                **{name: arguments.count(name, group[name]) for name in counts},
-                cap=0.0 if group["cap"] is None else arguments.number("cap", group["cap"]),
+                relaxation=number("lr") * number("relaxation"),
+                over_relaxation=number("over_relaxation"),
+                damping=number("damping"),
+                penalty_ratio=number("penalty_ratio"),
+                state_steps=arguments.count("state_steps", group["state_steps"]),
+                row_blocks=arguments.count("row_blocks", group["row_blocks"]),
+                cap=0.0 if group["cap"] is None else number("cap"),
                 weight_regularizer=arguments.terms("weight_regularizer", group["weight_regularizer"]),
             )
         self._applied = now
