@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "api/named_option.h"
+
 namespace torchbcd {
 namespace {
 
@@ -52,12 +54,11 @@ c10::IValue unpickled(const std::string& path) {
 }  // namespace
 
 void save_checkpoint(const std::string& path, const torch::nn::Sequential& model, SplitOptimizer& optimizer) {
-  const auto dict = [] { return c10::impl::GenericDict(c10::StringType::get(), c10::AnyType::get()); };
-  c10::impl::GenericDict parameters = dict();
+  c10::impl::GenericDict parameters = detail::python_dict();
   for (const auto& parameter : model->named_parameters()) {
     parameters.insert(parameter.key(), parameter.value().detach());
   }
-  c10::impl::GenericDict checkpoint = dict();
+  c10::impl::GenericDict checkpoint = detail::python_dict();
   checkpoint.insert("model", parameters);
   checkpoint.insert("optimizer", optimizer.state_dict());
   const std::vector<char> bytes = pickled(checkpoint);

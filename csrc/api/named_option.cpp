@@ -11,10 +11,6 @@ namespace {
 
 constexpr double kNotGiven = std::numeric_limits<double>::quiet_NaN();
 
-c10::impl::GenericDict python_dict() {
-  return c10::impl::GenericDict(c10::StringType::get(), c10::AnyType::get());
-}
-
 int64_t whole(const char* name, double number) {
   TORCH_CHECK_VALUE(std::nearbyint(number) == number, "torchbcd: ", name, " must be a whole number (got ",
                     number, ")");

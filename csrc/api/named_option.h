@@ -30,6 +30,12 @@ struct NamedOption {
   void from_python(const c10::IValue& from) const;
 };
 
+/// A dict and a list as Python has them, of anything.
+inline c10::impl::GenericDict python_dict() {
+  return c10::impl::GenericDict(c10::StringType::get(), c10::AnyType::get());
+}
+inline c10::impl::GenericList python_list() { return c10::impl::GenericList(c10::AnyType::get()); }
+
 /// The engine's form of a regulariser.
 inline functors::Regularizer to_functor(const Regularizer& r) { return {r.l1, r.l2, r.low, r.high}; }
 

@@ -10,13 +10,10 @@
 namespace torchbcd {
 
 using detail::NamedOption;
+using detail::python_dict;
+using detail::python_list;
 
 namespace {
-
-c10::impl::GenericDict python_dict() {
-  return c10::impl::GenericDict(c10::StringType::get(), c10::AnyType::get());
-}
-c10::impl::GenericList python_list() { return c10::impl::GenericList(c10::AnyType::get()); }
 
 c10::IValue entry(const c10::impl::GenericDict& dict, const char* key) {
   TORCH_CHECK_VALUE(dict.contains(key), "torchbcd: the state must have an entry '", key, "'");

@@ -56,6 +56,7 @@ PUBLISHED = {  # test accuracies in %
     ("deep", "mnist"): (85.6, 87.2),
     ("figure2", "cifar10"): (44.8, 45.2),
 }
+RELAXED = {"relaxation": 0.6, "growth": 1.6, "damping": 0.6, "output_relaxation": 0.1, "cap": 0.25}
 RUNS = ("bcd", "relaxed", "sgd", "adam", "adam-0.001")
 
 
@@ -95,7 +96,7 @@ def make_optimizer(
         return bcd, bcd.step
     if run == "relaxed":
         deep = len(experiment.hidden) > 5
-        relaxed = torchbcd.RelaxedBCD.for_any_depth(model) if deep else torchbcd.RelaxedBCD(model)
+        relaxed = torchbcd.RelaxedBCD.for_any_depth(model) if deep else torchbcd.RelaxedBCD(model, **RELAXED)
         return relaxed, relaxed.step
     parameters = model.parameters()
     optimizer: torch.optim.Optimizer

@@ -4,6 +4,7 @@
 #include <torch/arg.h>
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -58,7 +59,7 @@ class TORCHBCD_API BCD : public SplitOptimizer {
     Regularizer weight_regularizer;
     Regularizer state_regularizer;
   };
-  std::vector<Layer>& layers() { return layers_; }
+  std::span<Layer> layers() { return layers_; }
 
   /// Keeps a full batch and sets U and V by a forward pass. x: (n, d_0), or (n, ...) where the model begins
   /// with Flatten. y: class indices (n,), int64, or values (n, d_N). sample_weight: of each row's loss, (n,),

@@ -4,6 +4,7 @@
 #include <torch/arg.h>
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -36,7 +37,7 @@ class TORCHBCD_API DLADMM : public SplitOptimizer {
     double penalty;
     Regularizer weight_regularizer;
   };
-  std::vector<Layer>& layers() { return layers_; }
+  std::span<Layer> layers() { return layers_; }
 
   /// Keeps a full batch, sets z and a by a forward pass and the multiplier to zero. Arguments as for BCD.
   void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -67,7 +68,7 @@ class TORCHBCD_API DLAM : public SplitOptimizer {
     double rho;
     Regularizer weight_regularizer;
   };
-  std::vector<Layer>& layers() { return layers_; }
+  std::span<Layer> layers() { return layers_; }
   /// Keeps a full batch and sets z and a by a forward pass. Arguments as for BCD.
   void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
   /// A sweep over the bound data. The report is valid until the next one.

@@ -4,6 +4,7 @@
 #include <torch/arg.h>
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -72,7 +73,7 @@ class TORCHBCD_API RelaxedBCD : public SplitOptimizer {
     std::optional<double> cap;
     Regularizer weight_regularizer;
   };
-  std::vector<Layer>& layers() { return layers_; }
+  std::span<Layer> layers() { return layers_; }
   /// Sets every layer's lr.
   void set_lr(double lr);
 
