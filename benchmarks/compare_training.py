@@ -74,6 +74,8 @@ EPOCHS = {"RelaxedBCD": 5, "Adam": 10, "AdamW": 10, "SGD": 10}
 FINAL = [
     Setting("RelaxedBCD", 5, {}),
     Setting("RelaxedBCD", 5, STEEP),
+    Setting("RelaxedBCD", 2, STEEP),
+    Setting("Adam", 5, {"lr": 2e-3}),
     Setting("Adam", 10, {"lr": 2e-3}),
     Setting("AdamW", 10, {"lr": 2e-3, "weight_decay": 0.01}),
     Setting("SGD", 10, {"lr": 0.03, "momentum": 0.9}),
