@@ -98,7 +98,10 @@ class Script : public torch::CustomClassHolder {
   Optimizer optimizer;
 
   // The tensors of step(x, y): both or neither.
-  static bool is_batch(const std::optional<at::Tensor>& x, const std::optional<at::Tensor>& y) {
+  static bool is_batch(const std::optional<at::Tensor>& x, const std::optional<at::Tensor>& y,
+                       const std::optional<at::Tensor>& sample_weight = std::nullopt) {
+    TORCH_CHECK_VALUE(x.has_value() || !sample_weight.has_value(),
+                      "torchbcd: the sample_weight of bound rows is given to bind (got one in step)");
     TORCH_CHECK_VALUE(x.has_value() == y.has_value(),
                       "torchbcd: step needs both inputs and targets, or neither");
     return x.has_value();
@@ -115,14 +118,28 @@ class Script : public torch::CustomClassHolder {
   }
 };
 
-at::Tensor or_undefined(const std::optional<at::Tensor>& t) { return t.value_or(at::Tensor()); }
+using OptionalTensor = std::optional<at::Tensor>;
+const c10::IValue kNone;
 
 /// The class with what all optimizers have. Their own `step`, `bind` and reports follow.
 template <typename S>
 torch::class_<S> script_class(const char* name) {
   using torch::arg;
   using Self = c10::intrusive_ptr<S>;
-  return torch::class_<S>("torchbcd", name)
+  torch::class_<S> script("torchbcd", name);
+  if constexpr (requires(decltype(S::optimizer)& optimizer, at::Tensor t) { optimizer.bind(t, t, t); }) {
+    script.def(
+        "bind",
+        [](const Self& self, const at::Tensor& x, const at::Tensor& y, const OptionalTensor& sample_weight) {
+          self->optimizer.bind(x, y, sample_weight.value_or(at::Tensor()));
+        },
+        "", {arg("x"), arg("y"), arg("sample_weight") = kNone});
+  } else {
+    script.def("bind", [](const Self& self, const at::Tensor& x, const at::Tensor& y) {
+      self->optimizer.bind(x, y);
+    });
+  }
+  return script
       .def(torch::init<std::vector<at::Tensor>, OptionalTensors, std::vector<std::string>, std::string,
                        ScriptOptions, bool>(),
            "",
@@ -145,23 +162,14 @@ torch::class_<S> script_class(const char* name) {
                   [](Saved saved) { return S::restored(std::move(saved)); });
 }
 
-using OptionalTensor = std::optional<at::Tensor>;
-const c10::IValue kNone;
-
 using ScriptBCD = Script<BCD, BCDOptions>;
 const auto bcd_class =
     script_class<ScriptBCD>("BCD")
-        .def("bind",
-             [](const c10::intrusive_ptr<ScriptBCD>& self, const at::Tensor& x, const at::Tensor& y,
-                const OptionalTensor& sample_weight) {
-               self->optimizer.bind(x, y, or_undefined(sample_weight));
-             },
-             "", {torch::arg("x"), torch::arg("y"), torch::arg("sample_weight") = kNone})
         .def("step",
              [](const c10::intrusive_ptr<ScriptBCD>& self, const OptionalTensor& x, const OptionalTensor& y,
                 const OptionalTensor& sample_weight) {
-               if (ScriptBCD::is_batch(x, y)) {
-                 self->optimizer.step(*x, *y, or_undefined(sample_weight));
+               if (ScriptBCD::is_batch(x, y, sample_weight)) {
+                 self->optimizer.step(*x, *y, sample_weight.value_or(at::Tensor()));
                } else {
                  self->optimizer.step();
                }
@@ -192,38 +200,29 @@ c10::Dict<std::string, std::vector<double>> certificate(const RelaxedReport& rep
   result.insert("decreases", decreases);
   return result;
 }
-const auto relaxed_class =
-    script_class<ScriptRelaxedBCD>("RelaxedBCD")
-        .def("bind", [](const c10::intrusive_ptr<ScriptRelaxedBCD>& self, const at::Tensor& x,
-                        const at::Tensor& y) { self->optimizer.bind(x, y); })
-        .def("step",
-             [](const c10::intrusive_ptr<ScriptRelaxedBCD>& self, const OptionalTensor& x,
-                const OptionalTensor& y) {
-               if (ScriptRelaxedBCD::is_batch(x, y)) {
-                 self->optimizer.step(*x, *y);
-               } else {
-                 self->optimizer.step();
-               }
-             },
-             "", {torch::arg("inputs") = kNone, torch::arg("targets") = kNone})
-        .def("certificate", [](const c10::intrusive_ptr<ScriptRelaxedBCD>& self) {
-          return certificate(self->optimizer.report());
-        });
+const auto relaxed_class = script_class<ScriptRelaxedBCD>("RelaxedBCD")
+                               .def("step",
+                                    [](const c10::intrusive_ptr<ScriptRelaxedBCD>& self,
+                                       const OptionalTensor& x, const OptionalTensor& y) {
+                                      if (ScriptRelaxedBCD::is_batch(x, y)) {
+                                        self->optimizer.step(*x, *y);
+                                      } else {
+                                        self->optimizer.step();
+                                      }
+                                    },
+                                    "", {torch::arg("inputs") = kNone, torch::arg("targets") = kNone})
+                               .def("certificate", [](const c10::intrusive_ptr<ScriptRelaxedBCD>& self) {
+                                 return certificate(self->optimizer.report());
+                               });
 
 using ScriptDLAM = Script<DLAM, DLAMOptions>;
 const auto dlam_class =
     script_class<ScriptDLAM>("DLAM")
-        .def("bind",
-             [](const c10::intrusive_ptr<ScriptDLAM>& self, const at::Tensor& x, const at::Tensor& y,
-                const OptionalTensor& sample_weight) {
-               self->optimizer.bind(x, y, or_undefined(sample_weight));
-             },
-             "", {torch::arg("x"), torch::arg("y"), torch::arg("sample_weight") = kNone})
         .def("step",
              [](const c10::intrusive_ptr<ScriptDLAM>& self, const OptionalTensor& x, const OptionalTensor& y,
                 std::optional<int64_t> sweeps, const OptionalTensor& sample_weight) {
-               if (ScriptDLAM::is_batch(x, y)) {
-                 self->optimizer.step(*x, *y, sweeps, or_undefined(sample_weight));
+               if (ScriptDLAM::is_batch(x, y, sample_weight)) {
+                 self->optimizer.step(*x, *y, sweeps, sample_weight.value_or(at::Tensor()));
                } else {
                  self->optimizer.step();
                }
@@ -238,15 +237,8 @@ const auto dlam_class =
         });
 
 using ScriptDLADMM = Script<DLADMM, DLADMMOptions>;
-const auto dladmm_class =
-    script_class<ScriptDLADMM>("DLADMM")
-        .def("bind",
-             [](const c10::intrusive_ptr<ScriptDLADMM>& self, const at::Tensor& x, const at::Tensor& y,
-                const OptionalTensor& sample_weight) {
-               self->optimizer.bind(x, y, or_undefined(sample_weight));
-             },
-             "", {torch::arg("x"), torch::arg("y"), torch::arg("sample_weight") = kNone})
-        .def("step", [](const c10::intrusive_ptr<ScriptDLADMM>& self) { self->optimizer.step(); });
+const auto dladmm_class = script_class<ScriptDLADMM>("DLADMM").def(
+    "step", [](const c10::intrusive_ptr<ScriptDLADMM>& self) { self->optimizer.step(); });
 
 }  // namespace
 }  // namespace torchbcd

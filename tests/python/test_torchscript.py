@@ -189,6 +189,8 @@ def test_refusals(data):
         script.set_option("gama", [1.0])
     with pytest.raises(ValueError, match="both inputs and targets"):
         script.step(x)
+    with pytest.raises(ValueError, match="is given to bind"):
+        script.step(sample_weight=torch.ones(40))
     with pytest.raises(ValueError, match="call bind"):
         script.step()
     with pytest.raises(ValueError, match="order must be 0"):
