@@ -170,8 +170,8 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
     ) -> RelaxedBCD:
         """One setting for nets of 2 to 20 layers, whatever their initialisation.
 
-        Two conjugate gradient steps, capped moves of the states and larger ones of the output's weights,
-        chosen on nets of 10 x 150 and 20 x 100 (docs/relaxed.md). On few layers it is as good as the class's
+        Two conjugate gradient steps, capped moves of the states and larger ones of the weights, chosen on nets of
+        10 x 150 and 20 x 100 (docs/relaxed.md). On few layers it is as good as the class's
         defaults, and slower.
 
         Args:
@@ -186,7 +186,13 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
             >>> optimizer.param_groups[0]["state_steps"]
             2
         """
-        setting = {"state_steps": 2, "penalty_ratio": 0.03, "output_relaxation": 0.2, "cap": 0.2}
+        setting = {
+            "relaxation": 0.5,
+            "output_relaxation": 0.5,
+            "penalty_ratio": 0.03,
+            "state_steps": 2,
+            "cap": 0.15,
+        }
         return cls(model, loss, **{**setting, **options})
 
     def bind(self, x: Tensor, y: Tensor) -> None:

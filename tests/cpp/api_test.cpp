@@ -125,8 +125,8 @@ void relaxed_certifies() {
           .option("relaxation");
   EXPECT(relaxations == (std::vector<double>{0.8, 0.4, 0.05}));
   const auto deep = torchbcd::RelaxedBCDOptions::for_any_depth();
-  EXPECT(torchbcd::RelaxedBCD(make_model(), deep).layers()[0].cap == 0.2);
-  EXPECT(torchbcd::RelaxedBCD(make_model(), deep).layers()[2].relaxation == 0.2);
+  EXPECT(torchbcd::RelaxedBCD(make_model(), deep).layers()[0].cap == 0.15);
+  EXPECT(torchbcd::RelaxedBCD(make_model(), deep).layers()[2].relaxation == 0.5);
 }
 
 void dlam_and_dladmm() {

@@ -50,7 +50,8 @@ struct RelaxedBCDOptions {
  public:
   /// One setting for nets of 2 to 20 layers, whatever their initialisation.
   static RelaxedBCDOptions for_any_depth() {
-    return RelaxedBCDOptions().state_steps(2).penalty_ratio(0.03).output_relaxation(0.2).cap(0.2);
+    return RelaxedBCDOptions().relaxation(0.5).output_relaxation(0.5).penalty_ratio(0.03).state_steps(2).cap(
+        0.15);
   }
 };
 
