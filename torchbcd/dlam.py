@@ -174,8 +174,6 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
         damping = 0.0 if weight_damping is None else arguments.number("weight_damping", weight_damping)
         if weight_damping is not None and not damping > 0:
             raise ValueError(f"weight_damping must be > 0 or None (got {weight_damping})")
-        self._joint = bool(joint)
-        self._check_conditions = bool(check_conditions)
         if eps is None:
             eps = 0.003 if joint else EpsSchedule()
         self.eps: Eps = eps if callable(eps) else arguments.number("eps", eps)
@@ -183,9 +181,9 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
         self._momentum = momentum or "none"
         self._flags = {
             "monotone": bool(monotone),
-            "joint": self._joint,
+            "joint": bool(joint),
             "fista": output_solver == "fista",
-            "check_conditions": self._check_conditions,
+            "check_conditions": bool(check_conditions),
         }
         self._weight_damping = damping
         self._engine.set_options(momentum=self._momentum, weight_damping=damping, **self._flags)
@@ -262,7 +260,7 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
                 self._depth + 1 if sweeps is None else sweeps,
                 sample_weight,
             )
-        return DlamReport(self._engine, raw, self._check_conditions)
+        return DlamReport(self._engine, raw, self._flags["check_conditions"])
 
     def objective(self) -> float:
         """F at the current point, accumulated in float64.
@@ -344,7 +342,7 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
             arguments.terms("weight_regularizer", group["weight_regularizer"]) == arguments.terms("", None)
             for group in hidden
         )
-        if hidden and unregularized and not self._joint and not callable(self.eps):
+        if hidden and unregularized and not self._flags["joint"] and not callable(self.eps):
             warnings.warn(
                 "with a constant eps, no weight_regularizer and variables from a forward pass, DLAM never moves "
                 "the hidden layers (docs/dlam.md); give eps a schedule, such as torchbcd.EpsSchedule(), or use "

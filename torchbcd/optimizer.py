@@ -59,7 +59,6 @@ class SplitOptimizer(torch.optim.Optimizer, Generic[EngineT]):
     ) -> None:
         mlp = read_mlp(model)
         self._mlp = mlp
-        self._flatten = mlp.flatten
         self._loss = losses.resolve(loss)
         self._depth = len(mlp.layers)
         columns = options(self._depth)
@@ -156,7 +155,7 @@ class SplitOptimizer(torch.optim.Optimizer, Generic[EngineT]):
             [_activation_text(*activation) for activation in self._activations],
             self._loss.name,
             options,
-            self._flatten,
+            self._mlp.flatten,
         )
         script.load_state(self._engine.state())
         return script
@@ -179,7 +178,7 @@ class SplitOptimizer(torch.optim.Optimizer, Generic[EngineT]):
 
     def _inputs(self, x: object) -> Tensor:
         tensor = arguments.tensor("x", x)
-        return tensor.flatten(1) if self._flatten and tensor.dim() > 1 else tensor
+        return tensor.flatten(1) if self._mlp.flatten and tensor.dim() > 1 else tensor
 
     def _script_options(self) -> dict[str, list[float]]:
         """What :meth:`script_object` is told beside the options of the param groups."""

@@ -7,13 +7,12 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 #include <sstream>
 #include <system_error>
 #include <typeinfo>
 #include <utility>
 
-#include "functors/polynomial.h"
+#include "ops/registry.h"
 
 namespace torchbcd {
 namespace {
@@ -131,13 +130,7 @@ Mlp read_mlp(const torch::nn::Sequential& model) {
 namespace nn {
 
 PolynomialImpl::PolynomialImpl(std::vector<double> coefficients) : coefficients_(std::move(coefficients)) {
-  constexpr size_t most = functors::Polynomial::kMaxDegree + 1;
-  TORCH_CHECK_VALUE(!coefficients_.empty() && coefficients_.size() <= most,
-                    "torchbcd: a polynomial must have 1 to ", most, " coefficients (got ",
-                    coefficients_.size(), ")");
-  for (const double c : coefficients_) {
-    TORCH_CHECK_VALUE(std::isfinite(c), "torchbcd: coefficients must be finite (got ", c, ")");
-  }
+  activation_from("polynomial", coefficients_);  // throws what there is to say against them
 }
 
 at::Tensor PolynomialImpl::forward(const at::Tensor& u) {

@@ -10,7 +10,7 @@
 #include <variant>
 #include <vector>
 
-#include "engine/mlp_trainer.h"
+#include "functors/regularizers.h"
 #include "torchbcd/options.h"
 
 namespace torchbcd::detail {

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/optional_tensors.h"
 #include "torchbcd/bcd.h"
 #include "torchbcd/dladmm.h"
 #include "torchbcd/dlam.h"
@@ -17,29 +18,12 @@
 namespace torchbcd {
 namespace {
 
-using OptionalTensors = std::vector<std::optional<at::Tensor>>;
 using ScriptTensors = c10::Dict<std::string, OptionalTensors>;
 using ScriptOptions = c10::Dict<std::string, std::vector<double>>;
 // What a saved object holds: the model's tensors, which stay the module's own; activations; loss; options;
-// bound data with their split variables.
+// bound data with their split variables; whether inputs are flattened.
 using Saved = std::tuple<std::vector<at::Tensor>, OptionalTensors, std::vector<std::string>, std::string,
-                         ScriptOptions, ScriptTensors>;
-
-OptionalTensors to_optional(const std::vector<at::Tensor>& tensors) {
-  OptionalTensors optionals;
-  for (const at::Tensor& t : tensors) {
-    optionals.push_back(t.defined() ? std::optional<at::Tensor>(t) : std::nullopt);
-  }
-  return optionals;
-}
-
-std::vector<at::Tensor> from_optional(const OptionalTensors& optionals) {
-  std::vector<at::Tensor> tensors;
-  for (const std::optional<at::Tensor>& t : optionals) {
-    tensors.push_back(t.value_or(at::Tensor()));
-  }
-  return tensors;
-}
+                         ScriptOptions, ScriptTensors, bool>;
 
 ScriptTensors to_script(const Tensors& tensors) {
   ScriptTensors script;
@@ -80,17 +64,13 @@ class Script : public torch::CustomClassHolder {
     for (const std::string& name : optimizer.option_names()) {
       options.insert(name, optimizer.option(name));
     }
-    options.insert("flatten", std::vector<double>{mlp.flatten ? 1.0 : 0.0});
-    return {mlp.weights, to_optional(mlp.biases),       activations, optimizer.loss(),
-            options,     to_script(optimizer.tensors())};
+    return {mlp.weights, to_optional(mlp.biases),        activations, optimizer.loss(),
+            options,     to_script(optimizer.tensors()), mlp.flatten};
   }
 
   static c10::intrusive_ptr<Script> restored(Saved saved) {
-    auto& [weights, biases, activations, loss, options, tensors] = saved;
-    ScriptOptions own = options.copy();
-    const bool flatten = own.at("flatten").at(0) == 1;
-    std::ignore = own.erase("flatten");
-    auto script = c10::make_intrusive<Script>(weights, biases, activations, loss, own, flatten);
+    auto& [weights, biases, activations, loss, options, tensors, flatten] = saved;
+    auto script = c10::make_intrusive<Script>(weights, biases, activations, loss, options, flatten);
     script->optimizer.load_tensors(from_script(tensors));
     return script;
   }
@@ -187,14 +167,15 @@ const auto bcd_class =
 using ScriptRelaxedBCD = Script<RelaxedBCD, RelaxedBCDOptions>;
 // L before and after, the penalties, and how far each block lowered L, in the order of the sweep.
 c10::Dict<std::string, std::vector<double>> certificate(const RelaxedReport& report) {
+  const double before = report.before.value();
+  double after = before;
   std::vector<double> decreases;
-  double after = report.before.value();
   for (const BlockDecrease& block : report.decreases) {
     decreases.push_back(block.decrease.value());
     after -= decreases.back();
   }
   c10::Dict<std::string, std::vector<double>> result;
-  result.insert("before", std::vector<double>{report.before.value()});
+  result.insert("before", std::vector<double>{before});
   result.insert("after", std::vector<double>{after});
   result.insert("penalties", report.penalties);
   result.insert("decreases", decreases);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "api/named_option.h"
+#include "engine/mlp_trainer.h"
 
 namespace torchbcd {
 
@@ -39,9 +40,7 @@ SplitOptimizer::SplitOptimizer(Mlp mlp, std::string loss, double loss_weight, bo
       loss_(std::move(loss)),
       loss_weight_(loss_weight),
       mean_loss_(mean_loss),
-      trainer_(std::move(trainer)) {
-  trainer_->set_loss_weight(loss_weight, mean_loss);
-}
+      trainer_(std::move(trainer)) {}
 
 SplitOptimizer::~SplitOptimizer() = default;
 SplitOptimizer::SplitOptimizer(SplitOptimizer&&) noexcept = default;

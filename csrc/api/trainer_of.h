@@ -1,8 +1,6 @@
 // A trainer of the engine for an Mlp of the public API.
 #pragma once
 
-#include <c10/util/Exception.h>
-
 #include <memory>
 #include <string>
 #include <vector>

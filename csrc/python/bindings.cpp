@@ -19,18 +19,10 @@ py::dict to_python(const TrainerState& state) {
   return result;
 }
 
-std::vector<at::Tensor> to_tensors(const OptionalTensors& optionals) {
-  std::vector<at::Tensor> tensors;
-  for (const std::optional<at::Tensor>& t : optionals) {
-    tensors.push_back(t.value_or(at::Tensor()));
-  }
-  return tensors;
-}
-
 TrainerState to_state(const OptionalState& state) {
   TrainerState converted;
   for (const auto& [name, tensors] : state) {
-    converted[name] = to_tensors(tensors);
+    converted[name] = from_optional(tensors);
   }
   return converted;
 }

@@ -13,20 +13,19 @@
 #include <vector>
 
 #include "engine/mlp_trainer.h"
+#include "engine/optional_tensors.h"
 #include "ops/registry.h"
 
 namespace torchbcd::python {
 
 namespace py = pybind11;
 
-using OptionalTensors = std::vector<std::optional<at::Tensor>>;
 using OptionalState = std::map<std::string, OptionalTensors>;
 using NamedParameters = std::pair<std::string, std::vector<double>>;
 using RegularizerTuple = std::tuple<double, double, double, double>;  // l1, l2, low, high
 
 functors::Regularizer to_regularizer(const RegularizerTuple& values);
 py::dict to_python(const TrainerState& state);
-std::vector<at::Tensor> to_tensors(const OptionalTensors& optionals);
 TrainerState to_state(const OptionalState& state);
 std::vector<functors::Activation> to_activations(const std::vector<NamedParameters>& activations);
 
@@ -42,7 +41,7 @@ py::class_<Trainer> trainer_class(py::module_& m, const char* name) {
   c.def(py::init(wrap_pybind_function(
             [](const std::vector<at::Tensor>& weights, const OptionalTensors& biases,
                const std::vector<NamedParameters>& activations, const std::string& loss) {
-              auto trainer = std::make_unique<Trainer>(weights, to_tensors(biases),
+              auto trainer = std::make_unique<Trainer>(weights, from_optional(biases),
                                                        to_activations(activations), loss_from(loss));
               trainer->set_observer(observer_from(py::none()));
               return trainer;
