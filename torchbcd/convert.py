@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from torchbcd.nn import Polynomial
+from torchbcd.nn import Polynomial, Sign
 
 __all__ = ["Layer", "Mlp", "read_mlp"]
 
@@ -20,7 +20,7 @@ class Activation:
 
     Attributes:
         name: The name.
-        parameters: Its numbers: a negative slope, coefficients.
+        parameters: Its numbers: a negative slope, bounds, coefficients.
     """
 
     name: str
@@ -34,6 +34,10 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {
     nn.LeakyReLU: lambda module: Activation("leaky_relu", (module.negative_slope,)),
     nn.Sigmoid: lambda _: Activation("sigmoid"),
     nn.Tanh: lambda _: Activation("tanh"),
+    nn.Hardtanh: lambda module: Activation("hardtanh", (module.min_val, module.max_val)),
+    nn.ReLU6: lambda _: Activation("hardtanh", (0.0, 6.0)),
+    nn.Hardsigmoid: lambda _: Activation("hardsigmoid"),
+    Sign: lambda _: Activation("sign"),
     Polynomial: lambda module: Activation("polynomial", tuple(module.coefficients)),
 }
 

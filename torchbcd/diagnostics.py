@@ -108,6 +108,12 @@ def _slopes(activation: tuple[str, tuple[float, ...]], u: Tensor) -> Interval:
         slope = parameters[0] if parameters else 0.0
         right = torch.where(u >= 0, 1.0, slope).to(u.dtype)
         return torch.where(u > 0, 1.0, slope).to(u.dtype), right
+    if name in ("hardtanh", "hardsigmoid"):
+        low, high, slope = (-3.0, 3.0, 1 / 6) if name == "hardsigmoid" else (*parameters, 1.0)
+        left = torch.where((u > low) & (u <= high), slope, 0.0).to(u.dtype)
+        return left, torch.where((u >= low) & (u < high), slope, 0.0).to(u.dtype)
+    if name == "sign":
+        raise ValueError("the stationarity of a model with sign activations is not defined: they jump")
     if name == "sigmoid":
         s = torch.sigmoid(u)
         slopes = s * (1 - s)

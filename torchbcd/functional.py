@@ -27,6 +27,8 @@ __all__ = [
     "prox_cross_entropy_loss",
     "prox_elastic_net",
     "prox_exponential_loss",
+    "prox_hardsigmoid",
+    "prox_hardtanh",
     "prox_hinge_loss",
     "prox_identity",
     "prox_l1",
@@ -36,6 +38,7 @@ __all__ = [
     "prox_polynomial",
     "prox_relu",
     "prox_sigmoid",
+    "prox_sign",
     "prox_squared_loss",
     "prox_tanh",
     "state_update",
@@ -159,6 +162,99 @@ def prox_leaky_relu(a: Tensor, b: Tensor, gamma: float, negative_slope: float = 
         [Z], Lemma 9, with both branches sloped.
     """
     result: Tensor = torch.ops.torchbcd.prox_leaky_relu(a, b, gamma, negative_slope)
+    return result
+
+
+def prox_hardtanh(a: Tensor, b: Tensor, gamma: float, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    r"""Proximal operator of the squared distance of a hardtanh to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\min(\max(u, l), h) - a)^2 + \tfrac\gamma2 (u - b)^2
+
+    The minimiser is the weighted mean of target and centre, cut off at the bounds; or the centre itself where it
+    lies beyond a bound and moving it costs more than it brings.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+        min_val: Lower bound :math:`l`, finite.
+        max_val: Upper bound :math:`h`, finite and above ``min_val``.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the bounds are not finite or not in order, the shapes do not
+            broadcast, or the devices differ.
+
+    Example:
+        >>> prox_hardtanh(torch.tensor([2.0, 0.5, -1.0]), torch.tensor([0.0, 0.0, 4.0]), 1.0)
+        tensor([1.0000, 0.2500, 4.0000])
+
+    Source:
+        [Z], eq. (33), with the argument of Lemma 9 at either bound.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_hardtanh(a, b, gamma, min_val, max_val)
+    return result
+
+
+def prox_hardsigmoid(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the squared distance of a hard sigmoid to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\min(\max(u/6 + 1/2, 0), 1) - a)^2 + \tfrac\gamma2 (u - b)^2
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_hardsigmoid(torch.tensor([1.0, 0.0]), torch.tensor([0.0, -5.0]), 0.1)
+        tensor([ 0.6522, -5.0000])
+
+    Source:
+        [Z], eq. (33); a :func:`prox_hardtanh` in u/6 + 1/2.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_hardsigmoid(a, b, gamma)
+    return result
+
+
+def prox_sign(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the squared distance of a sign to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\operatorname{sign}(u) - a)^2 + \tfrac\gamma2 (u - b)^2
+
+    with sign(0) = 1. The minimiser is the centre, or the nearest point on the other side of zero; the largest
+    negative normal number stands for the infimum "just below zero".
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_sign(torch.tensor([1.0, 1.0]), torch.tensor([-0.5, -3.0]), 1.0)
+        tensor([ 0., -3.])
+
+    Source:
+        [Z], eq. (33).
+    """
+    result: Tensor = torch.ops.torchbcd.prox_sign(a, b, gamma)
     return result
 
 
@@ -605,8 +701,8 @@ def preimage_projection(
         q: What z is drawn to, :math:`W a + b`, any shape.
         a: States, of the same shape.
         z: A feasible point, of the same shape.
-        activation: "relu", "leaky_relu", "sigmoid", "tanh" or "identity".
-        parameters: The negative slope of a leaky ReLU, or nothing.
+        activation: "relu", "leaky_relu", "sigmoid", "tanh", "hardtanh", "hardsigmoid" or "identity".
+        parameters: The negative slope of a leaky ReLU, the bounds of a hardtanh, or nothing.
         eps: The tolerance, >= 0.
 
     Returns:
@@ -639,8 +735,8 @@ def joint_state_update(
     Args:
         q: What z is drawn to, :math:`W a + b`, any shape.
         v: What a is drawn to, of the same shape.
-        activation: "relu", "leaky_relu", "sigmoid", "tanh" or "identity".
-        parameters: The negative slope of a leaky ReLU, or nothing.
+        activation: "relu", "leaky_relu", "sigmoid", "tanh", "hardtanh", "hardsigmoid" or "identity".
+        parameters: The negative slope of a leaky ReLU, the bounds of a hardtanh, or nothing.
         ratio: :math:`r`, > 0.
         eps: The tolerance, >= 0.
 

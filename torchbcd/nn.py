@@ -8,7 +8,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-__all__ = ["Polynomial"]
+__all__ = ["Polynomial", "Sign"]
 
 
 class Polynomial(torch.nn.Module):
@@ -48,3 +48,18 @@ class Polynomial(torch.nn.Module):
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"{self.coefficients}"
+
+
+class Sign(torch.nn.Module):
+    r"""Sign activation: :math:`-1` below zero and :math:`1` from zero on.
+
+    Its derivative is zero wherever it has one, so that backpropagation teaches nothing to the layers before it.
+
+    Example:
+        >>> Sign()(torch.tensor([-2.0, 0.0, 0.5]))
+        tensor([-1.,  1.,  1.])
+    """
+
+    def forward(self, u: Tensor) -> Tensor:
+        """The sign of every entry; of zero, 1."""
+        return torch.where(u >= 0, 1.0, -1.0).to(u.dtype)

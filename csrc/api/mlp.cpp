@@ -1,6 +1,9 @@
 #include "torchbcd/mlp.h"
 
 #include <ATen/ops/full_like.h>
+#include <ATen/ops/ge.h>
+#include <ATen/ops/hardsigmoid.h>
+#include <ATen/ops/where.h>
 #include <c10/util/Exception.h>
 #include <torch/nn/modules/activation.h>
 #include <torch/nn/modules/linear.h>
@@ -18,7 +21,8 @@ namespace torchbcd {
 namespace {
 
 constexpr const char* kSupported =
-    "Flatten (first), Linear, Identity, ReLU, LeakyReLU, Sigmoid, Tanh, torchbcd::nn::Polynomial";
+    "Flatten (first), Linear, Identity, ReLU, LeakyReLU, Sigmoid, Tanh, Hardtanh, ReLU6, and of torchbcd::nn "
+    "Hardsigmoid, Sign and Polynomial";
 
 // The module as a T; null for anything else, subclasses among it: what they compute is not known.
 template <typename T>
@@ -42,6 +46,18 @@ std::optional<Activation> activation_of(const torch::nn::Module& module) {
   }
   if (exactly<torch::nn::TanhImpl>(module) != nullptr) {
     return Activation{"tanh", {}};
+  }
+  if (const auto* hard = exactly<torch::nn::HardtanhImpl>(module)) {
+    return Activation{"hardtanh", {hard->options.min_val(), hard->options.max_val()}};
+  }
+  if (exactly<torch::nn::ReLU6Impl>(module) != nullptr) {
+    return Activation{"hardtanh", {0, 6}};
+  }
+  if (exactly<nn::HardsigmoidImpl>(module) != nullptr) {
+    return Activation{"hardsigmoid", {}};
+  }
+  if (exactly<nn::SignImpl>(module) != nullptr) {
+    return Activation{"sign", {}};
   }
   if (const auto* polynomial = exactly<nn::PolynomialImpl>(module)) {
     return Activation{"polynomial", polynomial->coefficients()};
@@ -128,6 +144,10 @@ Mlp read_mlp(const torch::nn::Sequential& model) {
 }
 
 namespace nn {
+
+at::Tensor HardsigmoidImpl::forward(const at::Tensor& u) { return at::hardsigmoid(u); }
+
+at::Tensor SignImpl::forward(const at::Tensor& u) { return at::where(at::ge(u, 0), 1.0, -1.0).to(u.dtype()); }
 
 PolynomialImpl::PolynomialImpl(std::vector<double> coefficients) : coefficients_(std::move(coefficients)) {
   activation_from("polynomial", coefficients_);  // throws what there is to say against them

@@ -232,9 +232,8 @@ struct LineMove {
 
   TORCHBCD_HOST_DEVICE LineMoved<T> operator()(T u, T v, T z, T s) const {
     const T d = scale * z;
-    const T slope = activation.derivative(u);
     const T change = activation.value(u + d) - v;
-    const T beyond = activation.derivative(u + d) == slope ? T(0) : change - slope * d;
+    const T beyond = on_one_piece(activation, u, u + d) ? T(0) : change - activation.derivative(u) * d;
     return {keep * s + d, change, beyond};
   }
 };

@@ -44,6 +44,12 @@ at::Tensor prox_leaky_relu_kernel(const at::Tensor& a, const at::Tensor& b, doub
               activation_from("leaky_relu", {negative_slope}), {"a", a}, {"b", b}, gamma);
 }
 
+at::Tensor prox_hardtanh_kernel(const at::Tensor& a, const at::Tensor& b, double gamma, double min_val,
+                                double max_val) {
+  return prox("torchbcd::prox_hardtanh", kernels::prox_activation,
+              activation_from("hardtanh", {min_val, max_val}), {"a", a}, {"b", b}, gamma);
+}
+
 at::Tensor prox_polynomial_kernel(const at::Tensor& a, const at::Tensor& b, double gamma,
                                   c10::ArrayRef<double> coefficients) {
   return prox("torchbcd::prox_polynomial", kernels::prox_activation,
@@ -110,7 +116,10 @@ void implement(torch::Library& m) {
   m.impl("prox_identity", &prox_activation_kernel<functors::Identity>);
   m.impl("prox_sigmoid", &prox_activation_kernel<functors::Sigmoid>);
   m.impl("prox_tanh", &prox_activation_kernel<functors::Tanh>);
+  m.impl("prox_hardsigmoid", &prox_activation_kernel<functors::HardSigmoid>);
+  m.impl("prox_sign", &prox_activation_kernel<functors::Sign>);
   m.impl("prox_leaky_relu", &prox_leaky_relu_kernel);
+  m.impl("prox_hardtanh", &prox_hardtanh_kernel);
   m.impl("prox_polynomial", &prox_polynomial_kernel);
   m.impl("prox_squared_loss", &prox_loss_kernel<functors::SquaredLoss>);
   m.impl("prox_hinge_loss", &prox_loss_kernel<functors::HingeLoss>);
@@ -136,9 +145,14 @@ TORCHBCD_FRONT(prox_relu, (const at::Tensor& a, const at::Tensor& b, double gamm
 TORCHBCD_FRONT(prox_identity, (const at::Tensor& a, const at::Tensor& b, double gamma), (a, b, gamma))
 TORCHBCD_FRONT(prox_sigmoid, (const at::Tensor& a, const at::Tensor& b, double gamma), (a, b, gamma))
 TORCHBCD_FRONT(prox_tanh, (const at::Tensor& a, const at::Tensor& b, double gamma), (a, b, gamma))
+TORCHBCD_FRONT(prox_hardsigmoid, (const at::Tensor& a, const at::Tensor& b, double gamma), (a, b, gamma))
+TORCHBCD_FRONT(prox_sign, (const at::Tensor& a, const at::Tensor& b, double gamma), (a, b, gamma))
 TORCHBCD_FRONT(prox_leaky_relu,
                (const at::Tensor& a, const at::Tensor& b, double gamma, double negative_slope),
                (a, b, gamma, negative_slope))
+TORCHBCD_FRONT(prox_hardtanh,
+               (const at::Tensor& a, const at::Tensor& b, double gamma, double min_val, double max_val),
+               (a, b, gamma, min_val, max_val))
 TORCHBCD_FRONT(prox_polynomial,
                (const at::Tensor& a, const at::Tensor& b, double gamma, c10::ArrayRef<double> coefficients),
                (a, b, gamma, coefficients))
@@ -161,7 +175,10 @@ TORCH_LIBRARY_FRAGMENT(torchbcd, m) {
   m.def("prox_identity(Tensor a, Tensor b, float gamma) -> Tensor");
   m.def("prox_sigmoid(Tensor a, Tensor b, float gamma) -> Tensor");
   m.def("prox_tanh(Tensor a, Tensor b, float gamma) -> Tensor");
+  m.def("prox_hardsigmoid(Tensor a, Tensor b, float gamma) -> Tensor");
+  m.def("prox_sign(Tensor a, Tensor b, float gamma) -> Tensor");
   m.def("prox_leaky_relu(Tensor a, Tensor b, float gamma, float negative_slope=0.01) -> Tensor");
+  m.def("prox_hardtanh(Tensor a, Tensor b, float gamma, float min_val=-1.0, float max_val=1.0) -> Tensor");
   m.def("prox_polynomial(Tensor a, Tensor b, float gamma, float[] coefficients) -> Tensor");
   m.def("prox_squared_loss(Tensor y, Tensor b, float gamma) -> Tensor");
   m.def("prox_hinge_loss(Tensor y, Tensor b, float gamma) -> Tensor");
@@ -180,10 +197,11 @@ TORCH_LIBRARY_IMPL(torchbcd, CPU, m) { implement(m); }
 TORCH_LIBRARY_IMPL(torchbcd, CUDA, m) { implement(m); }
 #endif
 TORCH_LIBRARY_IMPL(torchbcd, Autograd, m) {
-  for (const char* op : {"prox_relu", "prox_identity", "prox_sigmoid", "prox_tanh", "prox_leaky_relu",
-                         "prox_polynomial", "prox_squared_loss", "prox_hinge_loss", "prox_logistic_loss",
-                         "prox_exponential_loss", "prox_cross_entropy_loss", "prox_l1", "prox_l2",
-                         "prox_elastic_net", "project_nonnegative", "project_box"}) {
+  for (const char* op :
+       {"prox_relu", "prox_identity", "prox_sigmoid", "prox_tanh", "prox_hardsigmoid", "prox_sign",
+        "prox_leaky_relu", "prox_hardtanh", "prox_polynomial", "prox_squared_loss", "prox_hinge_loss",
+        "prox_logistic_loss", "prox_exponential_loss", "prox_cross_entropy_loss", "prox_l1", "prox_l2",
+        "prox_elastic_net", "project_nonnegative", "project_box"}) {
     m.impl(op, torch::autograd::autogradNotImplementedFallback());
   }
 }

@@ -43,6 +43,18 @@ functors::Activation activation_from(std::string_view name, c10::ArrayRef<double
                         parameters[0], ")");
       leaky->slope = parameters[0];
     }
+  } else if (auto* hard = std::get_if<functors::HardTanh>(&activation)) {
+    TORCH_CHECK_VALUE(parameters.empty() || parameters.size() == 2,
+                      "torchbcd: activation 'hardtanh' takes two parameters, its bounds (got ",
+                      parameters.size(), ")");
+    if (!parameters.empty()) {
+      TORCH_CHECK_VALUE(
+          std::isfinite(parameters[0]) && std::isfinite(parameters[1]) && parameters[0] < parameters[1],
+          "torchbcd: min_val must be below max_val, and both finite (got ", parameters[0], " and ",
+          parameters[1], ")");
+      hard->low = parameters[0];
+      hard->high = parameters[1];
+    }
   } else if (auto* polynomial = std::get_if<functors::Polynomial>(&activation)) {
     constexpr size_t most = functors::Polynomial::kMaxDegree + 1;
     TORCH_CHECK_VALUE(!parameters.empty() && parameters.size() <= most,
@@ -66,8 +78,11 @@ functors::Activation activation_from(std::string_view name, c10::ArrayRef<double
 void check_monotone(const char* op, const functors::Activation& activation) {
   const auto* leaky = std::get_if<functors::LeakyReLU>(&activation);
   TORCH_CHECK_VALUE(
-      !std::holds_alternative<functors::Polynomial>(activation) && (leaky == nullptr || leaky->slope > 0), op,
-      ": the activation must be monotone, which a polynomial and a leaky ReLU of slope <= 0 are not");
+      std::visit([](auto f) { return functors::has_preimages<decltype(f)>; }, activation) &&
+          (leaky == nullptr || leaky->slope > 0),
+      op,
+      ": the activation must be monotone and continuous, which a polynomial, a sign and a leaky "
+      "ReLU of slope <= 0 are not");
 }
 
 functors::Loss loss_from(std::string_view name) { return by_name<functors::Loss>("loss", name); }

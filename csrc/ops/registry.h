@@ -12,11 +12,12 @@
 namespace torchbcd {
 
 /// The activation called `name`; ValueError, with the list of names, where there is none. A leaky ReLU takes
-/// its negative slope as parameter (default 0.01), a polynomial its coefficients, the constant one first.
+/// its negative slope as parameter (default 0.01), a hardtanh its bounds (-1 and 1), a polynomial its
+/// coefficients, the constant one first.
 TORCHBCD_API functors::Activation activation_from(std::string_view name, c10::ArrayRef<double> parameters);
 
-/// Throws a ValueError, in the name of `op`, unless the activation is monotone, as the boxes of DLAM need it
-/// (quasilinear: Wang et al., Assumption 1).
+/// Throws a ValueError, in the name of `op`, unless the activation is monotone and continuous, as DLAM's
+/// blocks need it (quasilinear: Wang et al., Assumption 1).
 void check_monotone(const char* op, const functors::Activation& activation);
 
 /// The loss called `name`; ValueError, with the list of names, where there is none.

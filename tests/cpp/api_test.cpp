@@ -6,6 +6,7 @@
 #include <torch/torch.h>
 #include <torchbcd/torchbcd.h>
 
+#include <barrier>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -105,10 +107,50 @@ void bcd_sweeps_and_never_rises() {
   EXPECT(optimizer.sweeps() == 22);
 }
 
+// Threads stand for the processes that have the rows between them.
+void rows_in_several_processes() {
+  constexpr int kRanks = 2;
+  const Batch batch;
+  torchbcd::BCD alone(make_model());
+  alone.bind(batch.x, batch.y);
+  std::vector<torchbcd::BCD> optimizers;
+  for (int rank = 0; rank < kRanks; ++rank) {
+    optimizers.emplace_back(make_model());
+  }
+  std::vector<at::Tensor> contributions(kRanks);
+  std::barrier barrier(kRanks);
+  std::vector<double> objectives(kRanks);
+  const auto run = [&](int rank) {
+    optimizers[rank].set_sum_over_ranks([&, rank](const at::Tensor& t) {
+      contributions[rank] = t.clone();
+      barrier.arrive_and_wait();
+      t.copy_(contributions[0] + contributions[1]);
+      barrier.arrive_and_wait();
+    });
+    const int64_t begin = rank == 0 ? 0 : 15;
+    const int64_t size = rank == 0 ? 15 : 25;
+    optimizers[rank].bind(batch.x.narrow(0, begin, size), batch.y.narrow(0, begin, size));
+    for (int sweep = 0; sweep < 3; ++sweep) {
+      optimizers[rank].step();
+    }
+    objectives[rank] = optimizers[rank].objective();
+  };
+  std::thread other(run, 1);
+  run(0);
+  other.join();
+  for (int sweep = 0; sweep < 3; ++sweep) {
+    alone.step();
+  }
+  EXPECT(equal(optimizers[0].variables().W, optimizers[1].variables().W));
+  EXPECT(torch::allclose(optimizers[0].variables().W[0], alone.variables().W[0], 1e-9, 1e-9));
+  EXPECT(objectives[0] == objectives[1]);
+  EXPECT(std::abs(objectives[0] - alone.objective()) < 1e-9 * alone.objective());
+}
+
 void relaxed_certifies() {
   torch::nn::Sequential model = make_model();
   const Batch batch;
-  torchbcd::RelaxedBCD optimizer(model);
+  torchbcd::RelaxedBCD optimizer(model, torchbcd::RelaxedBCDOptions().momentum(0.3).weight_decay(0.01));
   for (int k = 0; k < 10; ++k) {
     optimizer.set_lr(1 - 0.1 * k);
     const torchbcd::RelaxedReport& report = optimizer.step(batch.x, batch.y);
@@ -152,6 +194,12 @@ void models_are_read() {
       torch::nn::Flatten(), torch::nn::Linear(torch::nn::LinearOptions(4, 3).bias(false)),
       torch::nn::LeakyReLU(torch::nn::LeakyReLUOptions().negative_slope(0.2)), torch::nn::Linear(3, 2),
       torchbcd::nn::Polynomial(std::vector<double>{0, 1, 0.5})));
+  const torchbcd::Mlp hard = torchbcd::read_mlp(torch::nn::Sequential(
+      torch::nn::Linear(4, 3), torch::nn::Hardtanh(torch::nn::HardtanhOptions().min_val(-2).max_val(0.5)),
+      torch::nn::Linear(3, 3), torch::nn::ReLU6(), torch::nn::Linear(3, 3), torchbcd::nn::Hardsigmoid(),
+      torch::nn::Linear(3, 2), torchbcd::nn::Sign()));
+  EXPECT(hard.activations[0].text() == "hardtanh(-2, 0.5)" && hard.activations[1].text() == "hardtanh(0, 6)");
+  EXPECT(hard.activations[2].text() == "hardsigmoid" && hard.activations[3].text() == "sign");
   EXPECT(mlp.flatten && mlp.depth() == 2 && !mlp.biases[0].defined());
   EXPECT(mlp.activations[0].text() == "leaky_relu(0.2)");
   EXPECT(mlp.activations[1].text() == "polynomial(0, 1, 0.5)");
@@ -162,6 +210,8 @@ void models_are_read() {
 
   const at::Tensor u = torch::tensor({2.0});
   EXPECT(torchbcd::nn::Polynomial(std::vector<double>{1, 0, 0.5})(u).item<double>() == 3);
+  EXPECT(torchbcd::nn::Hardsigmoid()(torch::tensor({-9.0, 0.0})).equal(torch::tensor({0.0, 0.5})));
+  EXPECT(torchbcd::nn::Sign()(torch::tensor({-2.0, 0.0})).equal(torch::tensor({-1.0, 1.0})));
   EXPECT_THROWS(c10::ValueError, torchbcd::nn::Polynomial(std::vector<double>{}), "1 to 9 coefficients");
   using torch::nn::Linear;
   using torch::nn::ReLU;
@@ -284,6 +334,7 @@ int main(int argc, char** argv) {
   versions();
   functions();
   bcd_sweeps_and_never_rises();
+  rows_in_several_processes();
   relaxed_certifies();
   dlam_and_dladmm();
   models_are_read();

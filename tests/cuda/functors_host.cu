@@ -34,6 +34,9 @@ bool visit_activation(const char* name, const double* parameters, int count, F f
   const auto set = [&](auto functor) {
     if constexpr (std::is_same_v<decltype(functor), LeakyReLU>) {
       functor.slope = parameters[0];
+    } else if constexpr (std::is_same_v<decltype(functor), HardTanh>) {
+      functor.low = parameters[0];
+      functor.high = parameters[1];
     } else if constexpr (std::is_same_v<decltype(functor), Polynomial>) {
       for (int k = 0; k < count; ++k) {
         functor.coefficients[k] = parameters[k];
@@ -95,7 +98,7 @@ bool evaluate(const char* op, const char* name, const double* parameters, int co
   }
   if (is("preimage_projection")) {
     return activation([&](auto f) {
-      if constexpr (!std::is_same_v<decltype(f), Polynomial>) {
+      if constexpr (has_preimages<decltype(f)>) {
         const PreimageProjection<T, decltype(f)> project{f, numbers[0]};
         for (int64_t i = 0; i < a.n; ++i) {
           a.out[0][i] = project(a.in[0][i], a.in[1][i], a.in[2][i]).out[0];
@@ -105,7 +108,7 @@ bool evaluate(const char* op, const char* name, const double* parameters, int co
   }
   if (is("joint_state_update")) {
     return activation([&](auto f) {
-      if constexpr (!std::is_same_v<decltype(f), Polynomial>) {
+      if constexpr (has_preimages<decltype(f)>) {
         const JointStep<T, decltype(f)> step{f, T(0), T(0), number(1), number(0)};
         for (int64_t i = 0; i < a.n; ++i) {
           const auto moved = step(a.in[1][i], a.in[1][i], T(0), a.in[0][i], a.in[0][i]);

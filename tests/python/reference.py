@@ -62,10 +62,25 @@ def polynomial(u):
     return u + 0.3 * u**2 + 0.05 * u**3
 
 
+def hardtanh(u):
+    return np.clip(u, -0.75, 1.25)
+
+
+def hardsigmoid(u):
+    return np.clip(u / 6 + 0.5, 0, 1)
+
+
+def sign(u):
+    return np.where(u >= 0, 1.0, -1.0)
+
+
 ACTIVATIONS = {
     "relu": (relu, prox_relu),
     "identity": (identity, prox_identity),
-    **{f.__name__: (f, prox_by_grid(f)) for f in (leaky_relu, sigmoid, np.tanh, polynomial)},
+    **{
+        f.__name__: (f, prox_by_grid(f))
+        for f in (leaky_relu, sigmoid, np.tanh, hardtanh, hardsigmoid, sign, polynomial)
+    },
 }
 
 

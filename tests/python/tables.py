@@ -21,6 +21,9 @@ def operators():
         "prox_sigmoid",
         "prox_tanh",
         "prox_leaky_relu",
+        "prox_hardtanh",
+        "prox_hardsigmoid",
+        "prox_sign",
         "prox_squared_loss",
         "prox_hinge_loss",
         "prox_logistic_loss",
@@ -41,7 +44,7 @@ def operators():
     for bias in (randn(2), None):
         yield ops.weight_update, (randn(5, 2), randn(5, 3), randn(2, 3), bias, 0.7, 1.1), {}
         yield ops.state_update, (randn(5, 3), randn(5, 2), randn(2, 3), bias, 0.7, 1.1), {}
-    for activation, parameters in (("relu", []), ("leaky_relu", [0.1]), ("tanh", [])):
+    for activation, parameters in (("relu", []), ("leaky_relu", [0.1]), ("tanh", []), ("hardsigmoid", [])):
         yield ops.joint_state_update, (randn(4, 3), randn(4, 3), activation, parameters, 0.7, 0.1), {}
         yield (
             ops.preimage_projection,

@@ -112,7 +112,9 @@ def test_output_activation_agrees(output):
 
 
 @pytest.mark.parametrize("rows", [5, 60])
-@pytest.mark.parametrize("hidden", ["leaky_relu", "sigmoid", "tanh", "polynomial"])
+@pytest.mark.parametrize(
+    "hidden", ["leaky_relu", "sigmoid", "tanh", "hardtanh", "hardsigmoid", "sign", "polynomial"]
+)
 def test_activations_agree(hidden, rows):
     """To what a grid resolves of a minimiser: the square root of what float64 resolves of its value."""
     optimizer, reference, x, y = make_pair([6, 9, 7, 4], rows, hidden=hidden)

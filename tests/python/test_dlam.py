@@ -22,8 +22,8 @@ from torchbcd import regularizers as reg
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-MONOTONE = ("relu", "leaky_relu", "sigmoid", "tanh", "identity")
-PARAMETERS = {"leaky_relu": [0.1]}
+MONOTONE = ("relu", "leaky_relu", "sigmoid", "tanh", "identity", "hardtanh", "hardsigmoid")
+PARAMETERS = {"leaky_relu": [0.1], "hardtanh": [-0.75, 1.25]}
 REGULARIZERS = {
     "none": None,
     "l2": reg.L2(0.1),
@@ -123,9 +123,10 @@ class TestBlocks:
         ):
             torch.testing.assert_close(strided, contiguous, rtol=0, atol=0)
 
-    @pytest.mark.parametrize("name", ["polynomial", "leaky_relu"])
-    def test_only_monotone_activations(self, name):
-        parameters = [0.0, 1.0, 2.0] if name == "polynomial" else [-0.5]
+    @pytest.mark.parametrize(
+        ("name", "parameters"), [("polynomial", [0.0, 1.0, 2.0]), ("leaky_relu", [-0.5]), ("sign", [])]
+    )
+    def test_only_monotone_activations(self, name, parameters):
         x = torch.zeros(3)
         with pytest.raises(ValueError, match="must be monotone"):
             F.joint_state_update(x, x, name, parameters, 1.0, 0.1)

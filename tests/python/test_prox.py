@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import hardsigmoid, sigmoid, sign
 
 import torchbcd.functional as F
 
@@ -24,12 +25,12 @@ def polynomial(coefficients):
     return lambda u: np.polynomial.polynomial.polyval(u, coefficients)
 
 
-def sigmoid(u):
-    return 0.5 * (1 + np.tanh(u / 2))
-
-
 def leaky(slope):
     return lambda u: np.maximum(u, 0) + slope * np.minimum(u, 0)
+
+
+def clipped(low, high):
+    return lambda u: np.clip(u, low, high)
 
 
 # name -> (operator, the objective without its quadratic, on float64 NumPy arrays)
@@ -39,6 +40,9 @@ PROXES = {
     "prox_leaky_relu": (F.prox_leaky_relu, half_square(leaky(0.01))),
     "prox_sigmoid": (F.prox_sigmoid, half_square(sigmoid)),
     "prox_tanh": (F.prox_tanh, half_square(np.tanh)),
+    "prox_hardtanh": (F.prox_hardtanh, half_square(clipped(-1, 1))),
+    "prox_hardsigmoid": (F.prox_hardsigmoid, half_square(hardsigmoid)),
+    "prox_sign": (F.prox_sign, half_square(sign)),
     "prox_squared_loss": (F.prox_squared_loss, half_square(lambda u: u)),
     "prox_hinge_loss": (F.prox_hinge_loss, lambda v, y: np.maximum(0, 1 - y * v)),
     "prox_logistic_loss": (F.prox_logistic_loss, lambda v, y: np.logaddexp(0, -y * v)),
@@ -58,6 +62,8 @@ MORE = {
     "leaky 0.5": (with_parameters(F.prox_leaky_relu, 0.5), half_square(leaky(0.5))),
     "leaky 2": (with_parameters(F.prox_leaky_relu, 2.0), half_square(leaky(2.0))),
     "leaky -0.5": (with_parameters(F.prox_leaky_relu, -0.5), half_square(leaky(-0.5))),
+    "relu6": (with_parameters(F.prox_hardtanh, 0.0, 6.0), half_square(clipped(0, 6))),
+    "hardtanh 1 1.5": (with_parameters(F.prox_hardtanh, 1.0, 1.5), half_square(clipped(1, 1.5))),
     "cubic": (with_parameters(F.prox_polynomial, CUBIC), half_square(polynomial(CUBIC))),
     "quartic": (with_parameters(F.prox_polynomial, QUARTIC), half_square(polynomial(QUARTIC))),
     "octic": (with_parameters(F.prox_polynomial, OCTIC), half_square(polynomial(OCTIC))),
@@ -275,6 +281,9 @@ def test_parameters_are_checked():
         F.prox_polynomial(a, a, 1.0, [float("nan")])
     with pytest.raises(ValueError, match="negative_slope must be finite"):
         F.prox_leaky_relu(a, a, 1.0, float("inf"))
+    for bounds in ((1.0, 1.0), (2.0, 1.0), (float("-inf"), 0.0), (0.0, float("nan"))):
+        with pytest.raises(ValueError, match="min_val must be below max_val, and both finite"):
+            F.prox_hardtanh(a, a, 1.0, *bounds)
 
 
 @pytest.mark.parametrize("name", PROXES)

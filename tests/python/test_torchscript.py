@@ -134,8 +134,9 @@ def test_a_schedule_and_the_certificate_in_torchscript(data):
             falls.append(certificate["before"][0] - certificate["after"][0])
         return falls
 
-    falls = train(torchbcd.RelaxedBCD(twin).script_object(), x, y)
-    eager = torchbcd.RelaxedBCD(model)
+    options = {"momentum": 0.5, "weight_decay": 0.01}
+    falls = train(torchbcd.RelaxedBCD(twin, **options).script_object(), x, y)
+    eager = torchbcd.RelaxedBCD(model, **options)
     for k in range(4):
         for group in eager.param_groups:
             group["lr"] = 1 - 0.25 * k

@@ -31,6 +31,17 @@ TORCHBCD_API at::Tensor prox_tanh(const at::Tensor& a, const at::Tensor& b, doub
 TORCHBCD_API at::Tensor prox_leaky_relu(const at::Tensor& a, const at::Tensor& b, double gamma,
                                         double negative_slope = 0.01);
 
+/// argmin over u of 1/2 (clip(u, min_val, max_val) - a)^2 + gamma/2 (u - b)^2, the global minimiser.
+TORCHBCD_API at::Tensor prox_hardtanh(const at::Tensor& a, const at::Tensor& b, double gamma,
+                                      double min_val = -1, double max_val = 1);
+
+/// argmin over u of 1/2 (clip(u/6 + 1/2, 0, 1) - a)^2 + gamma/2 (u - b)^2, the global minimiser.
+TORCHBCD_API at::Tensor prox_hardsigmoid(const at::Tensor& a, const at::Tensor& b, double gamma);
+
+/// argmin over u of 1/2 (sign(u) - a)^2 + gamma/2 (u - b)^2, with sign(0) = 1; the largest negative normal
+/// number where "just below zero" is best.
+TORCHBCD_API at::Tensor prox_sign(const at::Tensor& a, const at::Tensor& b, double gamma);
+
 /// argmin over u of 1/2 (p(u) - a)^2 + gamma/2 (u - b)^2, p(u) = sum_k coefficients[k] u^k, degree <= 8.
 TORCHBCD_API at::Tensor prox_polynomial(const at::Tensor& a, const at::Tensor& b, double gamma,
                                         c10::ArrayRef<double> coefficients);
@@ -84,7 +95,8 @@ TORCHBCD_API at::Tensor state_update(const at::Tensor& s, const at::Tensor& u, c
 
 /// The z block of DLAM: the point of {z : |a - sigma(z)| <= eps} next to q, where `z`, which belongs to it in
 /// exact arithmetic, counts as a member. activation: "relu", "leaky_relu" (parameters: its slope), "sigmoid",
-/// "tanh" or "identity". All tensors of one shape. Wang et al., eq. 4.
+/// "tanh", "hardtanh" (parameters: its bounds), "hardsigmoid" or "identity". All tensors of one shape. Wang
+/// et al., eq. 4.
 TORCHBCD_API at::Tensor preimage_projection(const at::Tensor& q, const at::Tensor& a, const at::Tensor& z,
                                             std::string_view activation, c10::ArrayRef<double> parameters,
                                             double eps);

@@ -14,7 +14,8 @@
 namespace torchbcd {
 
 /// An activation by name: "identity", "relu", "leaky_relu" (parameter: its negative slope, default 0.01),
-/// "sigmoid", "tanh" or "polynomial" (parameters: its coefficients, the constant one first).
+/// "sigmoid", "tanh", "hardtanh" (parameters: its bounds, default -1 and 1), "hardsigmoid", "sign" or
+/// "polynomial" (parameters: its coefficients, the constant one first).
 struct TORCHBCD_API Activation {
   std::string name = "identity";
   std::vector<double> parameters;
@@ -34,11 +35,26 @@ struct Mlp {
   size_t depth() const { return weights.size(); }
 };
 
-/// Reads a Sequential of Flatten (first), Linear, Identity, ReLU, LeakyReLU, Sigmoid, Tanh and
-/// torchbcd::nn::Polynomial. Throws a ValueError that names any other module, or one out of place.
+/// Reads a Sequential of Flatten (first), Linear, Identity, ReLU, LeakyReLU, Sigmoid, Tanh, Hardtanh, ReLU6,
+/// and of torchbcd::nn Hardsigmoid, Sign and Polynomial. Throws a ValueError that names any other module, or
+/// one out of place.
 TORCHBCD_API Mlp read_mlp(const torch::nn::Sequential& model);
 
 namespace nn {
+
+/// u/6 + 1/2 between 0 and 1: Hardsigmoid of Python's torch.nn.
+class TORCHBCD_API HardsigmoidImpl : public torch::nn::Module {
+ public:
+  at::Tensor forward(const at::Tensor& u);
+};
+TORCH_MODULE(Hardsigmoid);
+
+/// -1 below zero, 1 from zero on.
+class TORCHBCD_API SignImpl : public torch::nn::Module {
+ public:
+  at::Tensor forward(const at::Tensor& u);
+};
+TORCH_MODULE(Sign);
 
 /// p(u) = sum_k coefficients[k] u^k, of degree at most 8, as an activation.
 class TORCHBCD_API PolynomialImpl : public torch::nn::Module {
