@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -11,6 +11,9 @@ from torchbcd import _C, arguments, diagnostics, losses
 from torchbcd.arguments import PerLayer, PerLayerRegularizer
 from torchbcd.optimizer import Closure, SplitOptimizer
 from torchbcd.reports import FitResult, SweepReport, check_current
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["BCD", "Variables"]
 
@@ -92,6 +95,12 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
         order: "paper", as above; or "states_first", all V and U from the last layer to the first, and then
             all W with the new states. [Z] allows any fixed order.
         inner_sweeps: How many times V and U are updated before the W that follows them, >= 1.
+        process_group: Processes of ``torch.distributed`` that have the rows of the data between them ([Z],
+            Appendix F; ``splitting=3`` only). Each gives its own rows to :meth:`bind` and :meth:`step`, at the
+            same time; only Gram matrices and cross products go between them, and all have the same weights, to
+            the bit, after every sweep. The model's parameters are first set to those of the group's rank 0.
+            Objectives and what a report says of them are those of all rows, and are read by all processes or by
+            none. None: this process has all rows.
 
     Penalties and regularisers live in ``param_groups``, one group for each Linear, and may be changed between
     steps.
@@ -136,6 +145,7 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
         splitting: int = 3,
         order: str = "paper",
         inner_sweeps: int = 1,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         penalties = {"gamma": gamma, "rho": rho, "alpha": alpha, "alpha_weight": alpha_weight}
         regularizers = {"weight_regularizer": weight_regularizer, "state_regularizer": state_regularizer}
@@ -147,6 +157,11 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
 
         super().__init__(model, loss, loss_weight, options)
         self._set_scheme(splitting, order, inner_sweeps)
+        self._process_group = process_group
+        if process_group is not None:
+            if splitting != 3:
+                raise ValueError(f"a process_group needs splitting=3 (got {splitting})")
+            self._engine.set_process_group(process_group.group_name, list(model.parameters()))
         self._apply_options()
 
     def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
@@ -268,6 +283,7 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
             raise ValueError(f"max_sweeps must be at least 1 (got {max_sweeps})")
         if not tol >= 0:
             raise ValueError(f"tol must be >= 0 (got {tol})")
+        self._check_all_rows_here("fit")
         self.bind(x, y, sample_weight)
         first = self._engine.sweeps
         while True:
@@ -301,11 +317,16 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
         self._engine.set_scheme(splitting, order == "states_first", inner_sweeps)
 
     def _script_options(self) -> dict[str, list[float]]:
+        self._check_all_rows_here("script_object")
         return {
             "splitting": [float(self._splitting)],
             "order": [float(self._order == "states_first")],
             "inner_sweeps": [float(self._inner_sweeps)],
         }
+
+    def _check_all_rows_here(self, what: str) -> None:
+        if self._process_group is not None:
+            raise ValueError(f"{what} needs all rows in one process (this optimizer has a process_group)")
 
     def _resolved(self) -> Iterator[diagnostics.Penalties]:
         """The penalties of every layer, with what stands for another one replaced by it."""
@@ -325,6 +346,7 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
         self, *, last_rows: bool, before: bool
     ) -> tuple[diagnostics.Problem, list[diagnostics.Point]]:
         """What the diagnostics work on: the point after the last sweep, and, if asked, the one before it."""
+        self._check_all_rows_here("this diagnostic")
         raw = [self._engine.variables(last_rows or before, when) for when in ([True] if before else []) + [False]]
         points = []
         for values in raw:

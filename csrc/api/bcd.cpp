@@ -70,6 +70,10 @@ void BCD::apply_options() {
   }
 }
 
+void BCD::set_sum_over_ranks(std::function<void(const at::Tensor&)> sum) {
+  engine(trainer()).set_sum_over_ranks(std::move(sum));
+}
+
 void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
   apply_options();
   engine(trainer()).bind(inputs(x), y, sample_weight);

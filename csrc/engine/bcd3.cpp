@@ -104,8 +104,8 @@ class ThreeSplittingSweep {
       const std::string where = state_.where("W", l);
       return std::make_unique<WeightBlock>(
           input, map.weight.size(0), map.bias.defined(),
-          WeightPenalties{options.rho, options.alpha_weight, options.weight_regularizer}, keep,
-          where.c_str());
+          WeightPenalties{options.rho, options.alpha_weight, options.weight_regularizer}, keep, where.c_str(),
+          state_.network.sum_over_ranks);
     };
     InputBlockCache& cache = state_.cache;
     if (l == 0 && cache.enabled) {

@@ -53,6 +53,27 @@ void BcdTrainer::set_loss_weight(double weight, bool mean) {
   network_.loss_weight = loss_weight_;
 }
 
+void BcdTrainer::set_sum_over_ranks(SumOverRanks sum) {
+  network_.sum_over_ranks = std::move(sum);
+  unbind();
+}
+
+void BcdTrainer::unbind() {
+  bound_ = {};
+  bound_cache_ = {};
+  point_ = Point::kNone;
+  has_before_ = false;
+  ++revision_;
+}
+
+int64_t BcdTrainer::rows_of_all_ranks(int64_t rows) const {
+  auto total = static_cast<double>(rows);
+  if (network_.sum_over_ranks) {
+    sum_over_ranks(network_.sum_over_ranks, parameters_.front().weight.device(), {&total});
+  }
+  return static_cast<int64_t>(total);
+}
+
 at::Tensor BcdTrainer::checked_index(const at::Tensor& index) const {
   TORCH_CHECK_VALUE(bound_.defined(), name_, ": step(index=...) needs bound data; call bind(x, y) first");
   TORCH_CHECK_TYPE(index.scalar_type() == at::kLong || index.scalar_type() == at::kInt, name_,
@@ -85,7 +106,7 @@ void BcdTrainer::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor
   rows.x = checked_inputs("x", x);
   rows.y = checked_targets("y", y, rows.x.size(0));
   rows.row_weight = checked_row_weight(sample_weight, rows.rows());
-  rows.population = rows.rows();
+  rows.population = rows_of_all_ranks(rows.rows());
   note_changes();
   rows.current = SplitVariables::allocate(rows.rows(), committed_);
   rows.next = SplitVariables::allocate(rows.rows(), committed_);
@@ -129,7 +150,7 @@ void BcdTrainer::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor
   batch_.x = inputs;
   batch_.y = targets;
   batch_.row_weight = row_weight;
-  batch_.population = batch_.rows();
+  batch_.population = rows_of_all_ranks(batch_.rows());
   resize_batch(inputs.size(0));
   forward_pass(network_, committed_, batch_);
   InputBlockCache no_cache;
@@ -147,7 +168,7 @@ void BcdTrainer::step_rows(const at::Tensor& index) {
   batch_.y = at::index_select(bound_.y, 0, rows);
   batch_.row_weight =
       bound_.row_weight.size(0) == 1 ? bound_.row_weight : at::index_select(bound_.row_weight, 0, rows);
-  batch_.population = bound_.rows();
+  batch_.population = bound_.population;
   for (size_t l = 0; l < network_.depth(); ++l) {
     at::index_select_out(batch_.current.u[l], bound_.current.u[l], 0, rows);
     at::index_select_out(batch_.current.v[l], bound_.current.v[l], 0, rows);
@@ -176,6 +197,8 @@ void BcdTrainer::check_rows(const at::Tensor& index, const at::Tensor& x, const 
 
 // One sweep over `rows`, committed only when all of it has succeeded.
 void BcdTrainer::sweep(RowSet& rows, InputBlockCache& cache) {
+  TORCH_CHECK_VALUE(!network_.sum_over_ranks || network_.splitting == Splitting::kThree, name_,
+                    ": rows in several processes need splitting 3, whose W blocks are least squares");
   has_before_ = false;
   const SweepState state{network_, committed_, next_, rows, cache, observer_};
   const Residuals residuals =
@@ -269,20 +292,18 @@ void BcdTrainer::load_state(const TrainerState& state) {
     return state_entry(name_, state, key, count);
   };
   const int64_t sweeps = entry("sweeps", 1)[0].item<int64_t>();
-  has_before_ = false;
-  ++revision_;
   if (state.find("x") == state.end()) {
-    bound_ = {};
-    bound_cache_ = {};
-    point_ = Point::kNone;
+    unbind();
     sweeps_ = sweeps;
     return;
   }
+  has_before_ = false;
+  ++revision_;
   RowSet rows;
   rows.x = checked_inputs("state['x']", entry("x", 1)[0]);
   rows.y = checked_targets("state['y']", entry("y", 1)[0], rows.rows());
   rows.row_weight = loaded_row_weight(state, rows.rows());
-  rows.population = rows.rows();
+  rows.population = rows_of_all_ranks(rows.rows());
   rows.current = SplitVariables::allocate(rows.rows(), committed_);
   rows.next = SplitVariables::allocate(rows.rows(), committed_);
   std::vector<AffineMap> weights = allocate_like(committed_);

@@ -23,6 +23,9 @@ class TORCHBCD_API BcdTrainer : public MlpTrainer {
 
   void set_layer_options(size_t layer, const LayerOptions& options);
   void set_loss_weight(double weight, bool mean) override;
+  /// The rows given from now on are some of the data; other processes, with the same model, have the others,
+  /// and take the same steps at the same time (Zeng et al., Appendix F). Algorithm 2 only.
+  void set_sum_over_ranks(SumOverRanks sum);
 
   /// Full batch: keeps the data and sets U, V by one forward pass.
   /// `sample_weight` (n,), of each row's loss, may be undefined: then all are 1.
@@ -60,6 +63,8 @@ class TORCHBCD_API BcdTrainer : public MlpTrainer {
  private:
   enum class Point { kNone, kBound, kBoundRows, kBatch };
 
+  void unbind();
+  int64_t rows_of_all_ranks(int64_t rows) const;
   at::Tensor checked_index(const at::Tensor& index) const;
   void note_changes();
   void resize_batch(int64_t rows);

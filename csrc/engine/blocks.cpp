@@ -97,20 +97,27 @@ void StateBlock::solve_(const at::Tensor& v, const at::Tensor& previous, const a
 }
 
 WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightPenalties& penalties,
-                         bool always_primal, const char* where)
+                         bool always_primal, const char* where, SumOverRanks sum_over_ranks)
     : v_(std::move(v)),
       bias_(bias),
       penalties_(penalties),
-      primal_(always_primal || !penalties.regularizer.quadratic() ||
+      primal_(always_primal || sum_over_ranks || !penalties.regularizer.quadratic() ||
               primal_is_cheaper(static_cast<double>(v_.size(0)), static_cast<double>(outputs),
                                 static_cast<double>(v_.size(1)))),
+      sum_over_ranks_(std::move(sum_over_ranks)),
       bias_gain_((penalties.alpha + penalties.regularizer.l2) / penalties.alpha) {
   const double ridge = penalties.alpha / penalties.rho;
   if (!penalties.regularizer.quadratic()) {
-    problem_ = QuadraticPlusRegularizer(gram_matrix({.a = v_, .ridge = ridge, .ones_column = bias}),
-                                        penalties.regularizer, 1 / penalties.rho, v_.size(1));
+    problem_ = QuadraticPlusRegularizer(
+        gram_matrix({.a = v_, .ridge = ridge, .ones_column = bias, .sum_over_ranks = sum_over_ranks_}),
+        penalties.regularizer, 1 / penalties.rho, v_.size(1));
   } else if (primal_) {
-    factor_ = factor({.a = v_, .ridge = ridge * bias_gain_, .ones_column = bias, .ones_ridge = ridge}, where);
+    factor_ = factor({.a = v_,
+                      .ridge = ridge * bias_gain_,
+                      .ones_column = bias,
+                      .ones_ridge = ridge,
+                      .sum_over_ranks = sum_over_ranks_},
+                     where);
   } else {
     factor_ = factor({.a = v_.t(), .ridge = ridge * bias_gain_, .ones_row = bias ? bias_gain_ : 0}, where);
   }
@@ -125,6 +132,9 @@ at::Tensor WeightBlock::cross_product(const at::Tensor& residual) const {
   if (bias_) {
     at::Tensor of_bias = product.select(1, inputs);
     at::sum_out(of_bias, residual, 0);
+  }
+  if (sum_over_ranks_) {
+    sum_over_ranks_(product);
   }
   return product;
 }

@@ -64,9 +64,11 @@ struct WeightPenalties {
 class WeightBlock {
  public:
   /// `v` (n, d) are the layer's inputs; `outputs` is d'. The primal factor (d x d) serves every sweep
-  /// over the same v; `always_primal` asks for it so that the caller can keep this object.
+  /// over the same v; `always_primal` asks for it so that the caller can keep this object. Where the rows lie
+  /// in several processes it is primal too, and what goes between them are its two matrices, of size d (d +
+  /// d'): every process then finds the same W.
   WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightPenalties& penalties, bool always_primal,
-              const char* where);
+              const char* where, SumOverRanks sum_over_ranks = {});
 
   /// Sets `next` from `previous` and residual = u - v W^T - 1 b^T, which is overwritten.
   void solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
@@ -80,6 +82,7 @@ class WeightBlock {
   bool bias_;
   WeightPenalties penalties_;
   bool primal_;
+  SumOverRanks sum_over_ranks_;
   double bias_gain_;  // (alpha + l2) / alpha: a squared norm binds W, but not b
   SpdFactor factor_;
   QuadraticPlusRegularizer problem_;

@@ -7,7 +7,6 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/sum.h>
-#include <ATen/ops/tensor.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -108,16 +107,6 @@ void save_maps(const std::vector<AffineMap>& maps, const char* weight, const cha
     state[weight].push_back(map.weight.clone());
     state[bias].push_back(map.bias.defined() ? map.bias.clone() : map.bias);
   }
-}
-
-at::Tensor from_doubles(const std::vector<double>& values) {
-  return at::tensor(at::ArrayRef<double>(values), at::kDouble);
-}
-
-std::vector<double> to_doubles(const at::Tensor& t) {
-  const at::Tensor values = t.to(at::kCPU, at::kDouble).contiguous();
-  const double* data = values.const_data_ptr<double>();
-  return {data, data + values.numel()};
 }
 
 void check_regularizer(const char* name, const char* what, size_t layer,

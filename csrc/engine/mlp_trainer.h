@@ -39,9 +39,6 @@ std::vector<at::Tensor> clone_all(const std::vector<at::Tensor>& tensors);
 
 /// Copies of weights and biases into a state, under these keys.
 void save_maps(const std::vector<AffineMap>& maps, const char* weight, const char* bias, TrainerState& state);
-/// Numbers of a state as a tensor, and back.
-at::Tensor from_doubles(const std::vector<double>& values);
-std::vector<double> to_doubles(const at::Tensor& t);
 
 /// Throws a ValueError unless the regulariser's numbers make sense; `what` names it.
 void check_regularizer(const char* name, const char* what, size_t layer,

@@ -3,6 +3,7 @@
 #include <ATen/ops/dot.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
 
@@ -116,6 +117,29 @@ double ObjectiveTerms::total() const {
   return sum;
 }
 
+at::Tensor from_doubles(const std::vector<double>& values) {
+  return at::tensor(at::ArrayRef<double>(values), at::kDouble);
+}
+
+std::vector<double> to_doubles(const at::Tensor& t) {
+  const at::Tensor values = t.to(at::kCPU, at::kDouble).contiguous();
+  const double* data = values.const_data_ptr<double>();
+  return {data, data + values.numel()};
+}
+
+void sum_over_ranks(const SumOverRanks& sum, const at::Device& device, const std::vector<double*>& numbers) {
+  std::vector<double> values;
+  for (const double* number : numbers) {
+    values.push_back(*number);
+  }
+  const at::Tensor sums = from_doubles(values).to(device);
+  sum(sums);
+  values = to_doubles(sums);
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    *numbers[i] = values[i];
+  }
+}
+
 ObjectiveTerms objective_terms(const Network& network, const std::vector<AffineMap>& maps, const RowSet& rows,
                                const SplitVariables& variables) {
   const size_t depth = network.depth();
@@ -140,6 +164,16 @@ ObjectiveTerms objective_terms(const Network& network, const std::vector<AffineM
     losses.mul_(rows.row_weights(begin, size));
     terms.loss += row_loss_weight(network, rows) * losses.sum(at::kDouble).item<double>();
   });
+  if (network.sum_over_ranks) {
+    std::vector<double*> sums = {&terms.loss};
+    for (std::vector<double>* part :
+         {&terms.activation_penalty, &terms.affine_penalty, &terms.state_penalty}) {
+      for (double& term : *part) {
+        sums.push_back(&term);
+      }
+    }
+    sum_over_ranks(network.sum_over_ranks, rows.x.device(), sums);
+  }
   for (size_t l = 0; l < depth; ++l) {
     terms.weight_penalty.push_back(
         regularizer_value(network.layers[l].options.weight_regularizer, maps[l].weight));

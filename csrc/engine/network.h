@@ -55,6 +55,7 @@ struct Network {
   UpdateOrder order = UpdateOrder::kPaper;
   int64_t inner_sweeps = 1;
   LossWeight loss_weight;
+  SumOverRanks sum_over_ranks;  // where the rows lie in several processes
 
   size_t depth() const { return layers.size(); }
 };
@@ -78,10 +79,11 @@ enum class Residuals { kStale, kAllButFirst, kCurrent };
 /// Rows of data with their split variables: those of the last complete sweep, and those being
 /// computed.
 struct RowSet {
-  at::Tensor x;            // (n, d_0)
-  at::Tensor y;            // (n, d_N)
-  at::Tensor row_weight;   // (n, 1), or (1, 1) where all rows weigh the same
-  int64_t population = 0;  // the rows that a mean is over: n, or all bound rows where these are some of them
+  at::Tensor x;           // (n, d_0)
+  at::Tensor y;           // (n, d_N)
+  at::Tensor row_weight;  // (n, 1), or (1, 1) where all rows weigh the same
+  // The rows that a mean is over: n, or all bound rows where these are some of them; of all processes.
+  int64_t population = 0;
   SplitVariables current;
   SplitVariables next;
   Residuals residuals = Residuals::kStale;
@@ -125,7 +127,15 @@ void forward_pass(const Network& network, const std::vector<AffineMap>& maps, Ro
 /// current point.
 void refresh_residuals(const Network& network, const std::vector<AffineMap>& maps, RowSet& rows);
 
-/// The objective of `rows` at `maps` and `variables`, whose residuals are those of that point.
+/// Numbers as a tensor of doubles on the CPU, and back.
+at::Tensor from_doubles(const std::vector<double>& values);
+std::vector<double> to_doubles(const at::Tensor& t);
+
+/// Replaces each number by its sum over the processes, which meet on `device`.
+void sum_over_ranks(const SumOverRanks& sum, const at::Device& device, const std::vector<double*>& numbers);
+
+/// The objective of `rows`, those of all processes together, at `maps` and `variables`, whose residuals are
+/// those of that point.
 ObjectiveTerms objective_terms(const Network& network, const std::vector<AffineMap>& maps, const RowSet& rows,
                                const SplitVariables& variables);
 

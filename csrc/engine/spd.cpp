@@ -2,12 +2,13 @@
 
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/linalg_solve_triangular.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/square.h>
 #include <ATen/ops/sum.h>
-#include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -15,16 +16,27 @@
 #include <utility>
 #include <vector>
 
+#include "ops/cpu/small_cholesky.h"
+
 namespace torchbcd {
 namespace {
 
 // Wide enough for matrix products to run at full speed, narrow enough for the small factorisations
 // and inverses on the diagonal not to count.
 constexpr int64_t kBlock = 128;
-// Halves of a small matrix instead: the second block of 128 and 72 would have as many calls for less work.
-int64_t block_size(int64_t d) { return d < 2 * kBlock ? std::max<int64_t>((d + 1) / 2, 1) : kBlock; }
-// Below two of these a triangle of panels is no faster than the full product.
+// Halves of a small matrix instead: the second block of 128 and 72 would have as many calls for less work. A
+// tiny one is a block of its own.
+constexpr int64_t kWhole = 64;
+int64_t block_size(int64_t d) {
+  return d <= kWhole ? std::max<int64_t>(d, 1) : (d < 2 * kBlock ? (d + 1) / 2 : kBlock);
+}
+// Panels of which a Gram matrix's lower triangle is made. Two at least, but for matrices so small that calls
+// cost more than the quarter of the product that is saved.
 constexpr int64_t kPanel = 256;
+constexpr int64_t kSinglePanel = 128;
+int64_t panel_width(int64_t d) {
+  return d <= kSinglePanel ? std::max<int64_t>(d, 1) : std::min(kPanel, (d + 1) / 2);
+}
 // Rows converted to float64 at a time when a float32 Gram matrix has to be accumulated again.
 constexpr int64_t kConversionRows = 4096;
 
@@ -45,7 +57,7 @@ std::vector<Span> spans(int64_t total, int64_t width) {
 // out = beta * out + A^T A, lower triangle.
 void accumulate_gram(const at::Tensor& a, const at::Tensor& out, double beta) {
   const int64_t d = a.size(1);
-  for (const Span& panel : spans(d, d >= 2 * kPanel ? kPanel : std::max<int64_t>(d, 1))) {
+  for (const Span& panel : spans(d, panel_width(d))) {
     const at::Tensor left = a.narrow(1, panel.begin, d - panel.begin).t();
     const at::Tensor right = a.narrow(1, panel.begin, panel.size);
     at::Tensor target = out.narrow(0, panel.begin, d - panel.begin).narrow(1, panel.begin, panel.size);
@@ -78,11 +90,25 @@ at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
     k.select(0, d).narrow(0, 0, d).copy_(at::sum(system.a, 0));
     k.select(0, d).select(0, d).fill_(static_cast<double>(n));
   }
+  if (system.sum_over_ranks) {
+    system.sum_over_ranks(k.tril_());
+  }
   k.diagonal().add_(system.ridge);
   if (system.ones_column && system.ones_ridge >= 0) {
-    k.select(0, d).select(0, d).fill_(static_cast<double>(n) + system.ones_ridge);
+    k.select(0, d).select(0, d).add_(system.ones_ridge - system.ridge);
   }
   return k;
+}
+
+// For K = L L^T, whose lower triangle is in `k`: inverse <- L^{-1} and pivots <- L_jj^2.
+void factor_block(const at::Tensor& k, at::Tensor inverse, at::Tensor pivots) {
+  if (k.is_cpu()) {
+    cpu::small_cholesky(k, inverse, pivots);
+    return;
+  }
+  const at::Tensor lower = std::get<0>(at::linalg_cholesky_ex(k));
+  inverse.copy_(at::linalg_solve_triangular(lower, at::eye(k.size(0), k.options()), /*upper=*/false));
+  at::square_out(pivots, lower.diagonal());
 }
 
 }  // namespace
@@ -95,9 +121,10 @@ at::Tensor gram_matrix(const GramSystem& system) {
 SpdFactor::SpdFactor(at::Tensor k) : lower_(std::move(k)) {
   const int64_t d = lower_.size(0);
   const std::vector<Span> blocks = spans(d, block_size(d));
-  const at::Tensor diagonal = lower_.diagonal().clone();
   block_inverses_ =
-      at::zeros({static_cast<int64_t>(blocks.size()), block_size(d), block_size(d)}, lower_.options());
+      at::empty({static_cast<int64_t>(blocks.size()), block_size(d), block_size(d)}, lower_.options());
+  const at::Tensor diagonal = lower_.diagonal().clone();
+  relative_pivots_ = at::empty({d}, lower_.options());
   for (size_t j = 0; j < blocks.size(); ++j) {
     const Span block = blocks[j];
     const int64_t below = d - block.end();
@@ -107,18 +134,16 @@ SpdFactor::SpdFactor(at::Tensor k) : lower_(std::move(k)) {
       column.addmm_(left.narrow(0, block.begin, d - block.begin), left.narrow(0, block.begin, block.size).t(),
                     1, -1);
     }
-    at::Tensor head = column.narrow(0, 0, block.size);
-    head.copy_(std::get<0>(at::linalg_cholesky_ex(head)));
-    at::Tensor inverse =
+    const at::Tensor inverse =
         block_inverses_[static_cast<int64_t>(j)].narrow(0, 0, block.size).narrow(1, 0, block.size);
-    inverse.copy_(at::linalg_solve_triangular(head, at::eye(block.size, head.options()),
-                                              /*upper=*/false));
+    factor_block(column.narrow(0, 0, block.size), inverse,
+                 relative_pivots_.narrow(0, block.begin, block.size));
     if (below > 0) {
       at::Tensor tail = column.narrow(0, block.size, below);
       tail.copy_(at::mm(tail, inverse.t()));
     }
   }
-  relative_pivots_ = lower_.diagonal().square().div_(diagonal);
+  relative_pivots_.div_(diagonal);
 }
 
 bool SpdFactor::reliable() const {
@@ -149,6 +174,12 @@ void SpdFactor::solve_(const at::Tensor& rows) const {
     const int64_t size = blocks[j].size;
     return block_inverses_[static_cast<int64_t>(j)].narrow(0, 0, size).narrow(1, 0, size);
   };
+  // Of the layout of `rows`, so that copying back is fast.
+  const auto multiply = [](at::Tensor x, const at::Tensor& by) {
+    at::Tensor product = at::empty_like(x);
+    at::mm_out(product, x, by);
+    x.copy_(product);
+  };
   // rows <- rows L^{-T}
   for (size_t j = 0; j < blocks.size(); ++j) {
     const Span block = blocks[j];
@@ -157,7 +188,7 @@ void SpdFactor::solve_(const at::Tensor& rows) const {
       const at::Tensor left = lower_.narrow(0, block.begin, block.size).narrow(1, 0, block.begin);
       x.addmm_(columns(0, block.begin), left.t(), 1, -1);
     }
-    x.copy_(at::mm(x, inverse(j).t()));
+    multiply(x, inverse(j).t());
   }
   // rows <- rows L^{-1}
   for (size_t j = blocks.size(); j-- > 0;) {
@@ -168,7 +199,7 @@ void SpdFactor::solve_(const at::Tensor& rows) const {
           lower_.narrow(0, block.end(), d - block.end()).narrow(1, block.begin, block.size);
       x.addmm_(columns(block.end(), d - block.end()), below, 1, -1);
     }
-    x.copy_(at::mm(x, inverse(j)));
+    multiply(x, inverse(j));
   }
 }
 

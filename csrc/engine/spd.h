@@ -5,7 +5,13 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
+
 namespace torchbcd {
+
+/// Adds a tensor up over the processes that have the rows of the data between them, in place and to the same
+/// bits in each; empty where one process has them all.
+using SumOverRanks = std::function<void(const at::Tensor&)>;
 
 /// A Cholesky factorisation K = L L^T, blocked, with the inverses of L's diagonal blocks kept so
 /// that solves are matrix products as well.
@@ -26,8 +32,8 @@ class SpdFactor {
   void solve_(const at::Tensor& rows) const;
 
  private:
-  at::Tensor lower_;            // (d, d)
-  at::Tensor block_inverses_;   // (blocks, size, size): L_kk^{-1}, zero-padded
+  at::Tensor lower_;            // (d, d): L below its diagonal blocks
+  at::Tensor block_inverses_;   // (blocks, size, size): L_kk^{-1}, the last one perhaps smaller
   at::Tensor relative_pivots_;  // (d,): L_jj^2 / K_jj
 };
 
@@ -40,6 +46,7 @@ struct GramSystem {
   bool ones_column = false;
   double ones_ridge = -1;
   double ones_row = 0;
+  SumOverRanks sum_over_ranks = {};  // where the rows of A lie in several processes
 
   int64_t size() const { return a.size(1) + (ones_column ? 1 : 0); }
 };

@@ -1,7 +1,31 @@
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/stack.h>
+#include <c10/core/GradMode.h>
+
+#include <string>
+#include <vector>
+
 #include "engine/bcd_trainer.h"
 #include "python/bindings.h"
 
 namespace torchbcd::python {
+namespace {
+
+// A collective operation on a tensor, in place, over a process group by its name. Never through Python, where
+// wait_tensor has its autograd: gloo's threads drop the tensor some time after its values are there, and one
+// that Python has seen takes the interpreter's lock for that, which aborts the process where the interpreter
+// is ending. Nor is the group kept alive.
+void collective(const char* name, const at::Tensor& values, const c10::IValue& how,
+                const std::string& group) {
+  const at::AutoDispatchBelowAutograd below_autograd;
+  c10::Dispatcher& dispatcher = c10::Dispatcher::singleton();
+  torch::jit::Stack stack{values, how, group};
+  dispatcher.findSchemaOrThrow(name, "").callBoxed(stack);
+  dispatcher.findSchemaOrThrow("_c10d_functional::wait_tensor", "").callBoxed(stack);
+}
+
+}  // namespace
 
 void bind_bcd(py::module_& m) {
   using torch::wrap_pybind_function;
@@ -25,6 +49,20 @@ void bind_bcd(py::module_& m) {
              self.set_order(states_first ? UpdateOrder::kStatesFirst : UpdateOrder::kPaper, inner_sweeps);
            }),
            py::arg("splitting"), py::arg("states_first"), py::arg("inner_sweeps"))
+      .def("set_process_group",
+           wrap_pybind_function_no_gil(
+               [](BcdTrainer& self, const std::string& name, const std::vector<at::Tensor>& parameters) {
+                 const c10::NoGradGuard no_grad;
+                 for (const at::Tensor& parameter : parameters) {
+                   const at::Tensor values = parameter.clone(at::MemoryFormat::Contiguous);
+                   collective("_c10d_functional::broadcast_", values, 0, name);
+                   parameter.copy_(values);
+                 }
+                 self.set_sum_over_ranks([name](const at::Tensor& sums) {
+                   collective("_c10d_functional::all_reduce_", sums, "sum", name);
+                 });
+               }),
+           py::arg("name"), py::arg("parameters"))
       .def("bind",
            wrap_pybind_function_no_gil([](BcdTrainer& self, const at::Tensor& x, const at::Tensor& y,
                                           const std::optional<at::Tensor>& sample_weight) {

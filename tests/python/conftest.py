@@ -17,6 +17,9 @@ ACTIVATIONS = {
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
     "identity": nn.Identity,
+    "hardtanh": lambda: nn.Hardtanh(-0.75, 1.25),
+    "hardsigmoid": nn.Hardsigmoid,
+    "sign": torchbcd.nn.Sign,
     "polynomial": lambda: torchbcd.nn.Polynomial([0.0, 1.0, 0.3, 0.05]),
 }
 

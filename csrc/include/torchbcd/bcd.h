@@ -3,6 +3,7 @@
 
 #include <torch/arg.h>
 
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -65,6 +66,13 @@ class TORCHBCD_API BCD : public SplitOptimizer {
   /// with Flatten. y: class indices (n,), int64, or values (n, d_N). sample_weight: of each row's loss, (n,),
   /// >= 0. The data are not copied where they are contiguous; do not change them while they are bound.
   void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
+
+  /// The rows given to bind and step from now on are some of the data: other processes, whose models have the
+  /// same parameters, have the others and take the same steps at the same time. `sum` adds a tensor up over
+  /// all of them in place, to the same bits in each, such as c10d's all-reduce. Only Gram matrices, cross
+  /// products and, for the objective, a few numbers go between them (Zeng et al., Appendix F). Algorithm 2
+  /// only. Unbinds.
+  void set_sum_over_ranks(std::function<void(const at::Tensor&)> sum);
 
   /// A sweep over the bound data.
   void step();

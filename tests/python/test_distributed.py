@@ -1,0 +1,121 @@
+"""BCD with its rows in several processes: the same weights in each, and those of one process with all rows."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+from conftest import make_data, make_mlp
+
+import torchbcd
+from torchbcd import regularizers as reg
+
+ROWS, WIDTHS, SWEEPS = 61, [6, 9, 7, 3], 5
+SPLITS = {1: (0, ROWS), 2: (0, 20, ROWS), 3: (0, 7, 40, ROWS)}  # where each process's rows begin and end
+CASES = {
+    "default": {},
+    "penalties": {"gamma": [0.3, 1.0, 2.0], "alpha": 0.05, "rho": 0.7},
+    "mean": {"loss_weight": "mean"},
+    "cross_entropy": {"loss": "cross_entropy"},
+    "l2": {"weight_regularizer": reg.L2(0.4)},
+    "l1": {"weight_regularizer": reg.L1(0.05)},
+    "states_first": {"order": "states_first", "inner_sweeps": 2},
+    "wide": {"widths": [80, 9, 100, 3]},
+    "no_bias": {"bias": False},
+    "float32": {"dtype": torch.float32},
+    "sample_weight": {"weighted": True},
+    "minibatch": {"batch": True},
+    "rows": {"rows": True, "loss_weight": "mean"},
+}
+
+
+def train(case, rank=0, world=1, group=None):
+    """The weights after a few sweeps on this rank's share of the rows, and the objective of all."""
+    options = dict(CASES[case])
+    widths, dtype = options.pop("widths", WIDTHS), options.pop("dtype", torch.float64)
+    bias, batch, rows = options.pop("bias", True), options.pop("batch", False), options.pop("rows", False)
+    model = make_mlp(widths, bias=bias, dtype=dtype, seed=rank)  # rank 0's is the one that counts
+    x, y = make_data(ROWS, widths[0], widths[-1], dtype=dtype)
+    weights = torch.linspace(0.1, 2, ROWS, dtype=dtype) if options.pop("weighted", False) else None
+    share = slice(*SPLITS[world][rank : rank + 2])
+    x, y, weights = x[share], y[share], None if weights is None else weights[share]
+    optimizer = torchbcd.BCD(model, process_group=group, **options)
+    if not batch:
+        optimizer.bind(x, y, weights)
+    objectives = []
+    for _ in range(SWEEPS):
+        if batch:
+            report = optimizer.step(x, y)
+        elif rows:
+            report = optimizer.step(index=torch.arange(0, len(x)))
+        else:
+            report = optimizer.step()
+        objectives += [report.objective, report.decrease]
+    return [p.detach().clone() for p in model.parameters()], objectives
+
+
+def work(rank, world, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    results = {case: train(case, rank, world, dist.group.WORLD) for case in CASES}
+    torch.save(results, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def results(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(work, (request.param, folder), request.param)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_as_in_one_process(results, case):
+    weights, objectives = results[0][case]
+    for other, measured in (result[case] for result in results[1:]):
+        assert all(torch.equal(mine, its) for mine, its in zip(weights, other, strict=True))
+        assert measured == objectives
+    expected, alone = train(case)
+    tolerance = {"float32": 1e-3, "l1": 1e-5}.get(case, 1e-8)  # an L1 norm is solved for iteratively
+    assert objectives == pytest.approx(alone, rel=tolerance, abs=tolerance)
+    for mine, its in zip(weights, expected, strict=True):
+        torch.testing.assert_close(mine, its, rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture
+def group(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield dist.group.WORLD
+    dist.destroy_process_group()
+
+
+def test_sums_do_not_go_through_python(group):
+    """Gloo's threads wait for the interpreter with a tensor that Python has seen, even for one that is ending."""
+    optimizer = torchbcd.BCD(make_mlp([6, 5, 3]), process_group=group)
+    optimizer.bind(*make_data(20, 6, 3))
+    called = []
+    sys.setprofile(lambda frame, event, _: called.append(frame.f_code) if event == "call" else None)
+    try:
+        optimizer._engine.step()
+        optimizer._engine.objective()
+    finally:
+        sys.setprofile(None)
+    assert called == []
+
+
+def test_refusals(group):
+    x, y = make_data(20, 6, 3)
+    with pytest.raises(ValueError, match="a process_group needs splitting=3"):
+        torchbcd.BCD(make_mlp([6, 5, 3]), splitting=2, process_group=group)
+    optimizer = torchbcd.BCD(make_mlp([6, 5, 3]), process_group=group)
+    with pytest.raises(ValueError, match="fit needs all rows in one process"):
+        optimizer.fit(x, y)
+    optimizer.bind(x, y)
+    report = optimizer.step()
+    assert report.decrease > 0
+    with pytest.raises(ValueError, match="needs all rows in one process"):
+        _ = report.stationarity
+    with pytest.raises(ValueError, match="script_object needs all rows in one process"):
+        optimizer.script_object()
