@@ -48,7 +48,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
     docs/relaxed.md has the derivation, the proof and what the certificate does not cover: the loss of the
     *next* batch, or of this one after the forward pass that follows (``guard`` covers that).
 
-    Each param group carries ``lr``, 1 by default, a factor of its relaxation: ordinary
+    Each param group carries ``lr``, 1 by default, a factor of its relaxation and weight decay: ordinary
     ``torch.optim.lr_scheduler`` objects drive it.
 
     Args:
@@ -69,10 +69,14 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
             cheaper, **not exact and not certified**: those blocks may raise L, and the first layer's decrease is
             not measured (NaN). Wants a larger ``relaxation``, such as 1.
         cap: The most that a batch's states move, relative to their norm (to first order), > 0, likewise; for
-            very deep nets. None: no cap.
+            very deep nets. None: no cap. The flips of ``torchbcd.nn.Sign`` are not capped.
+        momentum: The part of its last step that a layer's W and b go on before a sweep begins, in [0, 1),
+            likewise. The certificate is for the blocks from there on.
+        weight_decay: The part of W, times ``lr``, that is taken off before a sweep begins, in [0, 1), likewise:
+            decoupled, as AdamW's. Likewise before what the certificate is for.
         weight_regularizer: :math:`r_l`, an object of :mod:`torchbcd.regularizers`, or a list with one, or
             None, for each layer.
-        lr: The factor of every relaxation to start with.
+        lr: The factor of every relaxation and weight decay to start with.
         certificate: Evaluate ``report.certificate`` with every step, rather than when it is read.
         guard: Compare the batch's true loss before and after, and halve the step until it has not risen. One
             forward pass more, and one for each halving.
@@ -121,6 +125,8 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         growth: float = 1.0,
         row_blocks: int | Sequence[int] = 1,
         cap: PerLayer | None = None,
+        momentum: PerLayer = 0.0,
+        weight_decay: PerLayer = 0.0,
         weight_regularizer: PerLayerRegularizer = None,
         lr: float = 1.0,
         certificate: bool = False,
@@ -148,6 +154,8 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
                 "state_steps": arguments.per_layer("state_steps", state_steps, depth),
                 "row_blocks": arguments.per_layer("row_blocks", row_blocks, depth),
                 "cap": arguments.per_layer("cap", cap, depth),
+                "momentum": arguments.per_layer("momentum", momentum, depth),
+                "weight_decay": arguments.per_layer("weight_decay", weight_decay, depth),
                 "weight_regularizer": arguments.regularizer_per_layer(
                     "weight_regularizer", weight_regularizer, depth
                 ),
@@ -251,6 +259,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         validation: tuple[Tensor, Tensor] | None = None,
         patience: int | None = None,
         decay: bool = True,
+        hold: float = 0.0,
         average: float | None = None,
         noise: float = 0.0,
         generator: torch.Generator | None = None,
@@ -267,6 +276,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
             patience: Stop after this many epochs without a better validation loss, and restore the best
                 weights. None: run all epochs.
             decay: Lower every ``lr`` linearly, step by step, from what it is to 0; restored at the end.
+            hold: Part of the run, in [0, 1), before ``lr`` begins to fall.
             average: Decay of an exponential moving average of the weights, in (0, 1), such as 0.98, which the
                 model holds at the end and at each validation. None: no average.
             noise: Standard deviation of Gaussian noise added to every batch's inputs.
@@ -281,6 +291,8 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         """
         if epochs < 1 or batch_size < 1:
             raise ValueError(f"epochs and batch_size must be at least 1 (got {epochs} and {batch_size})")
+        if not 0 <= hold < 1:
+            raise ValueError(f"hold must be in [0, 1) (got {hold})")
         if average is not None and not 0 < average < 1:
             raise ValueError(f"average must be in (0, 1) or None (got {average})")
         if patience is not None and validation is None:
@@ -301,7 +313,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
                 for rows in torch.split(shuffled, batch_size):
                     if decay:
                         for group, rate in zip(self.param_groups, rates, strict=True):
-                            group["lr"] = rate * (1 - done / total)
+                            group["lr"] = rate * min(1.0, (1 - done / total) / (1 - hold))
                     inputs = x[rows.to(x.device)]
                     if noise:
                         perturbation = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype)
@@ -376,6 +388,8 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
             "state_steps",
             "row_blocks",
             "cap",
+            "momentum",
+            "weight_decay",
         )
         now = [tuple(group[name] for name in (*names, "weight_regularizer")) for group in self.param_groups]
         if now == self._applied:
@@ -394,6 +408,8 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
                 state_steps=arguments.count("state_steps", group["state_steps"]),
                 row_blocks=arguments.count("row_blocks", group["row_blocks"]),
                 cap=0.0 if group["cap"] is None else number("cap"),
+                momentum=number("momentum"),
+                weight_decay=number("lr") * number("weight_decay"),
                 weight_regularizer=arguments.terms("weight_regularizer", group["weight_regularizer"]),
             )
         self._applied = now

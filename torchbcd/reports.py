@@ -262,7 +262,8 @@ class Certificate(NamedTuple):
     """The descent of L over one sweep of RelaxedBCD.
 
     Attributes:
-        before: L at the start: the batch's loss and regularisers, where the sweep began with a forward pass.
+        before: L at the start: the batch's loss and regularisers, where the sweep began with a forward pass (of
+            the weights that momentum and decay led to).
         after: L at the end.
         blocks: For each block in order its name ("V" of the output, "W", "UV"), its Linear, from 0, and how far
             it lowered L: never below 0, but for rounding.

@@ -50,6 +50,8 @@ RelaxedBCD::RelaxedBCD(Mlp mlp, const RelaxedBCDOptions& options)
   detail::spread(layers_, &Layer::state_steps, options.state_steps(), "state_steps");
   detail::spread(layers_, &Layer::row_blocks, options.row_blocks(), "row_blocks");
   detail::spread(layers_, &Layer::cap, options.cap(), "cap");
+  detail::spread(layers_, &Layer::momentum, options.momentum(), "momentum");
+  detail::spread(layers_, &Layer::weight_decay, options.weight_decay(), "weight_decay");
   detail::spread(layers_, &Layer::weight_regularizer, options.weight_regularizer(), "weight_regularizer");
   apply_options();
 }
@@ -64,6 +66,8 @@ std::vector<NamedOption> RelaxedBCD::layer_options(size_t layer) {
           {"state_steps", &l.state_steps},
           {"row_blocks", &l.row_blocks},
           {"cap", &l.cap},
+          {"momentum", &l.momentum},
+          {"weight_decay", &l.weight_decay},
           {"weight_regularizer", &l.weight_regularizer}};
 }
 
@@ -84,7 +88,7 @@ void RelaxedBCD::apply_options() {
                       *l.cap, ")");
     trainer.set_layer_options(
         i, {l.lr * l.relaxation, l.over_relaxation, l.damping, l.penalty_ratio, l.state_steps, l.row_blocks,
-            l.cap.value_or(0), detail::to_functor(l.weight_regularizer)});
+            l.cap.value_or(0), l.momentum, l.lr * l.weight_decay, detail::to_functor(l.weight_regularizer)});
   }
 }
 

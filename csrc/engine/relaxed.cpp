@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/lerp.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
@@ -51,6 +52,9 @@ void RelaxedTrainer::set_layer_options(size_t layer, const RelaxedLayer& options
   check("damping", options.damping, options.damping > 0, "a finite positive number");
   check("penalty_ratio", options.penalty_ratio, options.penalty_ratio > 0, "a finite positive number");
   check("cap", options.cap, options.cap >= 0, "a finite number >= 0");
+  check("momentum", options.momentum, options.momentum >= 0 && options.momentum < 1, "in [0, 1)");
+  check("weight_decay (times lr)", options.weight_decay,
+        options.weight_decay >= 0 && options.weight_decay < 1, "in [0, 1)");
   TORCH_CHECK_VALUE(options.state_steps >= 1, name_, ": state_steps of layer ", layer + 1,
                     " must be at least 1 (got ", options.state_steps, ")");
   TORCH_CHECK_VALUE(options.row_blocks >= 1, name_, ": row_blocks of layer ", layer + 1,
@@ -59,6 +63,10 @@ void RelaxedTrainer::set_layer_options(size_t layer, const RelaxedLayer& options
   TORCH_CHECK_VALUE(options.row_blocks == 1 || options.weight_regularizer.none(), name_,
                     ": row_blocks of layer ", layer + 1, " must be 1 where it has a weight_regularizer (got ",
                     options.row_blocks, ")");
+  TORCH_CHECK_VALUE(
+      (options.momentum == 0 && options.weight_decay == 0) || !options.weight_regularizer.bounded(), name_,
+      ": momentum and weight_decay of layer ", layer + 1,
+      " must be 0 where a weight_regularizer sets bounds: they may lead out of them");
   layers_[layer] = options;
 }
 
@@ -112,7 +120,7 @@ std::vector<double> RelaxedTrainer::penalties(const RelaxedRows& rows) const {
   penalties.back() = loss_weight_.of_row(rows.rows()) * (clamped() ? 1 : options_.output_penalty);
   std::vector<at::Tensor> weights;
   for (size_t l = 1; l < depth(); ++l) {
-    weights.push_back(parameters_[l].weight.contiguous());
+    weights.push_back(start()[l].weight.contiguous());
   }
   const std::vector<double> squares = passes::sums_of_squares(weights);
   for (size_t l = depth() - 1; l > 0; --l) {
@@ -126,9 +134,64 @@ double RelaxedTrainer::true_loss(const RelaxedRows& rows, const at::Tensor& outp
   return passes::row_losses(rows.y, outputs, loss_).sum(at::kDouble).item<double>();
 }
 
+bool RelaxedTrainer::any_layer(double RelaxedLayer::* option) const {
+  return std::any_of(layers_.begin(), layers_.end(),
+                     [option](const RelaxedLayer& layer) { return layer.*option > 0; });
+}
+
+// Where a sweep starts: at the model's weights W, or, with momentum or decay, at (1 - decay) W + momentum D
+// with the last step D.
+void RelaxedTrainer::set_start() {
+  const bool momentum = any_layer(&RelaxedLayer::momentum);
+  if (!momentum) {
+    velocity_.clear();
+  }
+  start_apart_ = momentum || any_layer(&RelaxedLayer::weight_decay);
+  if (!start_apart_) {
+    return;
+  }
+  TORCH_CHECK_VALUE(!options_.persistent, name_,
+                    ": persistent variables go with no momentum and no weight_decay");
+  if (start_storage_.empty()) {
+    start_storage_ = allocate_like(parameters_);
+  }
+  for (size_t l = 0; l < depth(); ++l) {
+    const AffineMap& from = parameters_[l];
+    at::Tensor weight = start_storage_[l].weight;
+    at::mul_out(weight, from.weight, at::scalar_tensor(1 - layers_[l].weight_decay, at::kDouble));
+    if (!velocity_.empty()) {
+      weight.add_(velocity_[l].weight, layers_[l].momentum);
+    }
+    if (from.bias.defined()) {
+      at::Tensor bias = start_storage_[l].bias;
+      bias.copy_(from.bias);
+      if (!velocity_.empty()) {
+        bias.add_(velocity_[l].bias, layers_[l].momentum);
+      }
+    }
+  }
+}
+
+// With momentum: the step from the model's weights to the sweep's, before they become the model's.
+void RelaxedTrainer::keep_velocity() {
+  if (!any_layer(&RelaxedLayer::momentum)) {
+    return;
+  }
+  if (velocity_.empty()) {
+    velocity_ = allocate_like(parameters_);
+  }
+  for (size_t l = 0; l < depth(); ++l) {
+    at::sub_out(velocity_[l].weight, next_[l].weight, parameters_[l].weight);
+    if (next_[l].bias.defined()) {
+      at::sub_out(velocity_[l].bias, next_[l].bias, parameters_[l].bias);
+    }
+  }
+}
+
 // The batch's true loss at the new weights must not exceed that at the old ones: the step is halved until it
-// does not, and dropped if nothing helps. After a forward pass rows.p still has the old weights' outputs.
-void RelaxedTrainer::guard(RelaxedRows& rows, bool restored) {
+// does not, and dropped if nothing helps. After a forward pass with the old weights, rows.p has their
+// outputs.
+void RelaxedTrainer::guard(RelaxedRows& rows, bool forward_with_old) {
   const auto loss_at = [&](const std::vector<AffineMap>& maps) {
     std::vector<at::Tensor> products;
     std::vector<at::Tensor> states;
@@ -144,7 +207,7 @@ void RelaxedTrainer::guard(RelaxedRows& rows, bool restored) {
     passes::activation(rows.p.back(), activations_.back(), outputs);
     return true_loss(rows, outputs);
   };
-  const double before = restored ? loss_at(parameters_) : loss_before();
+  const double before = forward_with_old ? loss_before() : loss_at(parameters_);
   for (int halving = 0; halving <= kGuardHalvings && !(loss_at(next_) <= before); ++halving) {
     ++report_.guard_halvings;
     for (size_t l = 0; l < depth(); ++l) {
@@ -159,6 +222,7 @@ void RelaxedTrainer::guard(RelaxedRows& rows, bool restored) {
 
 void RelaxedTrainer::sweep(RelaxedRows& rows, bool persistent) {
   const bool restored = persistent && !rows.saved_u.empty();
+  set_start();
   last_ = &rows;
   sweeping_ = true;
   struct Ended {
@@ -178,14 +242,14 @@ void RelaxedTrainer::sweep(RelaxedRows& rows, bool persistent) {
       at::sub_out(rows.slack[l], rows.saved_u[l], rows.p[l]);
     }
   } else {
-    forward_out(rows.x, parameters_, activations_, rows.p, rows.v);
+    forward_out(rows.x, start(), activations_, rows.p, rows.v);
     rows.penalties = penalties(rows);
   }
   report_ = sweep_relaxed({name_, activations_, layers_, loss_, loss_weight_.of_row(rows.rows()), clamped(),
-                           parameters_, next_, rows, restored, progress_, observer_});
+                           start(), next_, rows, restored, progress_, observer_});
   check_next_weights();
   if (options_.guard) {
-    guard(rows, restored);
+    guard(rows, !restored && !start_apart_);
   }
   if (persistent) {
     rows.saved_u.resize(depth());
@@ -195,6 +259,7 @@ void RelaxedTrainer::sweep(RelaxedRows& rows, bool persistent) {
       rows.saved_v[l] = rows.v[l].clone();
     }
   }
+  keep_velocity();
   commit();
   ended.complete = true;
 }
@@ -249,7 +314,7 @@ TrainerState RelaxedTrainer::variables() const {
     result["v"].push_back(rows.v[l].clone());
     // After a sweep next_ holds the weights before it, or what the guard refused: the sweep's own are the
     // model's.
-    const AffineMap& map = sweeping_ && l >= progress.first_updated ? next_[l] : parameters_[l];
+    const AffineMap& map = !sweeping_ ? parameters_[l] : l >= progress.first_updated ? next_[l] : start()[l];
     result["weight"].push_back(map.weight.clone());
     result["bias"].push_back(map.bias.defined() ? map.bias.clone() : map.bias);
   }
@@ -279,6 +344,9 @@ TrainerState RelaxedTrainer::state() const {
   const c10::NoGradGuard no_grad;
   TrainerState state;
   state["sweeps"] = {at::scalar_tensor(sweeps_, at::kLong)};
+  if (!velocity_.empty()) {
+    save_maps(velocity_, "velocity_weight", "velocity_bias", state);
+  }
   if (!bound()) {
     return state;
   }
@@ -295,6 +363,11 @@ TrainerState RelaxedTrainer::state() const {
 void RelaxedTrainer::load_state(const TrainerState& state) {
   const c10::NoGradGuard no_grad;
   const int64_t sweeps = state_entry(name_, state, "sweeps", 1)[0].item<int64_t>();
+  std::vector<AffineMap> velocity;
+  if (state.find("velocity_weight") != state.end()) {
+    velocity = allocate_like(parameters_);
+    load_maps(name_, state, "velocity_weight", "velocity_bias", velocity);
+  }
   RelaxedRows rows;
   if (state.find("x") != state.end()) {
     const at::Tensor x = checked_inputs("state['x']", state_entry(name_, state, "x", 1)[0]);
@@ -314,6 +387,7 @@ void RelaxedTrainer::load_state(const TrainerState& state) {
                         ": state['penalty'] does not fit this model");
     }
   }
+  velocity_ = std::move(velocity);
   bound_ = std::move(rows);
   last_ = nullptr;
   sweeps_ = sweeps;

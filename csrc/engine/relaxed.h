@@ -26,7 +26,9 @@ struct RelaxedLayer {
   double penalty_ratio = 0.01;   // rho_{l-1} / rho_l, relative to the mean square norm of W_l's rows
   int64_t state_steps = 1;       // conjugate gradient steps of the state block
   int64_t row_blocks = 1;        // > 1: W as the average over so many blocks of rows, cheaper and not exact
-  double cap = 0;  // > 0: the states of a batch move by no more than this, relative to their norm
+  double cap = 0;           // > 0: the states of a batch move by no more than this, relative to their norm
+  double momentum = 0;      // in [0, 1): a sweep starts this part of the last sweep's step further on
+  double weight_decay = 0;  // in [0, 1): the part of W that is taken off before a sweep
   functors::Regularizer weight_regularizer;
 };
 
@@ -94,12 +96,19 @@ class TORCHBCD_API RelaxedTrainer : public MlpTrainer {
   void sweep(RelaxedRows& rows, bool persistent);
   std::vector<double> penalties(const RelaxedRows& rows) const;
   double true_loss(const RelaxedRows& rows, const at::Tensor& outputs) const;
-  void guard(RelaxedRows& rows, bool restored);
+  bool any_layer(double RelaxedLayer::* option) const;
+  void set_start();
+  void keep_velocity();
+  const std::vector<AffineMap>& start() const { return start_apart_ ? start_storage_ : parameters_; }
+  void guard(RelaxedRows& rows, bool forward_with_old);
   const RelaxedRows& point() const;
 
   std::vector<functors::Activation> activations_;
   std::vector<RelaxedLayer> layers_;
   RelaxedOptions options_;
+  std::vector<AffineMap> velocity_;       // with momentum, the step of the last sweep; otherwise empty
+  std::vector<AffineMap> start_storage_;  // with momentum or decay
+  bool start_apart_ = false;              // whether a sweep starts there, rather than at the model's weights
   RelaxedRows bound_;
   RelaxedRows storage_;                // of mini-batches, as large as the largest so far
   RelaxedRows batch_;                  // views of its first rows

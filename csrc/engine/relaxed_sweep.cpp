@@ -6,8 +6,10 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/gather.h>
+#include <ATen/ops/gt.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/minimum.h>
+#include <ATen/ops/max.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/ones.h>
@@ -244,7 +246,11 @@ class Sweep {
       start = passes::row_sums_of_squares(problem.slack).mul_(problem.ratio).add_(start);
     }
     const at::Tensor product = scratch(0, problem.weight.size(0));
-    set_direction(layer, problem, rows_.change[i], product);
+    if (std::holds_alternative<functors::Sign>(problem.activation)) {
+      set_flips(layer, problem);
+    } else {
+      set_direction(layer, problem, rows_.change[i], product);
+    }
     StateMoved moved{rows_.slack[i], rows_.change[i], {}, {}};
     if (layer.state_steps == 1 && passes::has_line_search(problem.activation, problem.u.device())) {
       const bool from_slack = problem.slack.defined();
@@ -316,6 +322,33 @@ class Sweep {
       const at::Tensor most = at::sum(passes::row_sums_of_squares(problem.v)).mul_(layer.cap * layer.cap);
       problem.scale.mul_((most / (moved_by + kTiny)).clamp_max_(1).sqrt_());
     }
+  }
+
+  // The direction where sigma is a sign, whose derivative says nothing: row by row the unit whose flip lowers
+  // the problem most, then the best one given that, as far as an eighth of the units. A flipped unit goes
+  // across zero, by `over_relaxation` times the batch's mean |u|, so that the layer before is drawn there.
+  void set_flips(const RelaxedLayer& layer, StateProblem& problem) const {
+    const at::Tensor gram = at::mm(problem.weight.t(), problem.weight);
+    at::Tensor gradient = at::mm(problem.residual, problem.weight);
+    const at::Tensor jump = problem.v * -2;
+    const at::Tensor move =
+        (problem.v * problem.u.abs().mean().mul_(layer.over_relaxation)).add_(problem.u).neg_();
+    at::Tensor cost = move.square();
+    if (problem.slack.defined()) {
+      cost.addcmul_(problem.slack, move, 2);
+    }
+    cost.mul_(problem.ratio).addcmul_(jump.square(), gram.diagonal());
+    at::Tensor direction = problem.direction;
+    direction.zero_();
+    for (int64_t flips = std::max<int64_t>(1, problem.u.size(1) / 8); flips > 0; --flips) {
+      const auto [gain, unit] = at::max((jump * gradient).mul_(2).sub_(cost), 1, /*keepdim=*/true);
+      const at::Tensor flipped = at::gt(gain, 0).to(gain.scalar_type());
+      gradient.addcmul_(at::index_select(gram, 0, unit.squeeze(1)), at::gather(jump, 1, unit).mul_(flipped),
+                        -1);
+      direction.scatter_add_(1, unit, at::gather(move, 1, unit).mul_(flipped));
+      cost.scatter_(1, unit, std::numeric_limits<double>::infinity());  // not again
+    }
+    problem.scale = at::ones({rows_.rows(), 1}, problem.u.options().dtype(at::kDouble));
   }
 
   // Replaces the direction z, the negative gradient, by `steps` steps of conjugate gradients, row by row, on

@@ -26,14 +26,15 @@ void bind_relaxed(py::module_& m) {
       .def("set_layer_options",
            wrap_pybind_function([](RelaxedTrainer& self, size_t layer, double relaxation,
                                    double over_relaxation, double damping, double penalty_ratio,
-                                   int64_t state_steps, int64_t row_blocks, double cap,
-                                   const RegularizerTuple& weight_regularizer) {
-             self.set_layer_options(layer, {relaxation, over_relaxation, damping, penalty_ratio, state_steps,
-                                            row_blocks, cap, to_regularizer(weight_regularizer)});
+                                   int64_t state_steps, int64_t row_blocks, double cap, double momentum,
+                                   double weight_decay, const RegularizerTuple& weight_regularizer) {
+             self.set_layer_options(
+                 layer, {relaxation, over_relaxation, damping, penalty_ratio, state_steps, row_blocks, cap,
+                         momentum, weight_decay, to_regularizer(weight_regularizer)});
            }),
            py::arg("layer"), py::arg("relaxation"), py::arg("over_relaxation"), py::arg("damping"),
            py::arg("penalty_ratio"), py::arg("state_steps"), py::arg("row_blocks"), py::arg("cap"),
-           py::arg("weight_regularizer"))
+           py::arg("momentum"), py::arg("weight_decay"), py::arg("weight_regularizer"))
       .def("set_options",
            wrap_pybind_function([](RelaxedTrainer& self, bool guard, bool persistent, double output_penalty) {
              self.set_options({guard, persistent, output_penalty});

@@ -231,8 +231,8 @@ def compiled_formulas(tmp_path_factory):
     return evaluate
 
 
-PARAMETERS = {"leaky_relu": [0.1], "polynomial": [0.5, -1.0, 0.0, 0.3]}
-NAMES = ["identity", "relu", "leaky_relu", "sigmoid", "tanh", "polynomial"]
+PARAMETERS = {"leaky_relu": [0.1], "hardtanh": [-0.75, 1.25], "polynomial": [0.5, -1.0, 0.0, 0.3]}
+NAMES = ["identity", "relu", "leaky_relu", "sigmoid", "tanh", "hardtanh", "hardsigmoid", "sign", "polynomial"]
 
 
 def spread(dtype, count=3, rows=400):
@@ -271,7 +271,7 @@ def test_activation_formulas_to_the_bit(compiled_formulas, name, dtype):
     found = compiled_formulas("auxiliary_update_out", name, parameters, [0.7, 1.1, 0.2], [a, b, c], 2)
     assert equal_bits(found[0], u)
     assert equal_bits(found[1], residual)
-    if name != "polynomial":
+    if name not in ("polynomial", "sign"):
         found = compiled_formulas("preimage_projection", name, parameters, [0.1], [a, b, c])
         assert equal_bits(found[0], ops.preimage_projection(a, b, c, name, parameters, 0.1))
         found = compiled_formulas("joint_state_update", name, parameters, [0.6, 0.1], [a, b], 2)

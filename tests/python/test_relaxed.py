@@ -98,7 +98,7 @@ def test_losses_and_regularizers(loss, regularizer, rows):
     assert row_losses(loss, model(x).detach(), y).sum().item() < 0.9 * first
 
 
-@pytest.mark.parametrize("output", ["relu", "leaky_relu", "sigmoid", "tanh", "polynomial"])
+@pytest.mark.parametrize("output", [name for name in ACTIVATIONS if name != "identity"])
 def test_output_activations(output):
     model = make_mlp(WIDTHS, hidden="relu", output=output)
     optimizer = torchbcd.RelaxedBCD(model, relaxation=0.3, output_relaxation=0.3)
@@ -108,12 +108,28 @@ def test_output_activations(output):
         assert_certified(report, seen, None, "squared", y, clamped=False, dtype=torch.float64)
 
 
+def test_sign_layers_learn(digits):
+    """Backpropagation teaches the last layer alone; flipped states teach the ones before it."""
+    x, y = digits
+    accuracies = []
+    for hidden in (0.0, 0.3):
+        model = make_mlp([64, 50, 50, 10], hidden="sign", dtype=torch.float32)
+        optimizer = torchbcd.RelaxedBCD(model, relaxation=[hidden, hidden, 0.05])
+        optimizer.fit(x, y, 8, 50, generator=torch.Generator().manual_seed(0))
+        accuracies.append((model(x).argmax(1) == y).double().mean().item())
+    last_layer, all_layers = accuracies
+    assert last_layer < 0.75
+    assert all_layers > 0.85
+
+
 HYPER = {
     "relaxation": [0.01, 0.5, 1.0, 1.9],
     "over_relaxation": [0.1, 1.0, 1.99],
     "damping": [1e-4, 1.0, 100.0],
     "penalty_ratio": [1e-6, 0.1, 10.0],
     "cap": [0.01, 0.5],
+    "momentum": [0.9],
+    "weight_decay": [0.1],
 }
 
 
@@ -301,6 +317,84 @@ class TestGuard:
         assert torch.equal(*weights)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("momentum", "decay"), [(0.7, 0.0), (0.0, 0.03), ([0.9, 0.0, 0.5, 0.2], [0.0, 0.1, 0.02, 0.3])]
+)
+class TestMomentumAndDecay:
+    def test_sweeps_start_further_on(self, momentum, decay, bias):
+        """The same weights as when a plain optimizer is given (1 - lr decay) W + momentum D before each step."""
+        model, plain = make_mlp(WIDTHS, bias=bias), make_mlp(WIDTHS, bias=bias)
+        optimizer = torchbcd.RelaxedBCD(model, momentum=momentum, weight_decay=decay, lr=0.5)
+        reference = torchbcd.RelaxedBCD(plain, lr=0.5)
+        factors = [group for group in optimizer.param_groups for _ in range(1 + bias)]
+        velocity = [torch.zeros_like(p) for p in plain.parameters()]
+        for rows in (FEW, MANY, FEW, FEW, MANY):
+            data = make_data(rows, WIDTHS[0], WIDTHS[-1])
+            report = optimizer.step(*data)
+            before = [p.detach().clone() for p in plain.parameters()]
+            with torch.no_grad():
+                for p, d, group in zip(plain.parameters(), velocity, factors, strict=True):
+                    p.mul_(1 - 0.5 * group["weight_decay"] * (p.dim() == 2)).add_(d, alpha=group["momentum"])
+            expected = reference.step(*data)
+            velocity = [p.detach() - b for p, b in zip(plain.parameters(), before, strict=True)]
+            assert report.certificate == expected.certificate
+            for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+                torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-13)
+
+    def test_state_dict_continues_bit_for_bit(self, momentum, decay, bias):
+        model = make_mlp(WIDTHS, bias=bias)
+        optimizer = torchbcd.RelaxedBCD(model, momentum=momentum, weight_decay=decay)
+        data = make_data(FEW, WIDTHS[0], WIDTHS[-1])
+        for _ in range(3):
+            optimizer.step(*data)
+        other = copy.deepcopy(model)
+        copied = torchbcd.RelaxedBCD(other)
+        copied.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        for _ in range(3):
+            optimizer.step(*data)
+            copied.step(*data)
+        for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+
+    def test_a_failed_sweep_is_as_if_it_had_not_been(self, momentum, decay, bias):
+        weights = []
+        for fail in (False, True):
+            model = make_mlp(WIDTHS, bias=bias)
+            optimizer = torchbcd.RelaxedBCD(model, momentum=momentum, weight_decay=decay)
+            data = make_data(FEW, WIDTHS[0], WIDTHS[-1])
+            optimizer.step(*data)
+            if fail:
+                with pytest.raises(ValueError, match="x must be finite"):
+                    optimizer.step(data[0] / 0, data[1])
+
+                def interrupt(block, layer):
+                    if (block, layer) == ("W", 0):
+                        raise KeyboardInterrupt
+
+                optimizer.set_observer(interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    optimizer.step(*data)
+                optimizer.set_observer(None)
+            optimizer.step(*data)
+            weights.append(list(model.parameters()))
+        for mine, theirs in zip(*weights, strict=True):
+            assert torch.equal(mine, theirs)
+
+    def test_guard_is_for_the_model_s_weights(self, momentum, decay, bias):
+        model = make_mlp(WIDTHS, bias=bias)
+        x, y = make_data(FEW, WIDTHS[0], WIDTHS[-1])
+        optimizer = torchbcd.RelaxedBCD(
+            model, momentum=momentum, weight_decay=decay, relaxation=1.9, damping=1e-3, guard=True
+        )
+        value = math.inf
+        for _ in range(30):
+            optimizer.step(x, y)
+            after = row_losses("squared", model(x).detach(), y).sum().item()
+            assert after <= value
+            value = after
+
+
 class TestPersistent:
     @pytest.mark.parametrize("loss", ["squared", "cross_entropy"])
     @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
@@ -331,6 +425,12 @@ class TestPersistent:
             assert optimizer.step().objective == copied.step().objective
         for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
             assert torch.equal(mine, theirs)
+
+    def test_goes_with_no_momentum(self):
+        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS), persistent=True, momentum=0.5)
+        optimizer.bind(*make_data(FEW, WIDTHS[0], WIDTHS[-1]))
+        with pytest.raises(ValueError, match="persistent variables go with no momentum and no weight_decay"):
+            optimizer.step()
 
     def test_needs_bound_data(self):
         optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS), persistent=True)
@@ -434,6 +534,13 @@ class TestContract:
             ({"output_penalty": 0.0}, "output_penalty must be a finite positive number"),
             ({"row_blocks": 0}, "row_blocks of layer 1 must be at least 1"),
             ({"row_blocks": 2, "weight_regularizer": reg.L2(0.1)}, "must be 1 where it has a weight_regularizer"),
+            ({"momentum": 1.0}, r"momentum of layer 1 must be in \[0, 1\)"),
+            ({"momentum": -0.1}, r"momentum of layer 1 must be in \[0, 1\)"),
+            ({"weight_decay": 0.6, "lr": 2.0}, r"weight_decay \(times lr\) of layer 1 must be in \[0, 1\)"),
+            (
+                {"momentum": 0.1, "weight_regularizer": reg.Box(-1, 1)},
+                "must be 0 where a weight_regularizer sets",
+            ),
             ({"growth": 0.5}, "growth must be finite and at least 1"),
             ({"relaxation": [0.1]}, "relaxation must hold one number for each of the 4 layers"),
         ],
@@ -501,6 +608,19 @@ class TestFit:
         restored = torchbcd.losses.mean_row_loss("squared", model(x + 1).detach(), noise)
         assert restored == pytest.approx(min(losses))
 
+    @pytest.mark.parametrize(("hold", "expected"), [(0.0, [1, 0.75, 0.5, 0.25]), (0.5, [1, 1, 1, 0.5])])
+    def test_lr_falls_to_zero(self, hold, expected):
+        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS))
+        rates = []
+
+        def watch(block, layer):
+            if block == "V":
+                rates.append(optimizer.param_groups[layer]["lr"])
+
+        optimizer.set_observer(watch)
+        optimizer.fit(*self.problem(40), 2, 20, hold=hold)
+        assert rates == expected
+
     def test_the_same_seed_gives_the_same_weights(self):
         weights = []
         for _ in range(2):
@@ -516,6 +636,7 @@ class TestFit:
         for options, message in (
             ({"epochs": 0}, "at least 1"),
             ({"average": 1.0}, r"average must be in \(0, 1\)"),
+            ({"hold": 1.0}, r"hold must be in \[0, 1\)"),
             ({"patience": 2}, "patience needs validation data"),
         ):
             with pytest.raises(ValueError, match=message):

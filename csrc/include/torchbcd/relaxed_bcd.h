@@ -35,8 +35,12 @@ struct RelaxedBCDOptions {
   TORCH_ARG(PerLayer<int64_t>, row_blocks) = 1;
   /// The most that a batch's states move, relative to their norm, > 0. Not given: no cap.
   TORCH_ARG(PerLayer<std::optional<double>>, cap) = std::nullopt;
+  /// The part of its last step that a layer's W and b go on before a sweep, in [0, 1).
+  TORCH_ARG(PerLayer<double>, momentum) = 0.0;
+  /// The part of a layer's W, times lr, that is taken off before a sweep, in [0, 1).
+  TORCH_ARG(PerLayer<double>, weight_decay) = 0.0;
   TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
-  /// A factor of every relaxation, for schedules.
+  /// A factor of every relaxation and decay, for schedules.
   TORCH_ARG(double, lr) = 1.0;
   /// Keep the batch's true loss from rising: halve the step until it does not.
   TORCH_ARG(bool, guard) = false;
@@ -72,6 +76,8 @@ class TORCHBCD_API RelaxedBCD : public SplitOptimizer {
     int64_t state_steps;
     int64_t row_blocks;
     std::optional<double> cap;
+    double momentum;
+    double weight_decay;
     Regularizer weight_regularizer;
   };
   std::span<Layer> layers() { return layers_; }
