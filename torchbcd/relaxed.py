@@ -65,9 +65,9 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         damping: Proximal weight of W and b relative to the mean square of the layer's inputs, > 0, likewise.
         penalty_ratio: :math:`q`, > 0, likewise.
         state_steps: Conjugate gradient steps of the states, >= 1, likewise.
-        row_blocks: Solve for W on so many blocks of rows, >= 1, and take the average: likewise. More than 1 is
-            cheaper, **not exact and not certified**: those blocks may raise L, and the first layer's decrease is
-            not measured (NaN). Wants a larger ``relaxation``, such as 1.
+        row_blocks: Solve for W on so many blocks of rows, >= 1, and take the average; move the states that the
+            layer reads by one length, measured on a sample of the rows: likewise. More than 1 is cheaper, **not
+            exact and not certified**: these steps may raise L, and their decreases are not measured (NaN).
         cap: The most that a batch's states move, relative to their norm (to first order), > 0, likewise; for
             very deep nets. None: no cap. The flips of ``torchbcd.nn.Sign`` are not capped.
         momentum: The part of its last step that a layer's W and b go on before a sweep begins, in [0, 1),

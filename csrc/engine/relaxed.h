@@ -25,7 +25,7 @@ struct RelaxedLayer {
   double damping = 0.1;          // proximal weight of W, relative to the mean square of its inputs
   double penalty_ratio = 0.01;   // rho_{l-1} / rho_l, relative to the mean square norm of W_l's rows
   int64_t state_steps = 1;       // conjugate gradient steps of the state block
-  int64_t row_blocks = 1;        // > 1: W as the average over so many blocks of rows, cheaper and not exact
+  int64_t row_blocks = 1;        // > 1: W as the average over so many blocks of rows, and states unchecked
   double cap = 0;           // > 0: the states of a batch move by no more than this, relative to their norm
   double momentum = 0;      // in [0, 1): a sweep starts this part of the last sweep's step further on
   double weight_decay = 0;  // in [0, 1): the part of W that is taken off before a sweep

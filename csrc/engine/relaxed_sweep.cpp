@@ -13,11 +13,13 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/slice.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "engine/proximal_gradient.h"
@@ -31,6 +33,8 @@ namespace {
 constexpr double kTiny = 1e-30;
 // How often a row's state step is halved where kinks or curvature make it raise L, before it is dropped.
 constexpr int kHalvings = 5;
+// The decrease of a block that was fitted on blocks of rows.
+const LazyValue kUnknown = {std::numeric_limits<double>::quiet_NaN(), 0, {}, {}};
 
 class Sweep {
  public:
@@ -61,6 +65,17 @@ class Sweep {
     return rows_.scratch[which].narrow(0, 0, rows_.rows() * columns).view({rows_.rows(), columns});
   }
   const at::Tensor& input(size_t l) const { return l == 0 ? rows_.x : rows_.v[l - 1]; }
+
+  // The unknowns of an output of layer l.
+  int64_t inputs(size_t l) const { return input(l).size(1) + (state_.maps[l].bias.defined() ? 1 : 0); }
+
+  // The rows of one of the blocks that layer l is fitted on: all of them where fewer would save nothing.
+  int64_t rows_of_a_block(size_t l) const {
+    const int64_t blocks = state_.layers[l].row_blocks;
+    const int64_t size = (rows_.rows() + blocks - 1) / blocks;
+    return size < inputs(l) ? size : rows_.rows();
+  }
+  bool in_blocks(size_t l) const { return rows_of_a_block(l) < rows_.rows(); }
 
   double regularizer(size_t l, const AffineMap& map) const {
     const functors::Regularizer& r = state_.layers[l].weight_regularizer;
@@ -119,56 +134,27 @@ class Sweep {
     const AffineMap& next = state_.next_maps[l];
     const at::Tensor& v = input(l);
     const bool bias = map.bias.defined();
-    const int64_t inputs = v.size(1) + (bias ? 1 : 0);
     const double alpha =
-        layer.damping * std::max(passes::sum_of_squares(v) / static_cast<double>(inputs), kTiny);
+        layer.damping * std::max(passes::sum_of_squares(v) / static_cast<double>(inputs(l)), kTiny);
     const std::string where = block_name(state_.name, state_.depth(), "W", l);
     const double nu = layer.relaxation;
     at::Tensor out = scratch(1 + static_cast<int>(l % 2), residual_.size(1));
     at::Tensor sums;
-    double unknown = 0;
-    const int64_t block = (v.size(0) + layer.row_blocks - 1) / layer.row_blocks;
-    if (layer.row_blocks > 1 && block < inputs) {
-      // The average of the ridge regressions on blocks of rows: not the block's minimiser, so that nothing
-      // but the product tells the new residual. Below the first layer nobody needs it.
+    const int64_t block = rows_of_a_block(l);
+    if (block < inputs(l) && layer.weight_regularizer.none()) {
+      // On the side of the rows: D = Z^T V with Z = (V V^T + 1 1^T + alpha I)^{-1} R, and the residual that
+      // the full step would leave is alpha Z, so that the new one costs no product. Of several blocks of rows,
+      // the average of their D: what the others' do to a block's residual is then left out of the new one.
       const at::Tensor z = scratch(0, residual_.size(1));
-      z.copy_(residual_);
-      for (int64_t begin = 0; begin < v.size(0); begin += block) {
-        const int64_t size = std::min(block, v.size(0) - begin);
-        factor({.a = v.narrow(0, begin, size).t(), .ridge = alpha, .ones_row = bias ? 1.0 : 0.0},
-               where.c_str())
-            .solve_(z.narrow(0, begin, size).t());
-      }
+      solve_row_blocks(v, block, alpha, bias ? 1 : 0, residual_, z, where.c_str());
       const double part = nu * static_cast<double>(block) / static_cast<double>(v.size(0));
       at::Tensor weight = next.weight;
-      at::mm_out(weight, z.t(), v);
-      if (l > 0) {
-        at::addmm_out(out, residual_, v, weight.t(), 1, -part);
-      }
-      weight.mul_(part).add_(map.weight);
-      if (bias) {
-        const at::Tensor step = z.sum(0);
-        at::Tensor new_bias = next.bias;
-        at::add_out(new_bias, map.bias, step, part);
-        if (l > 0) {
-          out.sub_(step, part);
-        }
-      }
-      sums = l > 0 ? passes::row_sums_of_squares(out) : residual_sums_;
-      unknown = l > 0 ? 0 : std::numeric_limits<double>::quiet_NaN();
-    } else if (v.size(0) < inputs && layer.weight_regularizer.none()) {
-      // On the side of the rows: D = Z^T V with Z = (V V^T + 1 1^T + alpha I)^{-1} R, and the residual that
-      // the full step would leave is alpha Z, so that the new one costs no product.
-      at::Tensor z = scratch(0, residual_.size(1));
-      z.copy_(residual_);
-      factor({.a = v.t(), .ridge = alpha, .ones_row = bias ? 1.0 : 0.0}, where.c_str()).solve_(z.t());
-      at::Tensor weight = next.weight;
-      at::addmm_out(weight, map.weight, z.t(), v, 1, nu);
+      at::addmm_out(weight, map.weight, z.t(), v, 1, part);
       if (bias) {
         at::Tensor new_bias = next.bias;
-        at::add_out(new_bias, map.bias, z.sum(0), nu);
+        at::add_out(new_bias, map.bias, z.sum(0), part);
       }
-      sums = passes::relaxed_residual(residual_, z, 1 - nu, nu * alpha, out);
+      sums = passes::relaxed_residual(residual_, z, 1 - part, part * alpha, out);
     } else {
       out.copy_(residual_);
       WeightBlock(v, map.weight.size(0), bias, {1, alpha, layer.weight_regularizer}, /*always_primal=*/false,
@@ -186,12 +172,12 @@ class Sweep {
       }
       sums = passes::row_sums_of_squares(out);
     }
-    const LazyValue decrease = {regularizer(l, map) - regularizer(l, next) + unknown, rows_.penalties[l] / 2,
-                                residual_sums_, sums};
+    LazyValue decrease = {regularizer(l, map) - regularizer(l, next), rows_.penalties[l] / 2, residual_sums_,
+                          sums};
     residual_ = out;
     residual_sums_ = sums;
     state_.progress.first_updated = l;
-    done("W", l, decrease);
+    done("W", l, in_blocks(l) ? kUnknown : std::move(decrease));
   }
 
   // What the state block of layer l - 1 minimises along a ray, row by row:
@@ -218,11 +204,15 @@ class Sweep {
     at::Tensor slack, change, slack_sums, sums;  // sums: of the objective above
   };
 
-  static void move(const StateProblem& problem, const at::Tensor& product, StateMoved& moved) {
+  static void move_states(const StateProblem& problem, StateMoved& moved) {
     const bool from_slack = problem.slack.defined();
     moved.slack_sums = passes::state_move(problem.u, problem.v, problem.direction,
                                           from_slack ? problem.slack : problem.direction, problem.activation,
                                           from_slack ? 1 : 0, problem.scale, moved.slack, moved.change);
+  }
+
+  static void move(const StateProblem& problem, const at::Tensor& product, StateMoved& moved) {
+    move_states(problem, moved);
     at::Tensor residual = product;
     at::addmm_out(residual, problem.residual, moved.change, problem.weight.t(), 1, -1);
     moved.sums = passes::row_sums_of_squares(residual).add_(moved.slack_sums, problem.ratio);
@@ -249,10 +239,12 @@ class Sweep {
     if (std::holds_alternative<functors::Sign>(problem.activation)) {
       set_flips(layer, problem);
     } else {
-      set_direction(layer, problem, rows_.change[i], product);
+      set_direction(layer, in_blocks(l) ? layer.row_blocks : 1, problem, rows_.change[i], product);
     }
     StateMoved moved{rows_.slack[i], rows_.change[i], {}, {}};
-    if (layer.state_steps == 1 && passes::has_line_search(problem.activation, problem.u.device())) {
+    if (in_blocks(l)) {
+      move_states(problem, moved);
+    } else if (layer.state_steps == 1 && passes::has_line_search(problem.activation, problem.u.device())) {
       const bool from_slack = problem.slack.defined();
       const passes::LineSearch search = passes::line_search(
           problem.u, problem.v, problem.direction, from_slack ? problem.slack : problem.direction,
@@ -266,11 +258,11 @@ class Sweep {
       shorten_where_raised(problem, start, moved);
     }
     rows_.v[i].add_(moved.change);
-    const LazyValue decrease = {0, rows_.penalties[l] / 2, start, moved.sums};
+    LazyValue decrease = {0, rows_.penalties[l] / 2, start, moved.sums};
     residual_ = moved.slack;
     residual_sums_ = moved.slack_sums;
     state_.progress.first_moved = std::min(state_.progress.first_moved, i);
-    done("UV", i, decrease);
+    done("UV", i, in_blocks(l) ? kUnknown : std::move(decrease));
   }
 
   // Rows that a kink or curvature made worse take half the step, and half again, and at last none.
@@ -296,9 +288,10 @@ class Sweep {
   }
 
   // The direction z, and how far along it: `over_relaxation` times the minimiser of the problem with sigma
-  // linearised. With one step, `product` is what the residual changes by, J z W^T.
-  void set_direction(const RelaxedLayer& layer, StateProblem& problem, const at::Tensor& moved,
-                     at::Tensor product) {
+  // linearised. With one step, `product` is what the residual changes by, J z W^T, of every `stride`-th row; if
+  // that is not each of them, all go as far as these together.
+  void set_direction(const RelaxedLayer& layer, int64_t stride, StateProblem& problem, const at::Tensor& moved,
+                     const at::Tensor& product) {
     const at::Tensor& z = problem.direction;
     at::Tensor gradient = z;
     at::mm_out(gradient, problem.residual, problem.weight);
@@ -307,10 +300,16 @@ class Sweep {
         passes::state_direction(z, problem.u, from_slack ? problem.slack : z, problem.activation,
                                 from_slack ? problem.ratio : 0, z, moved);
     if (layer.state_steps == 1) {
-      at::mm_out(product, moved, problem.weight.t());
-      const at::Tensor curvature =
-          passes::row_sums_of_squares(product).add_(squares, problem.ratio).add_(kTiny);
-      problem.scale = (squares * layer.over_relaxation).div_(curvature);
+      const auto sample = [stride](const at::Tensor& t) { return at::slice(t, 0, 0, std::nullopt, stride); };
+      at::Tensor products = product.narrow(0, 0, sample(moved).size(0));
+      at::mm_out(products, sample(moved), problem.weight.t());
+      at::Tensor slope = sample(squares);
+      at::Tensor curvature = passes::row_sums_of_squares(products).add_(slope, problem.ratio).add_(kTiny);
+      if (stride > 1) {
+        slope = slope.sum();
+        curvature = curvature.sum();
+      }
+      problem.scale = (slope * layer.over_relaxation).div_(curvature).expand_as(squares).contiguous();
     } else {
       conjugate_gradient(layer.state_steps, problem, squares);
       squares = passes::row_sums_of_squares(z);

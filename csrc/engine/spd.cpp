@@ -1,6 +1,7 @@
 #include "engine/spd.h"
 
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/eye.h>
@@ -100,15 +101,46 @@ at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
   return k;
 }
 
-// For K = L L^T, whose lower triangle is in `k`: inverse <- L^{-1} and pivots <- L_jj^2.
-void factor_block(const at::Tensor& k, at::Tensor inverse, at::Tensor pivots) {
+// For each K = L L^T, whose lower triangle is in `k` (batch, d, d): inverse <- L^{-1} and pivots <- L_jj^2.
+void factor_blocks(const at::Tensor& k, at::Tensor inverse, at::Tensor pivots) {
   if (k.is_cpu()) {
     cpu::small_cholesky(k, inverse, pivots);
     return;
   }
   const at::Tensor lower = std::get<0>(at::linalg_cholesky_ex(k));
-  inverse.copy_(at::linalg_solve_triangular(lower, at::eye(k.size(0), k.options()), /*upper=*/false));
-  at::square_out(pivots, lower.diagonal());
+  inverse.copy_(at::linalg_solve_triangular(lower, at::eye(k.size(1), k.options()), /*upper=*/false));
+  at::square_out(pivots, lower.diagonal(0, 1, 2));
+}
+
+// A pivot carries a rounding error of a few units in the last place of its diagonal entry. Reads one number
+// from the device.
+bool all_reliable(const at::Tensor& relative_pivots) {
+  const double unit = relative_pivots.scalar_type() == at::kFloat ? std::numeric_limits<float>::epsilon()
+                                                                  : std::numeric_limits<double>::epsilon();
+  const double threshold = relative_pivots.scalar_type() == at::kFloat ? 64 * unit : 0;
+  return relative_pivots.min().item<double>() > threshold;  // false for NaN
+}
+
+// solve_row_blocks for blocks of one size, small enough for the inverse of each one's factor; false, and
+// nothing written, where a pivot is not reliable.
+bool solve_small_blocks(const at::Tensor& a, int64_t block, double ridge, double ones, const at::Tensor& r,
+                        at::Tensor z) {
+  const at::Tensor blocks = a.view({-1, block, a.size(1)});
+  at::Tensor k = at::bmm(blocks, blocks.transpose(1, 2));
+  if (ones != 0) {
+    k.add_(ones);
+  }
+  at::Tensor diagonal = k.diagonal(0, 1, 2);
+  diagonal.add_(ridge);
+  const at::Tensor inverses = at::empty_like(k);
+  at::Tensor pivots = at::empty({k.size(0), block}, k.options());
+  factor_blocks(k, inverses, pivots);
+  if (!all_reliable(pivots.div_(diagonal))) {
+    return false;
+  }
+  at::Tensor solved = z.view({-1, block, z.size(1)});
+  at::bmm_out(solved, inverses.transpose(1, 2), at::bmm(inverses, r.view(solved.sizes())));
+  return true;
 }
 
 }  // namespace
@@ -136,8 +168,8 @@ SpdFactor::SpdFactor(at::Tensor k) : lower_(std::move(k)) {
     }
     const at::Tensor inverse =
         block_inverses_[static_cast<int64_t>(j)].narrow(0, 0, block.size).narrow(1, 0, block.size);
-    factor_block(column.narrow(0, 0, block.size), inverse,
-                 relative_pivots_.narrow(0, block.begin, block.size));
+    factor_blocks(column.narrow(0, 0, block.size).unsqueeze(0), inverse.unsqueeze(0),
+                  relative_pivots_.narrow(0, block.begin, block.size).unsqueeze(0));
     if (below > 0) {
       at::Tensor tail = column.narrow(0, block.size, below);
       tail.copy_(at::mm(tail, inverse.t()));
@@ -146,16 +178,7 @@ SpdFactor::SpdFactor(at::Tensor k) : lower_(std::move(k)) {
   relative_pivots_.div_(diagonal);
 }
 
-bool SpdFactor::reliable() const {
-  if (relative_pivots_.numel() == 0) {
-    return true;
-  }
-  // A pivot carries a rounding error of a few units in the last place of its diagonal entry.
-  const double unit = lower_.scalar_type() == at::kFloat ? std::numeric_limits<float>::epsilon()
-                                                         : std::numeric_limits<double>::epsilon();
-  const double threshold = lower_.scalar_type() == at::kFloat ? 64 * unit : 0;
-  return relative_pivots_.min().item<double>() > threshold;  // false for NaN
-}
+bool SpdFactor::reliable() const { return relative_pivots_.numel() == 0 || all_reliable(relative_pivots_); }
 
 void SpdFactor::solve_(const at::Tensor& rows) const {
   if (rows.numel() == 0) {
@@ -216,6 +239,19 @@ SpdFactor factor(const GramSystem& system, const char* where) {
   }
   TORCH_CHECK_LINALG(false, where, ": the matrix of the least-squares problem has no Cholesky factor (",
                      "its data overflows or its condition number exceeds what float64 holds)");
+}
+
+void solve_row_blocks(const at::Tensor& a, int64_t block, double ridge, double ones, const at::Tensor& r,
+                      const at::Tensor& z, const char* where) {
+  const int64_t n = a.size(0);
+  if (block <= kBlock && n % block == 0 && solve_small_blocks(a, block, ridge, ones, r, z)) {
+    return;
+  }
+  z.copy_(r);
+  for (const Span& rows : spans(n, block)) {
+    factor({.a = a.narrow(0, rows.begin, rows.size).t(), .ridge = ridge, .ones_row = ones}, where)
+        .solve_(z.narrow(0, rows.begin, rows.size).t());
+  }
 }
 
 }  // namespace torchbcd

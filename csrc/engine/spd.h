@@ -58,4 +58,10 @@ at::Tensor gram_matrix(const GramSystem& system);
 /// float64. Throws c10::LinAlgError, quoting `where`, when no factor exists in float64 either.
 SpdFactor factor(const GramSystem& system, const char* where);
 
+/// z <- K^{-1} r for every block of `block` rows, the last one perhaps smaller, with K = A A^T + ones 1 1^T +
+/// ridge I of the block's rows of `a` (n, d); r and z (n, m), all contiguous and of one type. As reliable as
+/// `factor`, and throws as it does. Small blocks are batched.
+void solve_row_blocks(const at::Tensor& a, int64_t block, double ridge, double ones, const at::Tensor& r,
+                      const at::Tensor& z, const char* where);
+
 }  // namespace torchbcd

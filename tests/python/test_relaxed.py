@@ -215,42 +215,43 @@ class TestBlocks:
 
     @pytest.mark.parametrize("bias", [True, False])
     def test_row_blocks(self, bias):
-        """The average of the ridge regressions on blocks of rows; the residual is the new weights' own."""
-        widths, rows, blocks, damping = [9, 8, 7, 3], 12, 3, 0.2
+        """W by the average of ridge regressions on blocks of rows, states by one length for all rows."""
+        widths, rows, blocks, damping, nu, omega = [9, 8, 7, 3], 12, 3, 0.2, 0.8, 1.7
         model = make_mlp(widths, bias=bias)
         optimizer = torchbcd.RelaxedBCD(
-            model, relaxation=1.0, output_relaxation=1.0, damping=damping, row_blocks=blocks
+            model, relaxation=nu, output_relaxation=nu, damping=damping, over_relaxation=omega, row_blocks=blocks
         )
         layers = [copy.deepcopy(module) for module in model if isinstance(module, nn.Linear)]
         x, y = make_data(rows, widths[0], widths[-1])
         report, seen = watched_sweep(optimizer, x, y)
         variables = dict(seen)
         with torch.no_grad():
-            v = x
-            for i, layer in enumerate(layers):
+            outputs = [x]
+            for layer in layers:
+                outputs.append(layer(outputs[-1].relu() if len(outputs) > 1 else x))
+            for i in reversed(range(3)):
+                layer, v = layers[i], outputs[i].relu() if i > 0 else x
                 target = (variables["V", 2] if i == 2 else variables["UV", i]).U[i]
-                ones = torch.ones(rows, 1, dtype=x.dtype)
-                inputs = torch.cat([v, ones], 1) if bias else v
-                residual, alpha = target - layer(v), damping * v.square().sum() / inputs.shape[1]
-                steps = []
+                inputs = torch.cat([v, torch.ones(rows, 1, dtype=x.dtype)], 1) if bias else v
+                residual, alpha = target - outputs[i + 1], damping * v.square().sum() / inputs.shape[1]
+                steps, left = [], []
                 for a, r in zip(inputs.split(rows // blocks), residual.split(rows // blocks), strict=True):
                     gram = a.t() @ a + alpha * torch.eye(a.shape[1], dtype=x.dtype)
-                    steps.append(torch.linalg.solve(gram, a.t() @ r).t())
-                step = torch.stack(steps).mean(0)
+                    steps.append(torch.linalg.solve(gram, a.t() @ r))
+                    left.append(r - nu / blocks * a @ steps[-1])  # what the block's own share leaves
+                step = nu * torch.stack(steps).mean(0).t()
                 after = variables["W", i]
                 torch.testing.assert_close(after.W[i], layer.weight + step[:, : v.shape[1]])
                 if bias:
                     torch.testing.assert_close(after.b[i], layer.bias + step[:, -1])
-                v = layer(v).relu()
-        # Measured, if not certified; of the first layer nobody needs the residual.
-        values = [
-            lifted_objective(variables, report.penalties, None, "squared", y, clamped=True)
-            for _, variables in seen
-        ]
-        falls = [before - after for before, after in itertools.pairwise([report.before, *values])]
-        *measured, (_, _, last) = report.certificate.blocks
-        assert [fall for _, _, fall in measured] == pytest.approx(falls[:-1], rel=1e-9)
-        assert math.isnan(last)
+                if i > 0:
+                    slope = (outputs[i] > 0).to(x.dtype)
+                    z = slope * (torch.cat(left) @ after.W[i])
+                    sample, ratio = z[::blocks], report.penalties[i - 1] / report.penalties[i]
+                    curvature = ((sample * slope[::blocks]) @ after.W[i].t()).square().sum()
+                    length = sample.square().sum() / (curvature + ratio * sample.square().sum())
+                    torch.testing.assert_close(variables["UV", i - 1].U[i - 1], outputs[i] + omega * length * z)
+        assert [math.isnan(fall) for _, _, fall in report.certificate.blocks] == [False] + 5 * [True]
         assert math.isnan(report.objective)
 
     def test_row_blocks_that_are_not_smaller_than_the_layers_are_exact(self):

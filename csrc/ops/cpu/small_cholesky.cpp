@@ -1,6 +1,7 @@
 #include "ops/cpu/small_cholesky.h"
 
 #include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cmath>
@@ -84,17 +85,24 @@ TORCHBCD_TARGET_CLONES void factor_and_invert(int64_t d, T* u, T* pivots, T* inv
 }  // namespace
 
 void small_cholesky(const at::Tensor& k, const at::Tensor& inverse, const at::Tensor& pivots) {
-  const int64_t d = k.size(0);
+  const int64_t d = k.size(1);
   AT_DISPATCH_FLOATING_TYPES(k.scalar_type(), "small_cholesky", [&] {
-    const scalar_t* lower = k.const_data_ptr<scalar_t>();
-    std::vector<scalar_t> upper(d * d);
-    for (int64_t i = 0; i < d; ++i) {
-      for (int64_t j = 0; j <= i; ++j) {
-        upper[j * d + i] = lower[i * k.stride(0) + j];
+    const scalar_t* const matrices = k.const_data_ptr<scalar_t>();
+    scalar_t* const inverses = inverse.mutable_data_ptr<scalar_t>();
+    scalar_t* const all_pivots = pivots.mutable_data_ptr<scalar_t>();
+    at::parallel_for(0, k.size(0), 1, [&](int64_t first, int64_t last) {
+      std::vector<scalar_t> upper(d * d);
+      for (int64_t b = first; b < last; ++b) {
+        const scalar_t* lower = matrices + b * k.stride(0);
+        for (int64_t i = 0; i < d; ++i) {
+          for (int64_t j = 0; j <= i; ++j) {
+            upper[j * d + i] = lower[i * k.stride(1) + j];
+          }
+        }
+        factor_and_invert(d, upper.data(), all_pivots + b * pivots.stride(0), inverses + b * inverse.stride(0),
+                          inverse.stride(1));
       }
-    }
-    factor_and_invert(d, upper.data(), pivots.mutable_data_ptr<scalar_t>(),
-                      inverse.mutable_data_ptr<scalar_t>(), inverse.stride(0));
+    });
   });
 }
 
