@@ -39,8 +39,8 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
 
     * the output moves to the target (squared loss), or to the loss's prox;
     * W and b go ``relaxation`` of the way to the ridge regression of their residual, exactly solved;
-    * each row's (U, V) goes ``over_relaxation`` times the exact line search along its steepest descent (or
-      ``state_steps`` conjugate gradient steps), and is checked, row by row.
+    * (U, V) goes ``over_relaxation`` times the exact line search along its steepest descent (or ``state_steps``
+      conjugate gradient steps), and is checked.
 
     W_l is refit *before* the states it reads move: moved states carry the label, and a W fitted to them would
     learn to read it off. The penalties fall geometrically towards the input,

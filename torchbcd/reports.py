@@ -280,7 +280,7 @@ class RelaxedReport:
     Attributes:
         sweep: Number of the sweep, counted from 1 over the optimizer's life.
         penalties: rho of each layer in the sweep.
-        halved: How many rows' state steps had to be shortened for L not to rise.
+        halved: How many layers' state steps had to be shortened for L not to rise.
         guard_halvings: How many times the guard halved the step of the weights.
     """
 
@@ -300,7 +300,7 @@ class RelaxedReport:
 
     @property
     def halved(self) -> int:
-        """Rows whose state step was shortened."""
+        """Layers whose states' step was shortened."""
         return self._raw.halved
 
     @property

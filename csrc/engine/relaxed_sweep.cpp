@@ -11,7 +11,6 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/max.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/nonzero.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/slice.h>
 #include <ATen/ops/sum.h>
@@ -31,7 +30,7 @@ namespace torchbcd {
 namespace {
 
 constexpr double kTiny = 1e-30;
-// How often a row's state step is halved where kinks or curvature make it raise L, before it is dropped.
+// How often a state block's step is halved where kinks or curvature make it raise L, before it is dropped.
 constexpr int kHalvings = 5;
 // The decrease of a block that was fitted on blocks of rows.
 const LazyValue kUnknown = {std::numeric_limits<double>::quiet_NaN(), 0, {}, {}};
@@ -143,8 +142,9 @@ class Sweep {
     const int64_t block = rows_of_a_block(l);
     if (block < inputs(l) && layer.weight_regularizer.none()) {
       // On the side of the rows: D = Z^T V with Z = (V V^T + 1 1^T + alpha I)^{-1} R, and the residual that
-      // the full step would leave is alpha Z, so that the new one costs no product. Of several blocks of rows,
-      // the average of their D: what the others' do to a block's residual is then left out of the new one.
+      // the full step would leave is alpha Z, so that the new one costs no product. Of several blocks of
+      // rows, the average of their D: what the others' do to a block's residual is then left out of the new
+      // one.
       const at::Tensor z = scratch(0, residual_.size(1));
       solve_row_blocks(v, block, alpha, bias ? 1 : 0, residual_, z, where.c_str());
       const double part = nu * static_cast<double>(block) / static_cast<double>(v.size(0));
@@ -180,7 +180,7 @@ class Sweep {
     done("W", l, in_blocks(l) ? kUnknown : std::move(decrease));
   }
 
-  // What the state block of layer l - 1 minimises along a ray, row by row:
+  // What the state block of layer l - 1 minimises along a ray:
   // |R - (sigma(U + d) - V) W_l^T|^2 + ratio |S + d|^2, with S = U - P.
   struct StateProblem {
     functors::Activation activation;
@@ -189,31 +189,36 @@ class Sweep {
     at::Tensor u, v, slack;  // slack undefined: zero
     at::Tensor residual;     // R
     at::Tensor direction;
-    at::Tensor scale;  // (n, 1), along the direction
+    at::Tensor length;   // along the direction: one number, float64
+    at::Tensor product;  // scratch like R; for has_line the direction's, J z W_l^T
+    bool has_line;       // whether the product tells the value along the ray
 
-    StateProblem rows(const at::Tensor& index) const {
-      const auto pick = [&](const at::Tensor& t) -> at::Tensor {
-        return t.defined() ? at::index_select(t, 0, index) : at::Tensor();
-      };
-      return {activation,  weight,         ratio,           pick(u),    pick(v),
-              pick(slack), pick(residual), pick(direction), pick(scale)};
-    }
+    double keep() const { return slack.defined() ? 1 : 0; }
+    const at::Tensor& slack_or_any() const { return slack.defined() ? slack : direction; }
   };
 
   struct StateMoved {
     at::Tensor slack, change, slack_sums, sums;  // sums: of the objective above
   };
 
-  static void move_states(const StateProblem& problem, StateMoved& moved) {
-    const bool from_slack = problem.slack.defined();
-    moved.slack_sums = passes::state_move(problem.u, problem.v, problem.direction,
-                                          from_slack ? problem.slack : problem.direction, problem.activation,
-                                          from_slack ? 1 : 0, problem.scale, moved.slack, moved.change);
+  static void move_unchecked(const StateProblem& problem, StateMoved& moved) {
+    moved.slack_sums =
+        passes::state_move(problem.u, problem.v, problem.direction, problem.slack_or_any(),
+                           problem.activation, problem.keep(), problem.length, moved.slack, moved.change);
   }
 
-  static void move(const StateProblem& problem, const at::Tensor& product, StateMoved& moved) {
-    move_states(problem, moved);
-    at::Tensor residual = product;
+  static void move(const StateProblem& problem, StateMoved& moved) {
+    if (problem.has_line) {
+      const passes::LineMove line =
+          passes::line_move(problem.u, problem.v, problem.direction, problem.slack_or_any(),
+                            problem.activation, problem.keep(), problem.ratio, problem.residual,
+                            problem.product, problem.weight, problem.length, moved.slack, moved.change);
+      moved.slack_sums = line.slack_sums;
+      moved.sums = line.sums;
+      return;
+    }
+    move_unchecked(problem, moved);
+    at::Tensor residual = problem.product;
     at::addmm_out(residual, problem.residual, moved.change, problem.weight.t(), 1, -1);
     moved.sums = passes::row_sums_of_squares(residual).add_(moved.slack_sums, problem.ratio);
   }
@@ -222,7 +227,8 @@ class Sweep {
   void state_block(size_t l) {
     const size_t i = l - 1;
     const RelaxedLayer& layer = state_.layers[l];
-    StateProblem problem{state_.activations[i],
+    const functors::Activation& activation = state_.activations[i];
+    StateProblem problem{activation,
                          state_.next_maps[l].weight,
                          rows_.penalties[i] / rows_.penalties[l],
                          state_.restored ? rows_.saved_u[i] : rows_.p[i],
@@ -230,96 +236,70 @@ class Sweep {
                          state_.restored ? rows_.slack[i].clone() : at::Tensor(),
                          residual_,
                          scratch(3, rows_.v[i].size(1)),
-                         {}};
-    at::Tensor start = residual_sums_;
-    if (state_.restored) {
-      start = passes::row_sums_of_squares(problem.slack).mul_(problem.ratio).add_(start);
-    }
-    const at::Tensor product = scratch(0, problem.weight.size(0));
-    if (std::holds_alternative<functors::Sign>(problem.activation)) {
+                         {},
+                         scratch(0, residual_.size(1)),
+                         layer.state_steps == 1 && passes::has_line_move(activation, residual_.device())};
+    if (std::holds_alternative<functors::Sign>(activation)) {
       set_flips(layer, problem);
     } else {
-      set_direction(layer, in_blocks(l) ? layer.row_blocks : 1, problem, rows_.change[i], product);
+      set_direction(layer, in_blocks(l) ? layer.row_blocks : 1, problem, rows_.change[i]);
     }
     StateMoved moved{rows_.slack[i], rows_.change[i], {}, {}};
+    LazyValue decrease = kUnknown;
     if (in_blocks(l)) {
-      move_states(problem, moved);
-    } else if (layer.state_steps == 1 && passes::has_line_search(problem.activation, problem.u.device())) {
-      const bool from_slack = problem.slack.defined();
-      const passes::LineSearch search = passes::line_search(
-          problem.u, problem.v, problem.direction, from_slack ? problem.slack : problem.direction,
-          problem.activation, from_slack ? 1 : 0, problem.ratio, kHalvings, problem.residual, product,
-          problem.weight, start, problem.scale, moved.slack, moved.change);
-      moved.slack_sums = search.slack_sums;
-      moved.sums = search.sums;
-      report_.halved += search.halved;
+      move_unchecked(problem, moved);
     } else {
-      move(problem, product, moved);
-      shorten_where_raised(problem, start, moved);
+      at::Tensor start = residual_sums_;
+      if (state_.restored) {
+        start = passes::row_sums_of_squares(problem.slack).mul_(problem.ratio).add_(start);
+      }
+      move_checked(problem, start, moved);
+      decrease = {0, rows_.penalties[l] / 2, start, moved.sums};
     }
     rows_.v[i].add_(moved.change);
-    LazyValue decrease = {0, rows_.penalties[l] / 2, start, moved.sums};
     residual_ = moved.slack;
     residual_sums_ = moved.slack_sums;
     state_.progress.first_moved = std::min(state_.progress.first_moved, i);
-    done("UV", i, in_blocks(l) ? kUnknown : std::move(decrease));
+    done("UV", i, std::move(decrease));
   }
 
-  // Rows that a kink or curvature made worse take half the step, and half again, and at last none.
-  void shorten_where_raised(StateProblem& problem, const at::Tensor& start, StateMoved& moved) {
-    for (int halving = 0; halving < kHalvings; ++halving) {
-      const at::Tensor bad = at::nonzero((moved.sums <= start).logical_not_()).select(1, 0);
-      if (bad.numel() == 0) {
-        return;
-      }
-      if (halving == 0) {
-        report_.halved += bad.numel();
-      }
-      StateProblem rows = problem.rows(bad);
-      rows.scale.mul_(halving + 1 < kHalvings ? 0.5 : 0.0);
-      StateMoved again{at::empty_like(rows.v), at::empty_like(rows.v), {}, {}};
-      move(rows, at::empty_like(rows.residual), again);
-      problem.scale.index_copy_(0, bad, rows.scale);
-      moved.slack.index_copy_(0, bad, again.slack);
-      moved.change.index_copy_(0, bad, again.change);
-      moved.slack_sums.index_copy_(0, bad, again.slack_sums);
-      moved.sums.index_copy_(0, bad, again.sums);
+  // A step that kinks or curvature make raise L is halved, and halved again, and at last dropped.
+  void move_checked(StateProblem& problem, const at::Tensor& start, StateMoved& moved) {
+    const double before = at::sum(start).item<double>();
+    move(problem, moved);
+    for (int halving = 1; halving <= kHalvings && !(at::sum(moved.sums).item<double>() <= before);
+         ++halving) {
+      report_.halved += halving == 1 ? 1 : 0;
+      problem.length.mul_(halving < kHalvings ? 0.5 : 0.0);
+      move(problem, moved);
     }
   }
 
   // The direction z, and how far along it: `over_relaxation` times the minimiser of the problem with sigma
-  // linearised. With one step, `product` is what the residual changes by, J z W^T, of every `stride`-th row; if
-  // that is not each of them, all go as far as these together.
-  void set_direction(const RelaxedLayer& layer, int64_t stride, StateProblem& problem, const at::Tensor& moved,
-                     const at::Tensor& product) {
+  // linearised, measured on every `stride`-th row.
+  void set_direction(const RelaxedLayer& layer, int64_t stride, StateProblem& problem,
+                     const at::Tensor& image) {
     const at::Tensor& z = problem.direction;
     at::Tensor gradient = z;
     at::mm_out(gradient, problem.residual, problem.weight);
-    const bool from_slack = problem.slack.defined();
-    at::Tensor squares =
-        passes::state_direction(z, problem.u, from_slack ? problem.slack : z, problem.activation,
-                                from_slack ? problem.ratio : 0, z, moved);
+    at::Tensor squares = passes::state_direction(z, problem.u, problem.slack_or_any(), problem.activation,
+                                                 problem.keep() * problem.ratio, z, image);
     if (layer.state_steps == 1) {
       const auto sample = [stride](const at::Tensor& t) { return at::slice(t, 0, 0, std::nullopt, stride); };
-      at::Tensor products = product.narrow(0, 0, sample(moved).size(0));
-      at::mm_out(products, sample(moved), problem.weight.t());
-      at::Tensor slope = sample(squares);
-      at::Tensor curvature = passes::row_sums_of_squares(products).add_(slope, problem.ratio).add_(kTiny);
-      if (stride > 1) {
-        slope = slope.sum();
-        curvature = curvature.sum();
-      }
-      problem.scale = (slope * layer.over_relaxation).div_(curvature).expand_as(squares).contiguous();
+      at::Tensor product = problem.product.narrow(0, 0, sample(image).size(0));
+      at::mm_out(product, sample(image), problem.weight.t());
+      const at::Tensor slope = at::sum(sample(squares));
+      const at::Tensor curvature = at::sum(passes::row_sums_of_squares(product)).add_(slope, problem.ratio);
+      problem.length = (slope * layer.over_relaxation).div_(curvature.add_(kTiny));
     } else {
-      conjugate_gradient(layer.state_steps, problem, squares);
+      conjugate_gradient(layer.state_steps, problem, at::sum(squares));
       squares = passes::row_sums_of_squares(z);
-      problem.scale = at::full({rows_.rows(), 1}, layer.over_relaxation, squares.options());
+      problem.length = at::full({}, layer.over_relaxation, squares.options());
     }
     if (layer.cap > 0) {
-      // One factor for all rows: a row that has to move further than others may.
-      const at::Tensor moved_by = at::sum(problem.scale * problem.scale * squares);
+      const at::Tensor moved_by = at::sum(squares).mul_(problem.length).mul_(problem.length);
       const at::Tensor most = at::sum(passes::row_sums_of_squares(problem.v)).mul_(layer.cap * layer.cap);
-      problem.scale.mul_((most / (moved_by + kTiny)).clamp_max_(1).sqrt_());
+      problem.length.mul_(most.div_(moved_by.add_(kTiny)).clamp_max_(1).sqrt_());
     }
   }
 
@@ -347,31 +327,30 @@ class Sweep {
       direction.scatter_add_(1, unit, at::gather(move, 1, unit).mul_(flipped));
       cost.scatter_(1, unit, std::numeric_limits<double>::infinity());  // not again
     }
-    problem.scale = at::ones({rows_.rows(), 1}, problem.u.options().dtype(at::kDouble));
+    problem.length = at::ones({}, problem.u.options().dtype(at::kDouble));
   }
 
-  // Replaces the direction z, the negative gradient, by `steps` steps of conjugate gradients, row by row, on
-  // |R - J d W^T|^2 + ratio |S + d|^2.
+  // Replaces the direction z, the negative gradient, by `steps` steps of conjugate gradients on
+  // |R - J d W^T|^2 + ratio |S + d|^2. `squares` is |z|^2.
   void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor squares) const {
+    const auto square = [](const at::Tensor& t) { return at::sum(passes::row_sums_of_squares(t)); };
     at::Tensor slope = at::empty_like(problem.u);
     passes::activation_derivative(problem.u, problem.activation, slope);
     at::Tensor along = problem.direction.clone();
     at::Tensor remaining = problem.direction.clone();  // the negative gradient at d
     at::Tensor d = at::zeros_like(along);
-    const auto kind = along.scalar_type();
     for (int64_t k = 0;; ++k) {
       const at::Tensor product = at::mm(slope * along, problem.weight.t());
-      const at::Tensor curvature =
-          passes::row_sums_of_squares(product).add_(passes::row_sums_of_squares(along), problem.ratio);
-      const at::Tensor length = (squares / curvature.add_(kTiny)).to(kind);
-      d.addcmul_(along, length);
+      const at::Tensor curvature = square(product).add_(square(along), problem.ratio);
+      const at::Tensor length = squares / curvature.add_(kTiny);
+      d.addcmul_(along, length.to(along.scalar_type()));
       if (k + 1 == steps) {
         break;
       }
       const at::Tensor image = at::mm(product, problem.weight).mul_(slope).add_(along, problem.ratio);
-      remaining.addcmul_(image, length, -1);
-      const at::Tensor next = passes::row_sums_of_squares(remaining);
-      along.mul_((next / (squares + kTiny)).to(kind)).add_(remaining);
+      remaining.addcmul_(image, length.to(along.scalar_type()), -1);
+      const at::Tensor next = square(remaining);
+      along.mul_(next / (squares + kTiny)).add_(remaining);
       squares = next;
     }
     at::Tensor direction = problem.direction;

@@ -201,8 +201,7 @@ struct StateDirection {
   }
 };
 
-// The state moved along z: s' = keep s + scale z and sigma(u + scale z) - v, with a scale of its own for each
-// row. Sum: s'^2.
+// The state moved along z: s' = keep s + scale z and sigma(u + scale z) - v. Sum: s'^2.
 template <typename T, typename ActivationFunctor>
 struct StateMove {
   using Result = Summed<T, 2, 1>;

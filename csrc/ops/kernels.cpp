@@ -24,6 +24,6 @@ constinit JointStepKernel joint_step;
 constinit RelaxedResidualKernel relaxed_residual;
 constinit StateDirectionKernel state_direction;
 constinit StateMoveKernel state_move;
-constinit LineSearchKernel line_search;
+constinit LineMoveKernel line_move;
 
 }  // namespace torchbcd::kernels

@@ -83,25 +83,21 @@ using JointStepKernel = Kernel<void(at::TensorIteratorBase&, const SumLayout&, c
 using StateDirectionKernel =
     Kernel<void(at::TensorIteratorBase&, const SumLayout&, const functors::Activation&, double ratio)>;
 using StateMoveKernel = Kernel<void(at::TensorIteratorBase&, const SumLayout&, const functors::Activation&,
-                                    double keep, const double* row_scale)>;
+                                    double keep, const double* scale)>;
 
-/// What the line search of a state block knows beside the elementwise data, for n rows: contiguous matrices
+/// What a state block's move along a line knows beside the elementwise data, for n rows: contiguous matrices
 /// with `outputs` columns, and W with a row for each unit.
-struct LineSearchRows {
+struct LineMoveRows {
   const void* residual;  // R, (n, outputs)
   const void* product;   // (J z) W^T, (n, outputs)
   const void* weight;    // W^T, (units, outputs)
   int64_t units, outputs;
-  double ratio, keep;
-  int halvings;
-  double* scale;        // (n), in and out
-  const double* start;  // (n)
-  double* slack_sums;   // (n), out
-  double* sums;         // (n), out
-  int64_t* halved;      // (n), out: how often
+  double ratio, keep, scale;
+  double* slack_sums;  // (n), out
+  double* sums;        // (n), out
 };
-using LineSearchKernel =
-    Kernel<void(at::TensorIteratorBase&, const LineSearchRows&, const functors::Activation&)>;
+using LineMoveKernel =
+    Kernel<void(at::TensorIteratorBase&, const LineMoveRows&, const functors::Activation&)>;
 
 // out = sigma(u), out = sigma'(u)
 extern ActivationKernel activation;
@@ -135,6 +131,6 @@ extern StateMoveKernel state_move;
 // The same with the check of L and the halvings, row by row, for piecewise linear activations: (slack,
 // change) from (u, v, z, s). On the CPU alone, where the few units that cross a kink can be dealt with one by
 // one.
-extern LineSearchKernel line_search;
+extern LineMoveKernel line_move;
 
 }  // namespace torchbcd::kernels

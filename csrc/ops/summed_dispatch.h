@@ -1,5 +1,5 @@
 // The summed kernels of either device: each functor of functors/summed.h in the iterator's type, for the
-// activation chosen, handed to `Launch::run<T>(iterator, layout, functor[, row_scale])`, which is all that a
+// activation chosen, handed to `Launch::run<T>(iterator, layout, functor[, scale])`, which is all that a
 // device writes.
 #pragma once
 
@@ -102,11 +102,10 @@ struct SummedKernels {
   }
 
   static void state_move(at::TensorIteratorBase& iter, const SumLayout& layout,
-                         const functors::Activation& chosen, double keep, const double* row_scale) {
+                         const functors::Activation& chosen, double keep, const double* scale) {
     TORCHBCD_VISIT("state_move", chosen, {
       Launch::template run<scalar_t>(
-          iter, layout, functors::StateMove<scalar_t, decltype(f)>{f, static_cast<scalar_t>(keep), 0},
-          row_scale);
+          iter, layout, functors::StateMove<scalar_t, decltype(f)>{f, static_cast<scalar_t>(keep), 0}, scale);
     });
   }
 };

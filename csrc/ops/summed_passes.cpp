@@ -137,31 +137,24 @@ at::Tensor state_move(const at::Tensor& u, const at::Tensor& v, const at::Tensor
                   scale.const_data_ptr<double>());
 }
 
-bool has_line_search(const functors::Activation& activation, const at::Device& device) {
+bool has_line_move(const functors::Activation& activation, const at::Device& device) {
   return device.is_cpu() &&
          std::visit([](auto f) { return functors::is_piecewise_linear<decltype(f)>; }, activation);
 }
 
-LineSearch line_search(const at::Tensor& u, const at::Tensor& v, const at::Tensor& z, const at::Tensor& s,
-                       const functors::Activation& activation, double keep, double ratio, int halvings,
-                       const at::Tensor& residual, const at::Tensor& product, const at::Tensor& weight,
-                       const at::Tensor& start, const at::Tensor& scale, const at::Tensor& s_out,
-                       const at::Tensor& dv) {
-  LineSearch result;
-  const int64_t n = u.size(0);
-  result.slack_sums = at::empty_like(start);
-  result.sums = at::empty_like(start);
-  const at::Tensor halved = at::empty({n}, start.options().dtype(at::kLong));
+LineMove line_move(const at::Tensor& u, const at::Tensor& v, const at::Tensor& z, const at::Tensor& s,
+                   const functors::Activation& activation, double keep, double ratio,
+                   const at::Tensor& residual, const at::Tensor& product, const at::Tensor& weight,
+                   const at::Tensor& scale, const at::Tensor& s_out, const at::Tensor& dv) {
+  const at::TensorOptions sums = u.options().dtype(at::kDouble);
+  const LineMove result = {at::empty({u.size(0), 1}, sums), at::empty({u.size(0), 1}, sums)};
   const at::Tensor columns = weight.t().contiguous();
   auto iterator = contiguous_iterator({s_out, dv}, {u, v, z, s});
-  kernels::line_search(iterator,
-                       {residual.const_data_ptr(), product.const_data_ptr(), columns.const_data_ptr(),
-                        u.size(1), weight.size(0), ratio, keep, halvings, scale.mutable_data_ptr<double>(),
-                        start.const_data_ptr<double>(), result.slack_sums.mutable_data_ptr<double>(),
-                        result.sums.mutable_data_ptr<double>(), halved.mutable_data_ptr<int64_t>()},
-                       activation);
-  const int64_t* counts = halved.const_data_ptr<int64_t>();
-  result.halved = n - std::count(counts, counts + n, 0);
+  kernels::line_move(iterator,
+                     {residual.const_data_ptr(), product.const_data_ptr(), columns.const_data_ptr(),
+                      u.size(1), weight.size(0), ratio, keep, scale.item<double>(),
+                      result.slack_sums.mutable_data_ptr<double>(), result.sums.mutable_data_ptr<double>()},
+                     activation);
   return result;
 }
 

@@ -65,27 +65,25 @@ at::Tensor state_direction(const at::Tensor& g, const at::Tensor& u, const at::T
                            const functors::Activation& activation, double ratio, const at::Tensor& z,
                            const at::Tensor& jz);
 
-/// s_out = keep s + scale z and dv = sigma(u + scale z) - v, where `scale`, (n, 1) in float64, is each row's
-/// own; returns |s_out|^2
+/// s_out = keep s + scale z and dv = sigma(u + scale z) - v, where `scale` is one number, in float64; returns
+/// |s_out|^2
 at::Tensor state_move(const at::Tensor& u, const at::Tensor& v, const at::Tensor& z, const at::Tensor& s,
                       const functors::Activation& activation, double keep, const at::Tensor& scale,
                       const at::Tensor& s_out, const at::Tensor& dv);
 
-struct LineSearch {
+struct LineMove {
   at::Tensor slack_sums;  // |s_out|^2, (n, 1)
   at::Tensor sums;        // |R - dv W^T|^2 + ratio |s_out|^2, (n, 1)
-  int64_t halved = 0;     // rows whose scale was halved
 };
 
-/// Whether line_search takes an activation on a device.
-bool has_line_search(const functors::Activation& activation, const at::Device& device);
+/// Whether line_move takes an activation on a device.
+bool has_line_move(const functors::Activation& activation, const at::Device& device);
 
-/// state_move with its check: each row's scale is halved until its sum does not exceed `start`, at most
-/// `halvings` times, the last time to zero. `product` is jz W^T.
-LineSearch line_search(const at::Tensor& u, const at::Tensor& v, const at::Tensor& z, const at::Tensor& s,
-                       const functors::Activation& activation, double keep, double ratio, int halvings,
-                       const at::Tensor& residual, const at::Tensor& product, const at::Tensor& weight,
-                       const at::Tensor& start, const at::Tensor& scale, const at::Tensor& s_out,
-                       const at::Tensor& dv);
+/// state_move, and the value of the problem there without a matrix product: `product` is jz W^T, and only
+/// units that cross a kink do not move by scale jz.
+LineMove line_move(const at::Tensor& u, const at::Tensor& v, const at::Tensor& z, const at::Tensor& s,
+                   const functors::Activation& activation, double keep, double ratio,
+                   const at::Tensor& residual, const at::Tensor& product, const at::Tensor& weight,
+                   const at::Tensor& scale, const at::Tensor& s_out, const at::Tensor& dv);
 
 }  // namespace torchbcd::passes

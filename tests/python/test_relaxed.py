@@ -181,22 +181,21 @@ class TestBlocks:
                 if bias:
                     torch.testing.assert_close(after.b[i], layer.bias + step[:, -1])
 
-    def test_states(self):
-        """With over_relaxation = 1, the exact line search along the steepest descent, within a linear piece."""
+    @pytest.mark.parametrize("omega", [1.0, 0.4])
+    def test_states(self, omega):
+        """So many times the exact line search along the steepest descent, within a linear piece."""
         model = make_mlp(WIDTHS, hidden="identity")
-        optimizer = torchbcd.RelaxedBCD(model, over_relaxation=1.0)
-        _, seen = watched_sweep(optimizer, *make_data(FEW, WIDTHS[0], WIDTHS[-1]))
+        optimizer = torchbcd.RelaxedBCD(model, over_relaxation=omega)
+        report, seen = watched_sweep(optimizer, *make_data(FEW, WIDTHS[0], WIDTHS[-1]))
         variables = dict(seen)
-        report = optimizer.step(*make_data(FEW, WIDTHS[0], WIDTHS[-1]))
         assert report.halved == 0
         before, after = variables["W", 2], variables["UV", 1]
-        move = after.U[1] - before.U[1]
         residual = before.U[2] - before.V[2] @ before.W[2].t() - before.b[2]
-        gradient = residual @ before.W[2]
-        cosine = (move * gradient).sum(1) / (move.norm(dim=1) * gradient.norm(dim=1))
-        torch.testing.assert_close(cosine, torch.ones_like(cosine))
-        penalties = seen and optimizer.step(*make_data(FEW, 6, 3)).penalties
-        assert all(later > earlier for earlier, later in itertools.pairwise(penalties))
+        z = residual @ before.W[2]
+        ratio = report.penalties[1] / report.penalties[2]
+        length = z.square().sum() / ((z @ before.W[2].t()).square().sum() + ratio * z.square().sum())
+        torch.testing.assert_close(after.U[1], before.U[1] + omega * length * z)
+        assert all(later > earlier for earlier, later in itertools.pairwise(report.penalties))
 
     def test_conjugate_gradients_solve_the_block(self):
         """With as many steps as units the states of a linear net minimise their block."""
@@ -213,10 +212,11 @@ class TestBlocks:
         expected = torch.linalg.solve(w.t() @ w + ratio * torch.eye(6).double(), (residual @ w).t()).t()
         torch.testing.assert_close(after.U[0] - before.U[0], expected, rtol=1e-6, atol=1e-8)
 
+    @pytest.mark.parametrize("rows", [12, 11])  # blocks of one size, and a smaller last one
     @pytest.mark.parametrize("bias", [True, False])
-    def test_row_blocks(self, bias):
+    def test_row_blocks(self, bias, rows):
         """W by the average of ridge regressions on blocks of rows, states by one length for all rows."""
-        widths, rows, blocks, damping, nu, omega = [9, 8, 7, 3], 12, 3, 0.2, 0.8, 1.7
+        widths, blocks, block, damping, nu, omega = [9, 8, 7, 3], 3, 4, 0.2, 0.8, 1.7
         model = make_mlp(widths, bias=bias)
         optimizer = torchbcd.RelaxedBCD(
             model, relaxation=nu, output_relaxation=nu, damping=damping, over_relaxation=omega, row_blocks=blocks
@@ -235,11 +235,11 @@ class TestBlocks:
                 inputs = torch.cat([v, torch.ones(rows, 1, dtype=x.dtype)], 1) if bias else v
                 residual, alpha = target - outputs[i + 1], damping * v.square().sum() / inputs.shape[1]
                 steps, left = [], []
-                for a, r in zip(inputs.split(rows // blocks), residual.split(rows // blocks), strict=True):
+                for a, r in zip(inputs.split(block), residual.split(block), strict=True):
                     gram = a.t() @ a + alpha * torch.eye(a.shape[1], dtype=x.dtype)
-                    steps.append(torch.linalg.solve(gram, a.t() @ r))
-                    left.append(r - nu / blocks * a @ steps[-1])  # what the block's own share leaves
-                step = nu * torch.stack(steps).mean(0).t()
+                    steps.append(nu * block / rows * torch.linalg.solve(gram, a.t() @ r))
+                    left.append(r - a @ steps[-1])  # what the block's own share leaves
+                step = sum(steps).t()
                 after = variables["W", i]
                 torch.testing.assert_close(after.W[i], layer.weight + step[:, : v.shape[1]])
                 if bias:
@@ -253,6 +253,18 @@ class TestBlocks:
                     torch.testing.assert_close(variables["UV", i - 1].U[i - 1], outputs[i] + omega * length * z)
         assert [math.isnan(fall) for _, _, fall in report.certificate.blocks] == [False] + 5 * [True]
         assert math.isnan(report.objective)
+
+    def test_row_blocks_of_equal_rows(self):
+        """Where float32 leaves no pivot the systems are solved in float64."""
+        x, y = make_data(1, 9, 3)
+        x, y = x.repeat(8, 1), y.repeat(8)
+        weights = []
+        for dtype in (torch.float32, torch.float64):
+            model = make_mlp([9, 8, 3]).to(dtype)
+            torchbcd.RelaxedBCD(model, damping=1e-9, row_blocks=2).step(x.to(dtype), y)
+            weights.append([p.double() for p in model.parameters()])
+        for single, double in zip(*weights, strict=True):
+            torch.testing.assert_close(single, double, rtol=1e-3, atol=1e-4)
 
     def test_row_blocks_that_are_not_smaller_than_the_layers_are_exact(self):
         data = make_data(MANY, WIDTHS[0], WIDTHS[-1])

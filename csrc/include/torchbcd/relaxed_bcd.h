@@ -31,8 +31,8 @@ struct RelaxedBCDOptions {
   TORCH_ARG(PerLayer<double>, penalty_ratio) = 0.01;
   /// Conjugate gradient steps of the states, >= 1.
   TORCH_ARG(PerLayer<int64_t>, state_steps) = 1;
-  /// > 1: W as the average of ridge regressions on so many blocks of rows, and one length for the steps of the
-  /// states that the layer reads. Cheaper, not exact, not certified.
+  /// > 1: W as the average of ridge regressions on so many blocks of rows, and one length for the steps of
+  /// the states that the layer reads. Cheaper, not exact, not certified.
   TORCH_ARG(PerLayer<int64_t>, row_blocks) = 1;
   /// The most that a batch's states move, relative to their norm, > 0. Not given: no cap.
   TORCH_ARG(PerLayer<std::optional<double>>, cap) = std::nullopt;

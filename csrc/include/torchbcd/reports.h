@@ -44,7 +44,7 @@ struct TORCHBCD_API RelaxedReport {
   LazyValue before;               // L at the start: from a forward pass, the batch's loss and regularisers
   std::vector<double> penalties;  // rho of each layer
   std::vector<BlockDecrease> decreases;  // in the order of the sweep
-  int64_t halved = 0;                    // rows whose state step had to be shortened
+  int64_t halved = 0;                    // layers whose states' step had to be shortened
   int64_t guard_halvings = 0;            // times that the guard halved the sweep's step
 };
 

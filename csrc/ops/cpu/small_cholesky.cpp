@@ -99,8 +99,8 @@ void small_cholesky(const at::Tensor& k, const at::Tensor& inverse, const at::Te
             upper[j * d + i] = lower[i * k.stride(1) + j];
           }
         }
-        factor_and_invert(d, upper.data(), all_pivots + b * pivots.stride(0), inverses + b * inverse.stride(0),
-                          inverse.stride(1));
+        factor_and_invert(d, upper.data(), all_pivots + b * pivots.stride(0),
+                          inverses + b * inverse.stride(0), inverse.stride(1));
       }
     });
   });

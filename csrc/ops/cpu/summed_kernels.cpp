@@ -59,7 +59,7 @@ TORCHBCD_TARGET_CLONES void summed_loop(Functor f, int64_t n, std::array<T*, 3> 
 }
 
 struct Launch {
-  // `scale`, where given, is the functor's own of each chunk.
+  // `scale`, where given, is the functor's, which the host may not read on every device.
   template <typename T, typename Functor>
   static void run(at::TensorIteratorBase& iter, const SumLayout& layout, const Functor& functor,
                   const double* scale = nullptr) {
@@ -70,6 +70,9 @@ struct Launch {
     const int64_t grain = std::max<int64_t>(1, kSumChunk / layout.chunk);
     at::parallel_for(0, chunks, grain, [&](int64_t first, int64_t last) {
       Functor f = functor;
+      if constexpr (requires { f.scale; }) {
+        f.scale = static_cast<T>(*scale);
+      }
       for (int64_t chunk = first; chunk < last; ++chunk) {
         const int64_t begin = chunk * layout.chunk;
         std::array<T*, 3> out = {};
@@ -79,9 +82,6 @@ struct Launch {
         }
         for (size_t t = 0; t < inputs; ++t) {
           in[t] = static_cast<const T*>(iter.data_ptr(Result::outputs + static_cast<int>(t))) + begin;
-        }
-        if constexpr (requires { f.scale; }) {
-          f.scale = static_cast<T>(scale[chunk]);
         }
         summed_loop<T, Functor, Result>(f, std::min(layout.chunk, n - begin), out, in,
                                         layout.partial + chunk * Result::sums,
@@ -108,13 +108,13 @@ double sum_of_squares_of(const T* values, int64_t n) {
   return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
 }
 
-// One row of the line search: the step at `scale` and its value, |R - dv W^T|^2 + ratio |s'|^2. The product
+// One row of the move: where it leads, and the value there, |R - dv W^T|^2 + ratio |s'|^2. The product
 // dv W^T is that of the linearised move, scale (J z) W^T, but for the units beyond a kink.
 template <typename T, typename Move>
-TORCHBCD_TARGET_CLONES double line_search_row(const Move& move, const LineSearchRows& rows, const T* u,
-                                              const T* v, const T* z, const T* s, const T* residual,
-                                              const T* product, T* slack, T* change, T* beyond, T* left,
-                                              double* slack_sum) {
+TORCHBCD_TARGET_CLONES double line_move_row(const Move& move, const LineMoveRows& rows, const T* u,
+                                            const T* v, const T* z, const T* s, const T* residual,
+                                            const T* product, T* slack, T* change, T* beyond, T* left,
+                                            double* slack_sum) {
   const T* weight = static_cast<const T*>(rows.weight);
   TORCHBCD_VECTORIZE
   for (int64_t j = 0; j < rows.units; ++j) {
@@ -141,9 +141,9 @@ TORCHBCD_TARGET_CLONES double line_search_row(const Move& move, const LineSearch
   return sum_of_squares_of(left, rows.outputs) + rows.ratio * *slack_sum;
 }
 
-void line_search_cpu(at::TensorIteratorBase& iter, const LineSearchRows& rows,
-                     const functors::Activation& chosen) {
-  TORCHBCD_VISIT("line_search", chosen, {
+void line_move_cpu(at::TensorIteratorBase& iter, const LineMoveRows& rows,
+                   const functors::Activation& chosen) {
+  TORCHBCD_VISIT("line_move", chosen, {
     if constexpr (functors::is_piecewise_linear<decltype(f)>) {
       const int64_t n = iter.numel() / rows.units;
       std::array<scalar_t*, 2> out = {static_cast<scalar_t*>(iter.data_ptr(0)),
@@ -158,21 +158,14 @@ void line_search_cpu(at::TensorIteratorBase& iter, const LineSearchRows& rows,
       at::parallel_for(0, n, grain, [&](int64_t first, int64_t last) {
         std::vector<scalar_t> beyond(rows.units);
         std::vector<scalar_t> left(rows.outputs);
+        const functors::LineMove<scalar_t, decltype(f)> move{f, static_cast<scalar_t>(rows.keep),
+                                                             static_cast<scalar_t>(rows.scale)};
         for (int64_t r = first; r < last; ++r) {
           const int64_t at = r * rows.units;
-          for (int halving = 0;; ++halving) {
-            const functors::LineMove<scalar_t, decltype(f)> move{f, static_cast<scalar_t>(rows.keep),
-                                                                 static_cast<scalar_t>(rows.scale[r])};
-            rows.sums[r] = line_search_row<scalar_t>(move, rows, in[0] + at, in[1] + at, in[2] + at,
-                                                     in[3] + at, residual + r * rows.outputs,
-                                                     product + r * rows.outputs, out[0] + at, out[1] + at,
-                                                     beyond.data(), left.data(), rows.slack_sums + r);
-            rows.halved[r] = halving;
-            if (rows.sums[r] <= rows.start[r] || halving == rows.halvings) {
-              break;
-            }
-            rows.scale[r] = halving + 1 < rows.halvings ? rows.scale[r] / 2 : 0;
-          }
+          rows.sums[r] =
+              line_move_row<scalar_t>(move, rows, in[0] + at, in[1] + at, in[2] + at, in[3] + at,
+                                      residual + r * rows.outputs, product + r * rows.outputs, out[0] + at,
+                                      out[1] + at, beyond.data(), left.data(), rows.slack_sums + r);
         }
       });
     }
@@ -192,7 +185,7 @@ const JointStepKernel::OnCPU register_joint_step(joint_step, &Kernels::joint_ste
 const RelaxedResidualKernel::OnCPU register_relaxed_residual(relaxed_residual, &Kernels::relaxed_residual);
 const StateDirectionKernel::OnCPU register_state_direction(state_direction, &Kernels::state_direction);
 const StateMoveKernel::OnCPU register_state_move(state_move, &Kernels::state_move);
-const LineSearchKernel::OnCPU register_line_search(line_search, &line_search_cpu);
+const LineMoveKernel::OnCPU register_line_move(line_move, &line_move_cpu);
 
 }  // namespace
 }  // namespace torchbcd::kernels

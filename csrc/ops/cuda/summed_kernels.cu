@@ -30,7 +30,7 @@ __global__ void summed_chunks(Functor f, int64_t n,
   const int64_t begin = static_cast<int64_t>(blockIdx.x) * layout.chunk;
   const int64_t end = begin + layout.chunk < n ? begin + layout.chunk : n;
   if constexpr (requires { f.scale; }) {
-    f.scale = static_cast<T>(scale[blockIdx.x]);
+    f.scale = static_cast<T>(*scale);
   }
   for (int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
     const Result result = f(arrays.in[In][i]...);
