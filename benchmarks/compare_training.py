@@ -83,6 +83,9 @@ def candidates() -> Iterator[Setting]:
         yield Setting("RelaxedBCD", 1, options, init)
     for epochs, options in itertools.product((1, 2), (STEEP, STEEPER, STEEPEST)):
         yield Setting("RelaxedBCD", epochs, options, **SHORT)
+    for blocks in (2, 4):
+        yield Setting("RelaxedBCD", 2, {**STEEPER, "row_blocks": blocks}, **SHORT)
+        yield Setting("RelaxedBCD", 5, {**STEEPER, "row_blocks": blocks}, "he", 0.5, 0.98)
     for nu, damping in itertools.product((0.3, 0.6), (0.1, 0.3, 0.6)):
         yield Setting("RelaxedBCD", 5, {"relaxation": nu, "damping": damping})
     for nu in (0.3, 0.6, 0.8):
@@ -97,6 +100,8 @@ def candidates() -> Iterator[Setting]:
     for changed in ({}, {"weight_decay": 1e-4}, {"weight_decay": 3e-4}, {"momentum": 0.8, "damping": 3.0},
                     {"momentum": 0.5, "damping": 1.2}, {"relaxation": 0.3, "momentum": 0.9}):  # fmt: skip
         yield Setting("RelaxedBCD", 15, {**STEADY, **changed}, **LONG)
+    for epochs, blocks in ((17, 2), (20, 4), (20, 8)):
+        yield Setting("RelaxedBCD", epochs, {**STEADY, "row_blocks": blocks}, **LONG)
     for hold, average in ((0.2, 0.99), (0.75, 0.998), (0.9, 0.999)):
         yield Setting("RelaxedBCD", 15, STEADY, "he", hold, average, 0.1)
     for noise in (0.07, 0.13):
@@ -122,6 +127,7 @@ FINAL = [
     Setting("RelaxedBCD", 5, {}),
     Setting("RelaxedBCD", 1, STEEP, **SHORT),
     Setting("RelaxedBCD", 2, STEEPER, **SHORT),
+    Setting("RelaxedBCD", 2, {**STEEPER, "row_blocks": 2}, **SHORT),
     Setting("RelaxedBCD", 5, STEEPER, "he", 0.5, 0.98),
     Setting("RelaxedBCD", 15, STEADY, **LONG),
     Setting("Adam", 3, {"lr": 2e-3}, "torch"),
