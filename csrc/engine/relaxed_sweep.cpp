@@ -265,10 +265,10 @@ class Sweep {
 
   // A step that kinks or curvature make raise L is halved, and halved again, and at last dropped.
   void move_checked(StateProblem& problem, const at::Tensor& start, StateMoved& moved) {
-    const double before = at::sum(start).item<double>();
+    const at::Tensor before = at::sum(start);
+    const auto fallen = [&] { return at::sum(moved.sums).le(before).item<bool>(); };
     move(problem, moved);
-    for (int halving = 1; halving <= kHalvings && !(at::sum(moved.sums).item<double>() <= before);
-         ++halving) {
+    for (int halving = 1; halving <= kHalvings && !fallen(); ++halving) {
       report_.halved += halving == 1 ? 1 : 0;
       problem.length.mul_(halving < kHalvings ? 0.5 : 0.0);
       move(problem, moved);

@@ -32,7 +32,7 @@ struct TORCHBCD_API LazyValue {
   double value() const;
 };
 
-/// How far one block lowered L.
+/// How far one block lowered L; NaN where row_blocks leaves it unmeasured.
 struct BlockDecrease {
   const char* block;  // "V": the output's, "W", or "UV"
   size_t layer;
