@@ -161,7 +161,7 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
         if process_group is not None:
             if splitting != 3:
                 raise ValueError(f"a process_group needs splitting=3 (got {splitting})")
-            self._engine.set_process_group(process_group.group_name, list(model.parameters()))
+            self._engine.set_process_group(process_group.group_name)
         self._apply_options()
 
     def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:

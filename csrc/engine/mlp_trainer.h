@@ -58,6 +58,8 @@ class TORCHBCD_API MlpTrainer {
   virtual void set_loss_weight(double weight, bool mean);
   void set_observer(BlockObserver observer) { observer_ = std::move(observer); }
 
+  /// The model's own parameters.
+  const std::vector<AffineMap>& parameters() const { return parameters_; }
   int64_t sweeps() const { return sweeps_; }
   /// Changes whenever the point does: with every step, bind and load_state.
   int64_t revision() const { return revision_; }

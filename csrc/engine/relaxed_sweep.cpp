@@ -35,6 +35,9 @@ constexpr int kHalvings = 5;
 // The decrease of a block that was fitted on blocks of rows.
 const LazyValue kUnknown = {std::numeric_limits<double>::quiet_NaN(), 0, {}, {}};
 
+// |x|^2 as one number on the data's device, which nothing waits for.
+at::Tensor square_norm(const at::Tensor& x) { return at::sum(passes::row_sums_of_squares(x)); }
+
 class Sweep {
  public:
   explicit Sweep(const RelaxedSweepState& state) : state_(state), rows_(state.rows) {}
@@ -133,8 +136,8 @@ class Sweep {
     const AffineMap& next = state_.next_maps[l];
     const at::Tensor& v = input(l);
     const bool bias = map.bias.defined();
-    const double alpha =
-        layer.damping * std::max(passes::sum_of_squares(v) / static_cast<double>(inputs(l)), kTiny);
+    input_square_ = passes::sum_of_squares(v);
+    const double alpha = layer.damping * std::max(input_square_ / static_cast<double>(inputs(l)), kTiny);
     const std::string where = block_name(state_.name, state_.depth(), "W", l);
     const double nu = layer.relaxation;
     at::Tensor out = scratch(1 + static_cast<int>(l % 2), residual_.size(1));
@@ -289,7 +292,7 @@ class Sweep {
       at::Tensor product = problem.product.narrow(0, 0, sample(image).size(0));
       at::mm_out(product, sample(image), problem.weight.t());
       const at::Tensor slope = at::sum(sample(squares));
-      const at::Tensor curvature = at::sum(passes::row_sums_of_squares(product)).add_(slope, problem.ratio);
+      const at::Tensor curvature = square_norm(product).add_(slope, problem.ratio);
       problem.length = (slope * layer.over_relaxation).div_(curvature.add_(kTiny));
     } else {
       conjugate_gradient(layer.state_steps, problem, at::sum(squares));
@@ -298,8 +301,8 @@ class Sweep {
     }
     if (layer.cap > 0) {
       const at::Tensor moved_by = at::sum(squares).mul_(problem.length).mul_(problem.length);
-      const at::Tensor most = at::sum(passes::row_sums_of_squares(problem.v)).mul_(layer.cap * layer.cap);
-      problem.length.mul_(most.div_(moved_by.add_(kTiny)).clamp_max_(1).sqrt_());
+      const double most = layer.cap * layer.cap * input_square_;  // V has not moved since the weights read it
+      problem.length.mul_((most / moved_by.add_(kTiny)).clamp_max_(1).sqrt_());
     }
   }
 
@@ -333,7 +336,6 @@ class Sweep {
   // Replaces the direction z, the negative gradient, by `steps` steps of conjugate gradients on
   // |R - J d W^T|^2 + ratio |S + d|^2. `squares` is |z|^2.
   void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor squares) const {
-    const auto square = [](const at::Tensor& t) { return at::sum(passes::row_sums_of_squares(t)); };
     at::Tensor slope = at::empty_like(problem.u);
     passes::activation_derivative(problem.u, problem.activation, slope);
     at::Tensor along = problem.direction.clone();
@@ -341,7 +343,7 @@ class Sweep {
     at::Tensor d = at::zeros_like(along);
     for (int64_t k = 0;; ++k) {
       const at::Tensor product = at::mm(slope * along, problem.weight.t());
-      const at::Tensor curvature = square(product).add_(square(along), problem.ratio);
+      const at::Tensor curvature = square_norm(product).add_(square_norm(along), problem.ratio);
       const at::Tensor length = squares / curvature.add_(kTiny);
       d.addcmul_(along, length.to(along.scalar_type()));
       if (k + 1 == steps) {
@@ -349,7 +351,7 @@ class Sweep {
       }
       const at::Tensor image = at::mm(product, problem.weight).mul_(slope).add_(along, problem.ratio);
       remaining.addcmul_(image, length.to(along.scalar_type()), -1);
-      const at::Tensor next = square(remaining);
+      const at::Tensor next = square_norm(remaining);
       along.mul_(next / (squares + kTiny)).add_(remaining);
       squares = next;
     }
@@ -361,6 +363,7 @@ class Sweep {
   RelaxedRows& rows_;
   at::Tensor residual_;       // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand
   at::Tensor residual_sums_;  // its rows' sums of squares, (n, 1)
+  double input_square_ = 0;   // |V_{l-1}|^2 of what that layer has read
   RelaxedReport report_;
 };
 

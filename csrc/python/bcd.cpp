@@ -4,7 +4,6 @@
 #include <c10/core/GradMode.h>
 
 #include <string>
-#include <vector>
 
 #include "engine/bcd_trainer.h"
 #include "python/bindings.h"
@@ -49,20 +48,22 @@ void bind_bcd(py::module_& m) {
              self.set_order(states_first ? UpdateOrder::kStatesFirst : UpdateOrder::kPaper, inner_sweeps);
            }),
            py::arg("splitting"), py::arg("states_first"), py::arg("inner_sweeps"))
-      .def("set_process_group",
-           wrap_pybind_function_no_gil(
-               [](BcdTrainer& self, const std::string& name, const std::vector<at::Tensor>& parameters) {
-                 const c10::NoGradGuard no_grad;
-                 for (const at::Tensor& parameter : parameters) {
+      .def("set_process_group", wrap_pybind_function_no_gil([](BcdTrainer& self, const std::string& name) {
+             const c10::NoGradGuard no_grad;
+             for (const AffineMap& map : self.parameters()) {
+               for (const at::Tensor& parameter : {map.weight, map.bias}) {
+                 if (parameter.defined()) {
                    const at::Tensor values = parameter.clone(at::MemoryFormat::Contiguous);
                    collective("_c10d_functional::broadcast_", values, 0, name);
                    parameter.copy_(values);
                  }
-                 self.set_sum_over_ranks([name](const at::Tensor& sums) {
-                   collective("_c10d_functional::all_reduce_", sums, "sum", name);
-                 });
-               }),
-           py::arg("name"), py::arg("parameters"))
+               }
+             }
+             self.set_sum_over_ranks([name](const at::Tensor& sums) {
+               collective("_c10d_functional::all_reduce_", sums, "sum", name);
+             });
+           }),
+           py::arg("name"))
       .def("bind",
            wrap_pybind_function_no_gil([](BcdTrainer& self, const at::Tensor& x, const at::Tensor& y,
                                           const std::optional<at::Tensor>& sample_weight) {

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -58,6 +59,12 @@ class Run:
         self.loss.append(loss)
         self.train.append(accuracy)
         self.test.append(evaluate(model, data.x_test, data.y_test)[1])
+
+    def columns(self) -> dict[str, str]:
+        """The last point, for a progress bar: the objective where there is one, or else the loss."""
+        first = {"loss": self.loss[-1]} if self.objective is None else {"objective": self.objective}
+        numbers = {name: f"{value:.4g}" for name, value in first.items()}
+        return {**numbers, "train": f"{100 * self.train[-1]:.2f}%", "test": f"{100 * self.test[-1]:.2f}%"}
 
 
 def squared_loss(outputs: Tensor, y: Tensor) -> Tensor:
@@ -111,13 +118,14 @@ def train_bcd(model: nn.Sequential, data: datasets.Data, arguments: argparse.Nam
                 optimizer.step(data.x[index], data.y[index])
         run.record(model, data, time.perf_counter() - start)
         run.objective = optimizer.objective()
-        progress.set_postfix(
-            objective=f"{run.objective:.4g}",
-            train=f"{100 * run.train[-1]:.2f}%",
-            test=f"{100 * run.test[-1]:.2f}%",
-        )
+        progress.set_postfix(run.columns())
         start = time.perf_counter()
     return run
+
+
+def linear_decay(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """A scheduler of every step, that lets them fall to zero over so many."""
+    return torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / steps, total_iters=steps)
 
 
 def train_relaxed(model: nn.Sequential, data: datasets.Data, arguments: argparse.Namespace) -> Run:
@@ -126,7 +134,7 @@ def train_relaxed(model: nn.Sequential, data: datasets.Data, arguments: argparse
     run = Run("RelaxedBCD", "epoch")
     shuffle = torch.Generator().manual_seed(arguments.seed)
     steps = arguments.relaxed_epochs * len(batches(len(data.x), arguments.batch_size, shuffle))
-    scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / steps, total_iters=steps)
+    scheduler = linear_decay(optimizer, steps)
     progress = tqdm(range(arguments.relaxed_epochs), "RelaxedBCD epochs")
     for _ in progress:
         start = time.perf_counter()
@@ -134,11 +142,7 @@ def train_relaxed(model: nn.Sequential, data: datasets.Data, arguments: argparse
             optimizer.step(data.x[index], data.y[index])
             scheduler.step()
         run.record(model, data, time.perf_counter() - start)
-        progress.set_postfix(
-            loss=f"{run.loss[-1]:.4g}",
-            train=f"{100 * run.train[-1]:.2f}%",
-            test=f"{100 * run.test[-1]:.2f}%",
-        )
+        progress.set_postfix(run.columns())
     return run
 
 
@@ -162,7 +166,7 @@ def adam_epoch(
 def make_adam(model: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Adam from its default learning rate, decaying linearly to zero over so many steps."""
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    return optimizer, torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / steps, total_iters=steps)
+    return optimizer, linear_decay(optimizer, steps)
 
 
 def epochs_within(seconds: float, model: nn.Module, data: datasets.Data, arguments: argparse.Namespace) -> int:
@@ -178,16 +182,12 @@ def train_adam(model: nn.Sequential, data: datasets.Data, arguments: argparse.Na
     """Epochs of Adam, its learning rate decaying to zero step by step."""
     run = Run("Adam", "epoch")
     shuffle = torch.Generator().manual_seed(arguments.seed)
-    made = make_adam(model, epochs * len(batches(len(data.x), arguments.batch_size, torch.Generator())))
+    made = make_adam(model, epochs * math.ceil(len(data.x) / arguments.batch_size))
     progress = tqdm(range(epochs), "Adam epochs")
     for _ in progress:
         order = batches(len(data.x), arguments.batch_size, shuffle)
         run.record(model, data, adam_epoch(model, data, order, *made))
-        progress.set_postfix(
-            loss=f"{run.loss[-1]:.4g}",
-            train=f"{100 * run.train[-1]:.2f}%",
-            test=f"{100 * run.test[-1]:.2f}%",
-        )
+        progress.set_postfix(run.columns())
     return run
 
 
