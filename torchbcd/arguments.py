@@ -1,15 +1,15 @@
-"""Checks of what users pass to the optimizers, and its resolution to a value for each layer."""
+"""What users pass to the optimizers: the types, and what Python itself has to tell apart."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from numbers import Real
-from typing import TypeAlias, cast
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from torch import Tensor
 
-from torchbcd.regularizers import Regularizer, Terms
+from torchbcd.regularizers import Regularizer
 
+Closure: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
 PerLayer: TypeAlias = float | Sequence[float]
 PerLayerRegularizer: TypeAlias = Regularizer | Sequence[Regularizer | None] | None
 
@@ -26,53 +26,17 @@ def optional_tensor(name: str, value: object) -> Tensor | None:
     return None if value is None else tensor(name, value)
 
 
-def number(name: str, value: object) -> float:
-    """The value as a float, if it is a number."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number (got {value!r})")
-    return float(value)
+def batch(inputs: Tensor | Closure | None, targets: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """What a step is given: a closure's result, or inputs and targets, or neither."""
+    if callable(inputs) and not isinstance(inputs, Tensor):
+        if targets is not None:
+            raise ValueError("step(closure) takes its targets from the closure (got targets too)")
+        inputs, targets = inputs()
+    if (inputs is None) != (targets is None):
+        raise ValueError("step needs both inputs and targets, or neither")
+    return None if inputs is None else (tensor("x", inputs), tensor("targets", targets))
 
 
-def count(name: str, value: object) -> int:
-    """The value, if it is a whole number."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number (got {value!r})")
-    return value
-
-
-def terms(name: str, value: object) -> Terms:
-    """The engine's form of a regulariser, or of none."""
-    if value is None:
-        return Terms()
-    if not isinstance(value, Regularizer):
-        raise TypeError(f"{name} must be a torchbcd.regularizers object or None (got {value!r})")
-    return value.terms()
-
-
-def regularizer_per_layer(name: str, value: PerLayerRegularizer, depth: int) -> Sequence[Regularizer | None]:
-    """A regulariser, or none, for each layer."""
-    if value is None or isinstance(value, Regularizer):
-        return [value] * depth
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a torchbcd.regularizers object, or one for each layer (got {value!r})")
-    if len(value) != depth:
-        raise ValueError(f"{name} must hold one entry for each of the {depth} layers (got {value!r})")
-    return value
-
-
-def per_layer(name: str, value: PerLayer | None, depth: int) -> Sequence[float | None]:
-    """A number, or none, for each layer."""
-    if value is None or isinstance(value, Real):
-        return [cast("float | None", value)] * depth
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a number or one for each layer (got {value!r})")
-    if len(value) != depth:
-        raise ValueError(f"{name} must hold one number for each of the {depth} layers (got {value!r})")
-    return value
-
-
-def choice(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Refuse a value that is none of those allowed."""
-    if value not in allowed:
-        listed = ", ".join(map(repr, allowed))
-        raise ValueError(f"{name} must be one of {listed} (got {value!r})")
+def loss_weight(value: float | str, mean: bool) -> dict[str, object]:
+    """The options that ``loss_weight`` stands for: a number, or "mean" for 1/n."""
+    return {"loss_weight": 1.0 if value == "mean" else value, "mean_loss": mean or value == "mean"}

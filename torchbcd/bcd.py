@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
 from torchbcd import _C, arguments, diagnostics, losses
-from torchbcd.arguments import PerLayer, PerLayerRegularizer
-from torchbcd.optimizer import Closure, SplitOptimizer
-from torchbcd.reports import FitResult, SweepReport, check_current
+from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
+from torchbcd.convert import Activation
+from torchbcd.optimizer import SweepOptimizer
+from torchbcd.regularizers import Regularizer
+from torchbcd.reports import FitResult, SweepReport
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -34,14 +36,8 @@ class Variables(NamedTuple):
     U: list[Tensor]
     V: list[Tensor]
 
-    @classmethod
-    def of(cls, raw: Mapping[str, list[Tensor | None]]) -> Variables:
-        """The variables of a trainer, by its names."""
-        lists = cast("Mapping[str, list[Tensor]]", raw)
-        return cls(W=lists["weight"], b=raw["bias"], U=lists["u"], V=lists["x"] + lists["v"])
 
-
-class BCD(SplitOptimizer[_C.BcdTrainer]):
+class BCD(SweepOptimizer[_C.BCD]):
     r"""Trains an MLP by block coordinate descent with variable splitting instead of backpropagation.
 
     One :meth:`step` is one full sweep of Algorithm 2 of [Z]: it minimises the lifted objective
@@ -127,8 +123,7 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
         Algorithm 2 and Section 5.
     """
 
-    _engine_class = _C.BcdTrainer
-    _script_class = "BCD"
+    _object_class = _C.BCD
 
     def __init__(
         self,
@@ -147,22 +142,21 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
         inner_sweeps: int = 1,
         process_group: ProcessGroup | None = None,
     ) -> None:
-        penalties = {"gamma": gamma, "rho": rho, "alpha": alpha, "alpha_weight": alpha_weight}
-        regularizers = {"weight_regularizer": weight_regularizer, "state_regularizer": state_regularizer}
-
-        def options(depth: int) -> dict[str, Sequence[object]]:
-            return {name: arguments.per_layer(name, value, depth) for name, value in penalties.items()} | {
-                name: arguments.regularizer_per_layer(name, value, depth) for name, value in regularizers.items()
-            }
-
-        super().__init__(model, loss, loss_weight, options)
-        self._set_scheme(splitting, order, inner_sweeps)
+        options = {
+            "gamma": gamma,
+            "rho": rho,
+            "alpha": alpha,
+            "alpha_weight": alpha_weight,
+            "weight_regularizer": weight_regularizer,
+            "state_regularizer": state_regularizer,
+            "splitting": splitting,
+            "order": order,
+            "inner_sweeps": inner_sweeps,
+        }
+        super().__init__(model, loss, loss_weight, options, activation=self._training_activation)
         self._process_group = process_group
         if process_group is not None:
-            if splitting != 3:
-                raise ValueError(f"a process_group needs splitting=3 (got {splitting})")
-            self._engine.set_process_group(process_group.group_name)
-        self._apply_options()
+            self._object.set_process_group(process_group.group_name)
 
     def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
         """Keep a full batch and set its U and V by one forward pass ([Z], Section 5).
@@ -179,10 +173,8 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
             ValueError: A shape does not fit, an entry is NaN or infinite, a class is out of range, or a
                 device is not the model's.
         """
-        self._apply_options()
-        self._engine.bind(
-            self._inputs(x), arguments.tensor("y", y), arguments.optional_tensor("sample_weight", sample_weight)
-        )
+        weight = arguments.optional_tensor("sample_weight", sample_weight)
+        self._push().bind(arguments.tensor("x", x), arguments.tensor("y", y), weight)
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
     def step(  # type: ignore[override]
@@ -213,23 +205,18 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
             torch.linalg.LinAlgError: A block has no solution in floating point; the message names layer
                 and block.
         """
-        inputs, targets = self._batch(inputs, targets)
-        sample_weight = arguments.optional_tensor("sample_weight", sample_weight)
-        if sample_weight is not None and (inputs is None or index is not None):
+        batch = arguments.batch(inputs, targets)
+        weight = arguments.optional_tensor("sample_weight", sample_weight)
+        if weight is not None and (batch is None or index is not None):
             raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
-        self._apply_options()
-        if inputs is None or targets is None:
-            if index is None:
-                self._engine.step()
-            else:
-                self._engine.step_rows(arguments.tensor("index", index))
-        elif index is None:
-            self._engine.step_batch(self._inputs(inputs), arguments.tensor("targets", targets), sample_weight)
+        library = self._push()
+        if index is not None:
+            library.step_rows(arguments.tensor("index", index), *(batch or (None, None)))
+        elif batch is not None:
+            library.step_batch(*batch, weight)
         else:
-            index = arguments.tensor("index", index)
-            self._engine.check_rows(index, self._inputs(inputs), arguments.tensor("targets", targets))
-            self._engine.step_rows(index)
-        return SweepReport(self._engine.sweeps, _ReportSource(self))
+            library.step()
+        return SweepReport(library.sweeps, _ReportSource(self))
 
     def objective(self) -> float:
         """The lifted objective at the current point, accumulated in float64.
@@ -240,8 +227,7 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
         Raises:
             ValueError: There is no data yet.
         """
-        self._apply_options()
-        return self._engine.objective().total()
+        return super().objective()
 
     def stationarity(self) -> diagnostics.Stationarity:
         """How far the point that :meth:`objective` speaks of is from being critical, block by block.
@@ -249,9 +235,8 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
         Raises:
             ValueError: There is no data yet.
         """
-        self._apply_options()
-        problem, (point,) = self._problem_and_points(last_rows=False, before=False)
-        return diagnostics.stationarity(problem, point)
+        self._check_all_rows_here("this diagnostic")
+        return diagnostics.stationarity(*self._problem_and_point(self._push().point()))
 
     def fit(
         self,
@@ -285,12 +270,12 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
             raise ValueError(f"tol must be >= 0 (got {tol})")
         self._check_all_rows_here("fit")
         self.bind(x, y, sample_weight)
-        first = self._engine.sweeps
+        first = self._object.sweeps
         while True:
             report = self.step()
             if callback is not None:
                 callback(report)
-            sweeps = self._engine.sweeps - first
+            sweeps = self._object.sweeps - first
             if sweeps == max_sweeps or (tol > 0 and report.residual <= tol):
                 return FitResult(sweeps, report.residual <= tol, report.objective, report.residual)
 
@@ -300,101 +285,67 @@ class BCD(SplitOptimizer[_C.BcdTrainer]):
         Raises:
             ValueError: There is no data yet.
         """
-        return Variables.of(self._engine.variables())
+        return Variables(**cast("dict[str, list[Any]]", self._push().variables()))
 
-    def _apply_options(self) -> None:
-        """Tell the engine the penalties of the param groups, which anyone may have changed."""
-        for i, penalties in enumerate(self._resolved()):
-            self._engine.set_layer_options(i, **vars(penalties))
+    # What the sweeps see in place of the model's activations.
+    _training_activation: Activation | None = None
 
-    def _set_scheme(self, splitting: int, order: str, inner_sweeps: int) -> None:
-        if splitting not in (2, 3):
-            raise ValueError(f"splitting must be 2 or 3 (got {splitting!r})")
-        if order not in ("paper", "states_first"):
-            raise ValueError(f"order must be 'paper' or 'states_first' (got {order!r})")
-        inner_sweeps = arguments.count("inner_sweeps", inner_sweeps)
-        self._splitting, self._order, self._inner_sweeps = splitting, order, inner_sweeps
-        self._engine.set_scheme(splitting, order == "states_first", inner_sweeps)
-
-    def _script_options(self) -> dict[str, list[float]]:
+    def script_object(self) -> Any:  # noqa: D102 (the base class documents it)
         self._check_all_rows_here("script_object")
-        return {
-            "splitting": [float(self._splitting)],
-            "order": [float(self._order == "states_first")],
-            "inner_sweeps": [float(self._inner_sweeps)],
-        }
+        return super().script_object()
 
     def _check_all_rows_here(self, what: str) -> None:
         if self._process_group is not None:
             raise ValueError(f"{what} needs all rows in one process (this optimizer has a process_group)")
 
-    def _resolved(self) -> Iterator[diagnostics.Penalties]:
-        """The penalties of every layer, with what stands for another one replaced by it."""
-        for group in self.param_groups:
-            gamma, alpha = arguments.number("gamma", group["gamma"]), arguments.number("alpha", group["alpha"])
-            rho, alpha_weight = group["rho"], group["alpha_weight"]
-            yield diagnostics.Penalties(
-                gamma=gamma,
-                rho=gamma if rho is None else arguments.number("rho", rho),
-                alpha=alpha,
-                alpha_weight=alpha if alpha_weight is None else arguments.number("alpha_weight", alpha_weight),
-                weight_regularizer=arguments.terms("weight_regularizer", group["weight_regularizer"]),
-                state_regularizer=arguments.terms("state_regularizer", group["state_regularizer"]),
-            )
-
-    def _problem_and_points(
-        self, *, last_rows: bool, before: bool
-    ) -> tuple[diagnostics.Problem, list[diagnostics.Point]]:
-        """What the diagnostics work on: the point after the last sweep, and, if asked, the one before it."""
-        self._check_all_rows_here("this diagnostic")
-        raw = [self._engine.variables(last_rows or before, when) for when in ([True] if before else []) + [False]]
-        points = []
-        for values in raw:
-            doubles = {
-                name: [None if t is None else t.double() for t in values[name]]
-                for name in ("weight", "bias", "u", "v", "x")
-            }
-            lists = cast("dict[str, list[Tensor]]", doubles)
-            states = lists["x"] + lists["v"]
-            points.append(diagnostics.Point(w=lists["weight"], b=doubles["bias"], u=lists["u"], v=states))
-        data = cast("dict[str, list[Tensor]]", raw[-1])
-        y = data["y"][0].double()
+    def _problem_and_point(self, raw: _C.Point) -> tuple[diagnostics.Problem, diagnostics.Point]:
+        """What the diagnostics work on, in float64."""
+        variables = {
+            name: [None if t is None else t.double() for t in tensors] for name, tensors in raw.variables.items()
+        }
+        lists = cast("dict[str, list[Tensor]]", variables)
+        penalties = []
+        for layer in range(len(lists["W"])):
+            *numbers, weights, states = raw.penalties(layer)
+            penalties.append(diagnostics.Penalties(*numbers, Regularizer(*weights), Regularizer(*states)))
         problem = diagnostics.Problem(
-            splitting=self._splitting,
+            splitting=raw.splitting,
             loss=self._loss.name,
-            activations=self._activations,
-            penalties=tuple(self._resolved()),
-            loss_weight=self._engine.row_loss_weight(last_rows or before),
-            y=y,
-            row_weight=data["row_weight"][0].double(),
+            activations=tuple(self._model.activations),
+            penalties=tuple(penalties),
+            loss_weight=raw.row_loss_weight,
+            y=raw.y.double(),
+            row_weight=raw.row_weight.double(),
         )
-        return problem, points
+        return problem, diagnostics.Point(w=lists["W"], b=variables["b"], u=lists["U"], v=lists["V"])
 
 
 class _ReportSource:
-    """Answers a report's questions from the optimizer, as long as it stands where the sweep left it."""
+    """Answers a report's questions from the library's object, as long as it stands where the sweep left it."""
 
     def __init__(self, optimizer: BCD) -> None:
         self._optimizer = optimizer
-        self._engine = optimizer._engine
-        self._revision = self._engine.revision
-
-    def check(self, sweep: int) -> None:
-        check_current(self._engine, self._revision, sweep)
+        self._object = optimizer._object
+        self._sweep = self._object.last_sweep
 
     def terms(self, before: bool) -> _C.ObjectiveTerms:
-        return self._engine.objective(last_rows=True, before=before)
+        return self._object.sweep_terms(self._sweep, before)
+
+    def _point(self, before: bool) -> tuple[diagnostics.Problem, diagnostics.Point, _C.Point]:
+        self._optimizer._check_all_rows_here("this diagnostic")
+        raw = self._object.sweep_point(self._sweep, before)
+        return *self._optimizer._problem_and_point(raw), raw
 
     def stationarity(self) -> diagnostics.Stationarity:
-        problem, (after,) = self._optimizer._problem_and_points(last_rows=True, before=False)
+        problem, after, _ = self._point(before=False)
         return diagnostics.stationarity(problem, after)
 
     def descent(self) -> diagnostics.Descent:
-        if self._optimizer._order != "paper" or self._optimizer._inner_sweeps != 1:
+        problem, after, raw = self._point(before=False)
+        if raw.order != "paper" or raw.inner_sweeps != 1:
             raise ValueError("descent needs order='paper' and inner_sweeps=1: it replays a sweep block by block")
-        problem, (before, after) = self._optimizer._problem_and_points(last_rows=True, before=True)
-        return diagnostics.descent(problem, before, after)
+        return diagnostics.descent(problem, self._point(before=True)[1], after)
 
     def lemma6_subgradient(self) -> diagnostics.Lemma6:
-        problem, (before, after) = self._optimizer._problem_and_points(last_rows=True, before=True)
-        return diagnostics.lemma6_subgradient(problem, before, after)
+        problem, after, _ = self._point(before=False)
+        return diagnostics.lemma6_subgradient(problem, self._point(before=True)[1], after)

@@ -8,14 +8,14 @@ from typing import IO, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from torchbcd.optimizer import SplitOptimizer
+from torchbcd.optimizer import SweepOptimizer
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
 File: TypeAlias = "str | os.PathLike[str] | IO[bytes]"
 
 
-def save_checkpoint(file: File, model: nn.Sequential, optimizer: SplitOptimizer[Any]) -> None:
+def save_checkpoint(file: File, model: nn.Sequential, optimizer: SweepOptimizer[Any]) -> None:
     """Save a model and its optimizer, to go on bit for bit, here or in a C++ program.
 
     The file is ``torch.save``'s, of ``{"model": ..., "optimizer": ...}`` with the two state_dicts, the model's as
@@ -38,7 +38,7 @@ def save_checkpoint(file: File, model: nn.Sequential, optimizer: SplitOptimizer[
     torch.save({"model": dict(model.state_dict()), "optimizer": optimizer.state_dict()}, file)
 
 
-def load_checkpoint(file: File, model: nn.Sequential, optimizer: SplitOptimizer[Any]) -> None:
+def load_checkpoint(file: File, model: nn.Sequential, optimizer: SweepOptimizer[Any]) -> None:
     """Restore what :func:`save_checkpoint`, here or in C++, has saved. What does not fit changes nothing.
 
     Args:

@@ -18,14 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, inf, sqrt
+from math import exp, sqrt
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchbcd.losses import row_losses
-from torchbcd.regularizers import Terms
+from torchbcd.regularizers import Regularizer
 
 __all__ = [
     "BlockDescent",
@@ -53,8 +53,8 @@ class Penalties:
     rho: float
     alpha: float
     alpha_weight: float
-    weight_regularizer: Terms
-    state_regularizer: Terms
+    weight_regularizer: Regularizer
+    state_regularizer: Regularizer
 
 
 @dataclass(frozen=True)
@@ -102,62 +102,20 @@ def _apply(activation: tuple[str, tuple[float, ...]], u: Tensor) -> Tensor:
 
 
 def _slopes(activation: tuple[str, tuple[float, ...]], u: Tensor) -> Interval:
-    """The derivatives of sigma from the left and from the right."""
-    name, parameters = activation
-    if name in ("relu", "leaky_relu"):
-        slope = parameters[0] if parameters else 0.0
-        right = torch.where(u >= 0, 1.0, slope).to(u.dtype)
-        return torch.where(u > 0, 1.0, slope).to(u.dtype), right
-    if name in ("hardtanh", "hardsigmoid"):
-        low, high, slope = (-3.0, 3.0, 1 / 6) if name == "hardsigmoid" else (*parameters, 1.0)
-        left = torch.where((u > low) & (u <= high), slope, 0.0).to(u.dtype)
-        return left, torch.where((u >= low) & (u < high), slope, 0.0).to(u.dtype)
-    if name == "sign":
-        raise ValueError("the stationarity of a model with sign activations is not defined: they jump")
-    if name == "sigmoid":
-        s = torch.sigmoid(u)
-        slopes = s * (1 - s)
-    elif name == "tanh":
-        slopes = 1 - torch.tanh(u).square()
-    elif name == "polynomial":
-        slopes = torch.zeros_like(u)
-        for k in range(len(parameters) - 1, 0, -1):
-            slopes = slopes * u + k * parameters[k]
-    else:
-        slopes = torch.ones_like(u)
-    return slopes, slopes
+    """The derivatives of sigma from the left and from the right; ValueError where it jumps."""
+    slopes: Interval = torch.ops.torchbcd.activation_slopes(u, activation[0], list(activation[1]))
+    return slopes
 
 
 def _loss_subdifferential(problem: Problem, v: Tensor) -> Interval:
-    y, weight = problem.y, problem.loss_weight * problem.row_weight
-    if problem.loss == "squared":
-        low = high = v - y
-    elif problem.loss == "cross_entropy":
-        low = high = v.softmax(1) * y.sum(1, keepdim=True) - y
-    elif problem.loss == "logistic":
-        low = high = -y * torch.sigmoid(-y * v)
-    elif problem.loss == "exponential":
-        low = high = -y * torch.exp(-y * v)
-    else:  # hinge: -y below the margin, 0 above, all between at it
-        margin = 1 - y * v
-        at_kink = margin.abs() <= 4 * torch.finfo(v.dtype).eps * (1 + v.abs())
-        slope = torch.where(margin > 0, -y, torch.zeros_like(y))
-        zero = torch.zeros_like(y)
-        low = torch.where(at_kink, torch.minimum(-y, zero), slope)
-        high = torch.where(at_kink, torch.maximum(-y, zero), slope)
+    low, high = torch.ops.torchbcd.loss_subdifferential(problem.y, v, problem.loss)
+    weight = problem.loss_weight * problem.row_weight
     return weight * low, weight * high
 
 
-def _regularizer_subdifferential(terms: Terms, x: Tensor) -> Interval:
-    smooth = terms.l2 * x
-    low = smooth + terms.l1 * torch.where(x > 0, 1.0, -1.0)
-    high = smooth + terms.l1 * torch.where(x < 0, -1.0, 1.0)
-    single = x.float()
-    if terms.low != -inf:
-        low = torch.where(single <= torch.tensor(terms.low).float(), -inf, low)
-    if terms.high != inf:
-        high = torch.where(single >= torch.tensor(terms.high).float(), inf, high)
-    return low, high
+def _regularizer_subdifferential(terms: Regularizer, x: Tensor) -> Interval:
+    ends: Interval = torch.ops.torchbcd.regularizer_subdifferential(x, *terms.numbers)
+    return ends
 
 
 def _distance(gradient: Tensor, *subdifferentials: Interval) -> float:
@@ -291,9 +249,10 @@ def _square(new: Tensor, old: Tensor) -> float:
     return float((new - old).square().sum())
 
 
-def _regularizer(terms: Terms, values: Tensor) -> float:
-    value = terms.l1 * float(values.abs().sum()) if terms.l1 else 0.0
-    return value + (terms.l2 / 2 * float(values.square().sum()) if terms.l2 else 0.0)
+def _regularizer(terms: Regularizer, values: Tensor) -> float:
+    if terms.l1 == 0 and terms.l2 == 0:
+        return 0.0
+    return float(torch.ops.torchbcd.regularizer_penalty(values, *terms.numbers).sum())
 
 
 def _activation_penalty(problem: Problem, point: Point, i: int) -> float:

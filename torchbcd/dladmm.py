@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
 from torchbcd import _C, arguments, losses
-from torchbcd.arguments import PerLayerRegularizer
-from torchbcd.optimizer import Closure, SplitOptimizer
+from torchbcd.arguments import Closure, PerLayerRegularizer
+from torchbcd.optimizer import SweepOptimizer
 from torchbcd.reports import DladmmReport
 
 __all__ = ["DLADMM", "DladmmVariables"]
@@ -33,7 +32,7 @@ class DladmmVariables(NamedTuple):
     u: Tensor
 
 
-class DLADMM(SplitOptimizer[_C.DladmmTrainer]):
+class DLADMM(SweepOptimizer[_C.DLADMM]):
     r"""Trains an MLP by dlADMM: an alternating direction method of multipliers, backward and forward.
 
     With :math:`a_0 = x` and :math:`q_l = a_{l-1} W_l^\top + 1 b_l^\top`, a sweep works on the augmented
@@ -83,8 +82,7 @@ class DLADMM(SplitOptimizer[_C.DladmmTrainer]):
         1.
     """
 
-    _engine_class = _C.DladmmTrainer
-    _script_class = "DLADMM"
+    _object_class = _C.DLADMM
 
     def __init__(
         self,
@@ -96,18 +94,8 @@ class DLADMM(SplitOptimizer[_C.DladmmTrainer]):
         *,
         loss_weight: float | str = 1.0,
     ) -> None:
-        def options(depth: int) -> dict[str, Sequence[object]]:
-            last = arguments.number("rho", rho)
-            hidden = last if nu is None else arguments.number("nu", nu)
-            return {
-                "penalty": [hidden] * (depth - 1) + [last],
-                "weight_regularizer": arguments.regularizer_per_layer(
-                    "weight_regularizer", weight_regularizer, depth
-                ),
-            }
-
+        options = {"rho": rho, "nu": nu, "weight_regularizer": weight_regularizer}
         super().__init__(model, loss, loss_weight, options)
-        self._apply_options()
 
     def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
         """Keep a full batch, set its z and a by one forward pass and the multiplier to zero.
@@ -122,9 +110,8 @@ class DLADMM(SplitOptimizer[_C.DladmmTrainer]):
             ValueError: A shape does not fit, an entry is NaN or infinite, a class is out of range, or a
                 device is not the model's.
         """
-        self._apply_options()
-        sample_weight = arguments.optional_tensor("sample_weight", sample_weight)
-        self._engine.bind(self._inputs(x), arguments.tensor("y", y), sample_weight)
+        weight = arguments.optional_tensor("sample_weight", sample_weight)
+        self._push().bind(arguments.tensor("x", x), arguments.tensor("y", y), weight)
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
     def step(  # type: ignore[override]
@@ -143,11 +130,11 @@ class DLADMM(SplitOptimizer[_C.DladmmTrainer]):
             ValueError: As for :meth:`bind`; or nothing is bound.
             torch.linalg.LinAlgError: An update is not finite; the message names layer and block.
         """
-        inputs, targets = self._batch(inputs, targets)
-        if inputs is not None and targets is not None:
-            self.bind(inputs, targets)
-        self._apply_options()
-        return DladmmReport(self._engine, self._engine.step())
+        batch = arguments.batch(inputs, targets)
+        if batch is not None:
+            self.bind(*batch)
+        library = self._push()
+        return DladmmReport(library, library.step())
 
     def objective(self) -> float:
         """The augmented Lagrangian at the current point, accumulated in float64.
@@ -155,8 +142,7 @@ class DLADMM(SplitOptimizer[_C.DladmmTrainer]):
         Raises:
             ValueError: There is no data yet.
         """
-        self._apply_options()
-        return self._engine.objective().total()
+        return super().objective()
 
     def variables(self) -> DladmmVariables:
         """Copies of the variables.
@@ -164,15 +150,5 @@ class DLADMM(SplitOptimizer[_C.DladmmTrainer]):
         Raises:
             ValueError: There is no data yet.
         """
-        v = self._engine.variables()
-        states = cast("list[Tensor]", v["x"] + v["a"])
-        weights, z = cast("list[Tensor]", v["weight"]), cast("list[Tensor]", v["z"])
-        return DladmmVariables(W=weights, b=v["bias"], z=z, a=states, u=cast("Tensor", v["u"][0]))
-
-    def _apply_options(self) -> None:
-        for i, group in enumerate(self.param_groups):
-            self._engine.set_layer_options(
-                i,
-                penalty=arguments.number("penalty", group["penalty"]),
-                weight_regularizer=arguments.terms("weight_regularizer", group["weight_regularizer"]),
-            )
+        variables = cast("dict[str, list[Any]]", self._push().variables())
+        return DladmmVariables(u=variables.pop("u")[0], **variables)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isfinite, nan
-from typing import NamedTuple, TypeAlias, cast
+from math import isfinite
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from torch import Tensor, nn
 
 from torchbcd import _C, arguments, losses
-from torchbcd.arguments import PerLayer, PerLayerRegularizer
-from torchbcd.optimizer import Closure, SplitOptimizer
+from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
+from torchbcd.optimizer import SweepOptimizer
+from torchbcd.regularizers import Regularizer
 from torchbcd.reports import DlamReport
 
 __all__ = ["DLAM", "DlamVariables", "EpsSchedule"]
@@ -75,7 +76,7 @@ class DlamVariables(NamedTuple):
     a: list[Tensor]
 
 
-class DLAM(SplitOptimizer[_C.DlamTrainer]):
+class DLAM(SweepOptimizer[_C.DLAM]):
     r"""Trains an MLP by the (monotone) deep learning alternating minimization of [W].
 
     With :math:`a_0 = x` and the penalty
@@ -141,8 +142,7 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
         Alternating Optimization, Algorithms 1 and 2.
     """
 
-    _engine_class = _C.DlamTrainer
-    _script_class = "DLAM"
+    _object_class = _C.DLAM
 
     def __init__(
         self,
@@ -160,34 +160,21 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
         loss_weight: float | str = 1.0,
         check_conditions: bool = False,
     ) -> None:
-        def options(depth: int) -> dict[str, Sequence[object]]:
-            return {
-                "rho": arguments.per_layer("rho", rho, depth),
-                "weight_regularizer": arguments.regularizer_per_layer(
-                    "weight_regularizer", weight_regularizer, depth
-                ),
-            }
-
-        super().__init__(model, loss, loss_weight, options)
-        arguments.choice("momentum", momentum, ("nesterov", "capped", None))
-        arguments.choice("output_solver", output_solver, ("prox", "fista"))
-        damping = 0.0 if weight_damping is None else arguments.number("weight_damping", weight_damping)
-        if weight_damping is not None and not damping > 0:
-            raise ValueError(f"weight_damping must be > 0 or None (got {weight_damping})")
+        options = {
+            "rho": rho,
+            "weight_regularizer": weight_regularizer,
+            "monotone": monotone,
+            "joint": joint,
+            "momentum": "none" if momentum is None else momentum,
+            "weight_damping": weight_damping,
+            "output_solver": output_solver,
+            "check_conditions": check_conditions,
+        }
         if eps is None:
             eps = 0.003 if joint else EpsSchedule()
-        self.eps: Eps = eps if callable(eps) else arguments.number("eps", eps)
-        self._sweeps_since_bind = 0
-        self._momentum = momentum or "none"
-        self._flags = {
-            "monotone": bool(monotone),
-            "joint": bool(joint),
-            "fista": output_solver == "fista",
-            "check_conditions": bool(check_conditions),
-        }
-        self._weight_damping = damping
-        self._engine.set_options(momentum=self._momentum, weight_damping=damping, **self._flags)
-        self._apply_options()
+        self.eps: Eps = eps
+        super().__init__(model, loss, loss_weight, {**options, **_schedule(eps, 0)})
+        self._pushed_eps: Eps = eps
 
     def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
         """Keep a full batch and set its z and a by one forward pass.
@@ -202,14 +189,8 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
             ValueError: A shape does not fit, an entry is NaN or infinite, a class is out of range, or a
                 device is not the model's.
         """
-        self._apply_options()
-        self._engine.bind(
-            self._inputs(x),
-            arguments.tensor("y", y),
-            self._eps_of(0),
-            arguments.optional_tensor("sample_weight", sample_weight),
-        )
-        self._sweeps_since_bind = 0
+        weight = arguments.optional_tensor("sample_weight", sample_weight)
+        self._push(sweep=0).bind(arguments.tensor("x", x), arguments.tensor("y", y), weight)
         self._warn_of_deadlock()
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
@@ -242,25 +223,16 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
             ValueError: As for :meth:`bind`; or nothing is bound where data are needed.
             torch.linalg.LinAlgError: An update is not finite; the message names layer and block.
         """
-        inputs, targets = self._batch(inputs, targets)
-        sample_weight = arguments.optional_tensor("sample_weight", sample_weight)
-        self._apply_options()
-        if inputs is None or targets is None:
-            if sample_weight is not None:
-                raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
-            if sweeps is not None:
-                raise ValueError("sweeps is for mini-batches; call step() for each sweep over bound data")
-            raw = self._engine.step(self._eps_of(self._sweeps_since_bind))
-            self._sweeps_since_bind += 1
-        else:
-            raw = self._engine.step_batch(
-                self._inputs(inputs),
-                arguments.tensor("targets", targets),
-                self._eps_of(self._sweeps_since_bind),
-                self._depth + 1 if sweeps is None else sweeps,
-                sample_weight,
-            )
-        return DlamReport(self._engine, raw, self._flags["check_conditions"])
+        batch = arguments.batch(inputs, targets)
+        weight = arguments.optional_tensor("sample_weight", sample_weight)
+        library = self._push()
+        if batch is not None:
+            return DlamReport(library, library.step_batch(*batch, sweeps, weight))
+        if weight is not None:
+            raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
+        if sweeps is not None:
+            raise ValueError("sweeps is for mini-batches; call step() for each sweep over bound data")
+        return DlamReport(library, library.step())
 
     def objective(self) -> float:
         """F at the current point, accumulated in float64.
@@ -270,8 +242,7 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
         Raises:
             ValueError: There is no data yet.
         """
-        self._apply_options()
-        return self._engine.objective().total()
+        return super().objective()
 
     def gap(self) -> float:
         r"""The largest :math:`|a_l - h_l(z_l)| - \varepsilon` of all entries: at most 0, up to rounding.
@@ -279,7 +250,7 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
         Raises:
             ValueError: There is no data yet.
         """
-        return max(self._engine.gaps(), default=-inf)
+        return self._push().gap()
 
     def variables(self) -> DlamVariables:
         """Copies of the variables at the point that :meth:`objective` speaks of.
@@ -287,62 +258,40 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
         Raises:
             ValueError: There is no data yet.
         """
-        v = self._engine.variables()
-        states = cast("list[Tensor]", v["x"] + v["a"])
-        weights, z = cast("list[Tensor]", v["weight"]), cast("list[Tensor]", v["z"])
-        return DlamVariables(W=weights, b=v["bias"], z=z, a=states)
+        return DlamVariables(**cast("dict[str, list[Any]]", self._push().variables()))
 
-    def state_dict(self) -> dict[str, object]:
-        """The optimizer's state; a schedule given as a function is not part of it."""
-        return {**super().state_dict(), "sweeps_since_bind": self._sweeps_since_bind}
+    def script_object(self) -> Any:  # noqa: D102 (the base class documents it)
+        if callable(self.eps) and not isinstance(self.eps, EpsSchedule):
+            raise ValueError(f"eps must be a number or an EpsSchedule for TorchScript (got {self.eps!r})")
+        return super().script_object()
 
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """Restore what :meth:`state_dict` returned.
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned, options included; an ``eps`` that is a function stays.
 
         Raises:
-            ValueError: The state does not fit the model.
+            ValueError: The state is not that of such an optimizer, or does not fit the model.
         """
-        state = dict(state_dict)
-        sweeps = state.pop("sweeps_since_bind", 0)
-        super().load_state_dict(state)
-        self._sweeps_since_bind = int(cast("int", sweeps))
+        super().load_state_dict(state_dict)
+        if not callable(self.eps) or isinstance(self.eps, EpsSchedule):
+            kept = self._object.scheme_options()
+            start, factor, floor = kept["eps_start"], kept["eps_factor"], kept["eps_floor"]
+            self.eps = start if factor == 1 and start == floor else EpsSchedule(start, factor, floor)
+            self._pushed_eps = self.eps
 
-    def _script_options(self) -> dict[str, list[float]]:
-        eps = self.eps
-        if isinstance(eps, EpsSchedule):
-            start, factor, floor = eps.start, eps.factor, eps.floor
-        elif callable(eps):
-            raise ValueError(f"eps must be a number or an EpsSchedule for TorchScript (got {eps!r})")
-        else:
-            start, factor, floor = eps, 1.0, eps
-        return {
-            **{name: [float(value)] for name, value in self._flags.items()},
-            "momentum": [float(("none", "nesterov", "capped").index(self._momentum))],
-            "weight_damping": [self._weight_damping or nan],
-            "eps_start": [start],
-            "eps_factor": [factor],
-            "eps_floor": [floor],
-            "sweeps_since_bind": [float(self._sweeps_since_bind)],
-        }
-
-    def _eps_of(self, sweep: int) -> float:
-        return arguments.number("eps", self.eps(sweep) if callable(self.eps) else self.eps)
-
-    def _apply_options(self) -> None:
-        for i, group in enumerate(self.param_groups):
-            self._engine.set_layer_options(
-                i,
-                rho=arguments.number("rho", group["rho"]),
-                weight_regularizer=arguments.terms("weight_regularizer", group["weight_regularizer"]),
-            )
+    def _push(self, sweep: int | None = None) -> _C.DLAM:
+        """As for every optimizer; and ``eps``, where it was changed, or is a function of one's own."""
+        own = callable(self.eps) and not isinstance(self.eps, EpsSchedule)
+        if own or self.eps != self._pushed_eps:
+            now = self._object.sweeps_since_bind if sweep is None else sweep
+            self._object.set_scheme_options(_schedule(self.eps, now))
+            self._pushed_eps = self.eps
+        return super()._push()
 
     def _warn_of_deadlock(self) -> None:
         hidden = self.param_groups[:-1]
-        unregularized = all(
-            arguments.terms("weight_regularizer", group["weight_regularizer"]) == arguments.terms("", None)
-            for group in hidden
-        )
-        if hidden and unregularized and not self._flags["joint"] and not callable(self.eps):
+        unregularized = all(group["weight_regularizer"] in (None, Regularizer()) for group in hidden)
+        joint = self._object.scheme_options()["joint"]
+        if hidden and unregularized and not joint and not callable(self.eps):
             warnings.warn(
                 "with a constant eps, no weight_regularizer and variables from a forward pass, DLAM never moves "
                 "the hidden layers (docs/dlam.md); give eps a schedule, such as torchbcd.EpsSchedule(), or use "
@@ -350,3 +299,11 @@ class DLAM(SplitOptimizer[_C.DlamTrainer]):
                 UserWarning,
                 stacklevel=3,
             )
+
+
+def _schedule(eps: Eps, sweep: int) -> dict[str, object]:
+    """The library's options for a tolerance: a schedule, a number, or a function's value at a sweep."""
+    if isinstance(eps, EpsSchedule):
+        return {"eps_start": eps.start, "eps_factor": eps.factor, "eps_floor": eps.floor}
+    value = eps(sweep) if callable(eps) else eps
+    return {"eps_start": value, "eps_factor": 1.0, "eps_floor": value}

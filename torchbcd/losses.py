@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 __all__ = ["CrossEntropy", "Exponential", "Hinge", "Logistic", "Loss", "Squared", "resolve"]
 
@@ -100,28 +99,12 @@ def resolve(loss: str | Loss) -> Loss:
 
 def row_losses(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
     """The loss called `name` of every row, shape (n, 1), for targets of the outputs' shape."""
-    entries = {
-        "squared": lambda: 0.5 * (outputs - targets).square(),
-        "hinge": lambda: (1 - targets * outputs).clamp_min(0),
-        "logistic": lambda: functional.softplus(-targets * outputs),
-        "exponential": lambda: torch.exp(-targets * outputs),
-        "cross_entropy": lambda: -targets * outputs.log_softmax(1),
-    }[name]()
-    return entries.sum(1, keepdim=True)
+    losses: Tensor = torch.ops.torchbcd.row_losses(targets, outputs, name)
+    return losses
 
 
 def mean_row_loss(name: str, outputs: Tensor, targets: Tensor) -> float:
-    """The mean over rows of the loss called `name`, class indices encoded as the engine does.
-
-    One-hot for the squared loss and the cross-entropy; one class against the rest, +1 and -1, for the others,
-    where a single output stands for two classes.
-    """
+    """The mean over rows of the loss called `name`, class indices encoded as the engine does."""
     if not targets.is_floating_point():
-        classes = outputs.shape[1]
-        if name in ("squared", "cross_entropy"):
-            targets = functional.one_hot(targets, classes).to(outputs.dtype)
-        elif classes == 1:
-            targets = (2 * targets - 1).to(outputs.dtype).unsqueeze(1)
-        else:
-            targets = (2 * functional.one_hot(targets, classes) - 1).to(outputs.dtype)
+        targets = torch.ops.torchbcd.encode_targets(targets, outputs, name)
     return row_losses(name, outputs, targets).double().mean().item()

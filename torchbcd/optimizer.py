@@ -1,128 +1,148 @@
-"""What the optimizers of this package share: reading a model, param groups, data, state, the observer."""
+"""What the optimizers share: the library's object behind param groups, state_dict, the observer, TorchScript."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import astuple
 from math import nan
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+from operator import itemgetter
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from torchbcd import _C, arguments, losses, regularizers
-from torchbcd.convert import Mlp, read_mlp
+from torchbcd import _C, arguments, losses
+from torchbcd.convert import Activation, read_model
+from torchbcd.regularizers import Regularizer
 
-__all__ = ["Closure", "SplitOptimizer"]
+__all__ = ["SweepOptimizer"]
 
-Closure: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
-
-
-def _convert_regularizers(group: dict[str, Any], convert: Callable[[Any], object]) -> dict[str, Any]:
-    return {key: convert(value) if key.endswith("_regularizer") else value for key, value in group.items()}
+ObjectT = TypeVar("ObjectT", bound="_C._Optimizer")
 
 
-def _numbers(name: str, value: object) -> list[float]:
-    """An option of a param group as the TorchScript classes take it: NaN for None, four for a regulariser."""
+def _to_python(name: str, value: Any) -> Any:
+    """An option of the library's for a param group: a regulariser for its four numbers."""
+    return Regularizer(*value) if name.endswith("_regularizer") and value is not None else value
+
+
+def _to_plain(value: Any) -> Any:
+    """The reverse: what a state_dict holds."""
+    return list(astuple(value)) if isinstance(value, Regularizer) else value
+
+
+def _numbers(name: str, value: Any) -> list[float]:
+    """An option of a layer as the TorchScript classes take it: NaN for None, four for a regulariser."""
     if name.endswith("_regularizer"):
-        return list(arguments.terms(name, value))
-    return [nan if value is None else arguments.number(name, value)]
+        return list((value or Regularizer()).numbers)
+    return [nan if value is None else float(value)]
 
 
-def _activation_text(name: str, parameters: Sequence[float]) -> str:
-    return f"{name}({', '.join(map(repr, parameters))})" if parameters else name
+class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
+    """An optimizer whose steps are sweeps of an object of the library over the layers of an MLP.
 
-
-EngineT = TypeVar("EngineT", bound="_C._Trainer")
-
-
-class SplitOptimizer(torch.optim.Optimizer, Generic[EngineT]):
-    """An optimizer whose steps are sweeps of a C++ trainer over the layers of an MLP.
+    The object holds options, data and state. ``param_groups``, one for each Linear, are filled from it, and what
+    anyone has changed in them is told to it before each call.
 
     Args:
         model: The MLP.
         loss: Name or object of :mod:`torchbcd.losses`.
         loss_weight: A number > 0, or "mean".
-        options: What the param groups carry beside their parameters: for each name a value for each Linear.
-        defaults: What the param groups carry alike.
+        options: The library's options, by name: a value, or a sequence with one for each layer.
+        activation: What the sweeps see in place of the model's activations.
     """
 
-    _engine_class: ClassVar[Callable[..., Any]]
-    _script_class: ClassVar[str]
+    _object_class: ClassVar[Callable[..., Any]]
 
     def __init__(
         self,
         model: nn.Sequential,
         loss: str | losses.Loss,
         loss_weight: float | str,
-        options: Callable[[int], Mapping[str, Sequence[object]]],
-        defaults: dict[str, Any] | None = None,
+        options: Mapping[str, object],
+        *,
+        activation: Activation | None = None,
     ) -> None:
-        mlp = read_mlp(model)
-        self._mlp = mlp
+        self._model = read_model(model, activation)
         self._loss = losses.resolve(loss)
-        self._depth = len(mlp.layers)
-        columns = options(self._depth)
-        self._option_names = [*columns, *(defaults or {})]
-        groups = [
-            {
-                "params": [p for p in (layer.linear.weight, layer.linear.bias) if p is not None],
-                **{name: column[i] for name, column in columns.items()},
-            }
-            for i, layer in enumerate(mlp.layers)
-        ]
-        self._activations = self._training_activations(mlp)
-        self._engine: EngineT = self._engine_class(
-            [layer.linear.weight for layer in mlp.layers],
-            [layer.linear.bias for layer in mlp.layers],
-            self._activations,
-            self._loss.name,
-        )
-        weight = 1.0 if loss_weight == "mean" else arguments.number("loss_weight", loss_weight)
-        self._loss_weight = (weight, loss_weight == "mean" or self._loss.reduction == "mean")
-        self._engine.set_loss_weight(*self._loss_weight)
-        super().__init__(groups, defaults=defaults or {})
+        weight = arguments.loss_weight(loss_weight, self._loss.reduction == "mean")
+        self._object: ObjectT = self._object_class(self._model.mlp, self._loss.name, {**options, **weight})
+        self._pushed: list[object] = []
+        groups = []
+        for linear, kept in zip(self._model.linears, self._object.layer_options(), strict=True):
+            parameters = [p for p in (linear.weight, linear.bias) if p is not None]
+            groups.append(
+                {"params": parameters, **{name: _to_python(name, value) for name, value in kept.items()}}
+            )
+        self._option_names = list(self._object.layer_options()[0])
+        self._options_of = itemgetter(*self._option_names)
+        super().__init__(groups, defaults={})
+        self._pushed = [self._options_of(group) for group in self.param_groups]
+
+    def _push(self) -> ObjectT:
+        """The library's object, once it knows what the param groups hold, which anyone may have changed."""
+        now = [self._options_of(group) for group in self.param_groups]
+        if now != self._pushed:
+            self._object.set_layer_options([dict(zip(self._option_names, row, strict=True)) for row in now])
+            self._pushed = now
+        return self._object
 
     def set_observer(self, observer: Callable[[str, int], object] | None) -> None:
         """Have a function called after each block of every sweep, to watch a sweep or to end it.
 
         Args:
-            observer: Called with the block's name, as the class's text writes it, and the index of its
-                Linear, from 0. What it raises ends the sweep, which then has changed nothing. None: nobody
+            observer: Called with the block's name, as the class's text writes it, and the number of its
+                Linear, from 1. What it raises ends the sweep, which then has changed nothing. None: nobody
                 watches.
         """
-        self._engine.set_observer(observer)
+        self._object.set_observer(observer)
+
+    def objective(self) -> float:
+        """The objective at the current point, accumulated in float64.
+
+        Raises:
+            ValueError: There is no data yet.
+        """
+        return self._push().objective()
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's state: penalties, and bound data with their split variables, as copies.
+        """The optimizer's state: options, and bound data with their split variables, as copies.
 
         Loaded into an optimizer of the same kind over a model with the same parameters, it continues bit for
         bit.
         """
         state = super().state_dict()
-        groups = [_convert_regularizers(group, regularizers.to_plain) for group in state["param_groups"]]
-        return {**state, "param_groups": groups, "engine": self._engine.state()}
+        groups = [{name: _to_plain(value) for name, value in group.items()} for group in state["param_groups"]]
+        return {**state, "param_groups": groups, "torchbcd": self._push().state_dict()["torchbcd"]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned.
+        """Restore what :meth:`state_dict` returned, options included.
 
         Raises:
-            ValueError: The state does not fit the model.
+            ValueError: The state is not that of such an optimizer, or does not fit the model; nothing has changed.
         """
-        state = dict(state_dict)
-        engine = state.pop("engine", None)
-        if engine is None:
-            name = type(self).__name__
-            raise ValueError(f"state_dict must be one of torchbcd.{name} (got one without 'engine')")
-        groups = [_convert_regularizers(group, regularizers.from_plain) for group in state["param_groups"]]
+        if "torchbcd" not in state_dict:
+            raise ValueError(
+                f"state_dict must be one of torchbcd.{type(self).__name__} (got one without an entry 'torchbcd')"
+            )
+        groups = [
+            {name: _to_python(name, value) for name, value in group.items()}
+            for group in state_dict["param_groups"]
+        ]
         before = super().state_dict()
-        super().load_state_dict({**state, "param_groups": groups})
+        super().load_state_dict({"state": {}, "param_groups": groups})
         try:
-            self._apply_options()
-            self._engine.load_state(engine)
+            self._object.load_state_dict(
+                {
+                    "param_groups": [
+                        dict(zip(self._option_names, self._options_of(g), strict=True)) for g in groups
+                    ],
+                    "torchbcd": state_dict["torchbcd"],
+                }
+            )
         except BaseException:
             super().load_state_dict(before)
-            self._apply_options()
             raise
+        self._pushed = [self._options_of(group) for group in self.param_groups]
 
     def script_object(self) -> Any:
         """This optimizer as a TorchScript object, ``torch.classes.torchbcd.<name>``.
@@ -142,22 +162,23 @@ class SplitOptimizer(torch.optim.Optimizer, Generic[EngineT]):
             >>> script.sweeps()
             1
         """
-        options = dict(self._script_options())
-        for name in self._option_names:
-            values = [group[name] for group in self.param_groups]
-            options[name] = [number for value in values for number in _numbers(name, value)]
-        weight, mean = self._loss_weight
-        options |= {"loss_weight": [weight], "mean_loss": [float(mean)]}
-        linears = [layer.linear for layer in self._mlp.layers]
-        script = getattr(torch.classes.torchbcd, type(self)._script_class)(
-            [linear.weight for linear in linears],
-            [linear.bias for linear in linears],
-            [_activation_text(*activation) for activation in self._activations],
+        own = self._push().state_dict()["torchbcd"]
+        options = {
+            name: [x for group in self.param_groups for x in _numbers(name, group[name])]
+            for name in self._option_names
+        }
+        names = {name: value for name, value in own["options"].items() if isinstance(value, str)}
+        options |= {name: _numbers(name, value) for name, value in own["options"].items() if name not in names}
+        script = getattr(torch.classes.torchbcd, own["optimizer"])(
+            [linear.weight for linear in self._model.linears],
+            [linear.bias for linear in self._model.linears],
+            own["activations"],
             self._loss.name,
             options,
-            self._mlp.flatten,
+            self._model.flatten,
+            names,
         )
-        script.load_state(self._engine.state())
+        script.load_state((own["tensors"], own["numbers"]))
         return script
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -166,35 +187,8 @@ class SplitOptimizer(torch.optim.Optimizer, Generic[EngineT]):
         Raises:
             ValueError: Always, after construction.
         """
-        if len(self.param_groups) >= self._depth:
+        if len(self.param_groups) >= len(self._model.linears):
             raise ValueError(
                 f"the param groups of {type(self).__name__} are the model's Linear modules; add none"
             )
         super().add_param_group(param_group)
-
-    def _training_activations(self, mlp: Mlp) -> tuple[tuple[str, tuple[float, ...]], ...]:
-        """The activations that the sweeps see: the model's own."""
-        return tuple((layer.activation.name, layer.activation.parameters) for layer in mlp.layers)
-
-    def _inputs(self, x: object) -> Tensor:
-        tensor = arguments.tensor("x", x)
-        return tensor.flatten(1) if self._mlp.flatten and tensor.dim() > 1 else tensor
-
-    def _script_options(self) -> dict[str, list[float]]:
-        """What :meth:`script_object` is told beside the options of the param groups."""
-        return {}
-
-    def _apply_options(self) -> None:
-        """Tell the engine what the param groups hold, which anyone may have changed."""
-        raise NotImplementedError
-
-    @staticmethod
-    def _batch(inputs: Tensor | Closure | None, targets: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """What a step is given: a closure's result, or inputs and targets, or neither."""
-        if callable(inputs) and not isinstance(inputs, Tensor):
-            if targets is not None:
-                raise ValueError("step(closure) takes its targets from the closure (got targets too)")
-            inputs, targets = inputs()
-        if (inputs is None) != (targets is None):
-            raise ValueError("step needs both inputs and targets, or neither")
-        return inputs, targets

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from math import inf, isfinite
-from typing import Any
+from math import inf
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from torchbcd import _C, arguments, losses
-from torchbcd.arguments import PerLayer, PerLayerRegularizer
+from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
 from torchbcd.bcd import Variables
-from torchbcd.optimizer import Closure, SplitOptimizer
+from torchbcd.optimizer import SweepOptimizer
 from torchbcd.reports import EpochReport, RelaxedReport
 
 __all__ = ["RelaxedBCD"]
 
-# Relaxations must stay below 2, and learn no better above this one.
-_MOST_GROWN = 1.5
 
-
-class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
+class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
     r"""Trains an MLP by certified relaxed block coordinate descent, one mini-batch a step.
 
     A step sets :math:`U_l = V_{l-1} W_l^\top + 1 b_l^\top` and :math:`V_l = \sigma_l(U_l)` by a forward pass
@@ -108,8 +105,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         [Z], Algorithm 2 and Theorem 2, with the relaxations of docs/relaxed.md, which are not in the paper.
     """
 
-    _engine_class = _C.RelaxedTrainer
-    _script_class = "RelaxedBCD"
+    _object_class = _C.RelaxedBCD
 
     def __init__(
         self,
@@ -135,42 +131,27 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         output_penalty: float = 1.0,
         loss_weight: float | str = 1.0,
     ) -> None:
-        factor = arguments.number("growth", growth)
-        if not (isfinite(factor) and factor >= 1):
-            raise ValueError(f"growth must be finite and at least 1 (got {growth})")
-
-        def options(depth: int) -> dict[str, Sequence[object]]:
-            relaxations = list(arguments.per_layer("relaxation", relaxation, depth))
-            if not isinstance(relaxation, Sequence):
-                most = max(relaxation, _MOST_GROWN)
-                for i in range(depth - 1):
-                    relaxations[i] = min(relaxation * factor ** (depth - 2 - i), most)
-                relaxations[-1] = arguments.number("output_relaxation", output_relaxation)
-            return {
-                "relaxation": relaxations,
-                "over_relaxation": arguments.per_layer("over_relaxation", over_relaxation, depth),
-                "damping": arguments.per_layer("damping", damping, depth),
-                "penalty_ratio": arguments.per_layer("penalty_ratio", penalty_ratio, depth),
-                "state_steps": arguments.per_layer("state_steps", state_steps, depth),
-                "row_blocks": arguments.per_layer("row_blocks", row_blocks, depth),
-                "cap": arguments.per_layer("cap", cap, depth),
-                "momentum": arguments.per_layer("momentum", momentum, depth),
-                "weight_decay": arguments.per_layer("weight_decay", weight_decay, depth),
-                "weight_regularizer": arguments.regularizer_per_layer(
-                    "weight_regularizer", weight_regularizer, depth
-                ),
-            }
-
-        super().__init__(model, loss, loss_weight, options, {"lr": arguments.number("lr", lr)})
-        self._model = model
-        self._certificate = bool(certificate)
-        self._applied: object = None
-        self._guard, self._persistent = bool(guard), bool(persistent)
-        self._output_penalty = arguments.number("output_penalty", output_penalty)
-        self._engine.set_options(
-            guard=self._guard, persistent=self._persistent, output_penalty=self._output_penalty
-        )
-        self._apply_options()
+        options = {
+            "relaxation": relaxation,
+            "output_relaxation": output_relaxation,
+            "over_relaxation": over_relaxation,
+            "damping": damping,
+            "penalty_ratio": penalty_ratio,
+            "state_steps": state_steps,
+            "growth": growth,
+            "row_blocks": row_blocks,
+            "cap": cap,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "weight_regularizer": weight_regularizer,
+            "lr": lr,
+            "guard": guard,
+            "persistent": persistent,
+            "output_penalty": output_penalty,
+        }
+        super().__init__(model, loss, loss_weight, options)
+        self._module = model
+        self._certificate = certificate
 
     @classmethod
     def for_any_depth(
@@ -194,14 +175,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
             >>> optimizer.param_groups[0]["state_steps"]
             2
         """
-        setting = {
-            "relaxation": 0.5,
-            "output_relaxation": 0.5,
-            "penalty_ratio": 0.03,
-            "state_steps": 2,
-            "cap": 0.15,
-        }
-        return cls(model, loss, **{**setting, **options})
+        return cls(model, loss, **{**_C.relaxed_options_for_any_depth(), **options})
 
     def bind(self, x: Tensor, y: Tensor) -> None:
         """Keep a full batch for ``step()``.
@@ -215,7 +189,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
             ValueError: A shape does not fit, an entry is NaN or infinite, a class is out of range, or a
                 device is not the model's.
         """
-        self._engine.bind(self._inputs(x), arguments.tensor("y", y))
+        self._push().bind(arguments.tensor("x", x), arguments.tensor("y", y))
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
     def step(  # type: ignore[override]
@@ -238,13 +212,10 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
             torch.linalg.LinAlgError: A block has no solution in floating point; the message names layer and
                 block.
         """
-        inputs, targets = self._batch(inputs, targets)
-        self._apply_options()
-        if inputs is None or targets is None:
-            raw = self._engine.step()
-        else:
-            raw = self._engine.step_batch(self._inputs(inputs), arguments.tensor("targets", targets))
-        report = RelaxedReport(self._engine.sweeps, raw)
+        batch = arguments.batch(inputs, targets)
+        library = self._push()
+        raw = library.step() if batch is None else library.step_batch(*batch)
+        report = RelaxedReport(library.sweeps, raw)
         if self._certificate:
             _ = report.certificate
         return report
@@ -300,7 +271,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         averaged = None
         if average is not None:
             averaging = get_ema_multi_avg_fn(average)  # type: ignore[no-untyped-call]
-            averaged = AveragedModel(self._model, multi_avg_fn=averaging)
+            averaged = AveragedModel(self._module, multi_avg_fn=averaging)
         rates = [group["lr"] for group in self.param_groups]
         total = epochs * -(-len(x) // batch_size)
         done, best, since = 0, inf, 0
@@ -320,9 +291,9 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
                         inputs = inputs + noise * perturbation.to(inputs.device)
                     before += self.step(inputs, y[rows.to(y.device)]).before
                     if averaged is not None:
-                        averaged.update_parameters(self._model)
+                        averaged.update_parameters(self._module)
                     done += 1
-                evaluated = self._model if averaged is None else averaged.module
+                evaluated = self._module if averaged is None else averaged.module
                 loss = accuracy = None
                 if validation is not None:
                     loss, accuracy = self._evaluate(evaluated, *validation)
@@ -339,9 +310,9 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
             for group, rate in zip(self.param_groups, rates, strict=True):
                 group["lr"] = rate
             if best_state is not None:
-                self._model.load_state_dict(best_state)
+                self._module.load_state_dict(best_state)
             elif averaged is not None:
-                self._model.load_state_dict(averaged.module.state_dict())
+                self._module.load_state_dict(averaged.module.state_dict())
         return reports
 
     @torch.no_grad()
@@ -358,7 +329,7 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         Raises:
             ValueError: There is no sweep yet.
         """
-        return self._engine.objective().total()
+        return super().objective()
 
     def variables(self) -> Variables:
         """Copies of the last sweep's split variables; called by an observer, as they are at that block.
@@ -368,48 +339,4 @@ class RelaxedBCD(SplitOptimizer[_C.RelaxedTrainer]):
         Raises:
             ValueError: There is no sweep yet.
         """
-        return Variables.of(self._engine.variables())
-
-    def _script_options(self) -> dict[str, list[float]]:
-        return {
-            "guard": [float(self._guard)],
-            "persistent": [float(self._persistent)],
-            "output_penalty": [self._output_penalty],
-        }
-
-    def _apply_options(self) -> None:
-        """Tell the engine what the param groups hold, where anyone has changed it."""
-        names = (
-            "lr",
-            "relaxation",
-            "over_relaxation",
-            "damping",
-            "penalty_ratio",
-            "state_steps",
-            "row_blocks",
-            "cap",
-            "momentum",
-            "weight_decay",
-        )
-        now = [tuple(group[name] for name in (*names, "weight_regularizer")) for group in self.param_groups]
-        if now == self._applied:
-            return
-        for i, group in enumerate(self.param_groups):
-
-            def number(name: str, group: dict[str, Any] = group) -> float:
-                return arguments.number(name, group[name])
-
-            self._engine.set_layer_options(
-                i,
-                relaxation=number("lr") * number("relaxation"),
-                over_relaxation=number("over_relaxation"),
-                damping=number("damping"),
-                penalty_ratio=number("penalty_ratio"),
-                state_steps=arguments.count("state_steps", group["state_steps"]),
-                row_blocks=arguments.count("row_blocks", group["row_blocks"]),
-                cap=0.0 if group["cap"] is None else number("cap"),
-                momentum=number("momentum"),
-                weight_decay=number("lr") * number("weight_decay"),
-                weight_regularizer=arguments.terms("weight_regularizer", group["weight_regularizer"]),
-            )
-        self._applied = now
+        return Variables(**cast("dict[str, list[Any]]", self._object.variables()))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import inf
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torchbcd import _C
 from torchbcd._C import ObjectiveTerms
@@ -14,20 +14,8 @@ from torchbcd.diagnostics import Descent, Lemma6, Stationarity
 __all__ = ["DladmmReport", "DlamReport", "EpochReport", "FitResult", "RelaxedReport", "SweepReport"]
 
 
-def check_current(trainer: _C._Trainer, revision: int, sweep: int) -> None:
-    """Raise a RuntimeError unless the trainer is still where sweep number `sweep` left it, at `revision`."""
-    if trainer.revision != revision:
-        raise RuntimeError(
-            f"the report of sweep {sweep} was not read before the optimizer moved on (it is at sweep "
-            f"{trainer.sweeps}); read what you need of a report before the next step or bind"
-        )
-
-
 class Source(Protocol):
-    """Where a report gets its values from, while the point it belongs to is still there."""
-
-    def check(self, sweep: int) -> None:
-        """Raise a RuntimeError unless the optimizer is still where sweep number `sweep` left it."""
+    """Where a report gets its values from; it raises a RuntimeError once the point they belong to is gone."""
 
     def terms(self, before: bool) -> ObjectiveTerms:
         """The terms of the objective after or before the sweep."""
@@ -59,7 +47,6 @@ class SweepReport:
 
     @cached_property
     def _terms(self) -> ObjectiveTerms:
-        self._source.check(self.sweep)
         return self._source.terms(before=False)
 
     @property
@@ -71,13 +58,11 @@ class SweepReport:
     def decrease(self) -> float:
         """How far the sweep lowered the objective."""
         after = self.objective
-        self._source.check(self.sweep)
         return self._source.terms(before=True).total() - after
 
     @cached_property
     def stationarity(self) -> Stationarity:
         """Distances of zero from the partial subdifferentials of the objective, block by block."""
-        self._source.check(self.sweep)
         return self._source.stationarity()
 
     @property
@@ -88,13 +73,11 @@ class SweepReport:
     @cached_property
     def descent(self) -> Descent:
         """Lemma 5 measured on the sweep, block by block."""
-        self._source.check(self.sweep)
         return self._source.descent()
 
     @cached_property
     def lemma6_subgradient(self) -> Lemma6:
         """Lemma 6's explicit subgradient after the sweep."""
-        self._source.check(self.sweep)
         return self._source.lemma6_subgradient()
 
     @property
@@ -140,19 +123,16 @@ class ConditionSlack(NamedTuple):
 class _ObjectiveReport:
     """Report whose objective is computed when it is first read, without a matrix product, and then kept."""
 
-    def __init__(self, engine: _C.DlamTrainer | _C.DladmmTrainer) -> None:
+    def __init__(self, library: _C.DLAM | _C.DLADMM, fields: Mapping[str, Any]) -> None:
         """Made by the step that it reports on."""
-        self._trainer = engine
-        self._revision = engine.revision
-        self.sweep = engine.sweeps
-
-    def _check(self) -> None:
-        check_current(self._trainer, self._revision, self.sweep)
+        self._sweep = library.last_sweep
+        self._terms_of = library.sweep_terms
+        self.sweep = self._sweep.sweep
+        vars(self).update(fields)
 
     @cached_property
     def _terms(self) -> ObjectiveTerms:
-        self._check()
-        return self._trainer.objective()
+        return self._terms_of(self._sweep, False)
 
     @property
     def objective(self) -> float:
@@ -189,13 +169,10 @@ class DladmmReport(_ObjectiveReport):
         products: How many matrix products with a matrix of n rows the sweep took.
     """
 
-    def __init__(self, engine: _C.DladmmTrainer, raw: _C.DladmmReport) -> None:
-        """Made by :meth:`torchbcd.DLADMM.step`."""
-        super().__init__(engine)
-        self.theta = raw.theta
-        self.tau = raw.tau
-        self.primal_residual = raw.primal_residual
-        self.products = raw.products
+    theta: list[float]
+    tau: list[float]
+    primal_residual: float
+    products: int
 
 
 class DlamReport(_ObjectiveReport):
@@ -218,21 +195,23 @@ class DlamReport(_ObjectiveReport):
         products: How many matrix products with a matrix of n rows the sweep took.
     """
 
-    def __init__(self, engine: _C.DlamTrainer, raw: _C.DlamReport, conditions: bool) -> None:
+    eps: float
+    omega: float
+    theta: list[float]
+    tau: list[float]
+    weight_omega: list[float]
+    state_omega: list[float]
+    redone: int
+    kept: int
+    trials: int
+    products: int
+
+    def __init__(self, library: _C.DLAM, fields: Mapping[str, Any]) -> None:
         """Made by :meth:`torchbcd.DLAM.step`."""
-        super().__init__(engine)
-        self._engine = engine
-        self._conditions = ConditionSlack(raw.weight_slack, raw.state_slack) if conditions else None
-        self.eps = raw.eps
-        self.omega = raw.omega
-        self.theta = raw.theta
-        self.tau = raw.tau
-        self.weight_omega = raw.weight_omega
-        self.state_omega = raw.state_omega
-        self.redone = raw.redone
-        self.kept = raw.kept
-        self.trials = raw.trials
-        self.products = raw.products
+        super().__init__(library, fields)
+        self._gap_of = library.sweep_gap
+        slacks = ConditionSlack(vars(self).pop("weight_slack"), vars(self).pop("state_slack"))
+        self._conditions = slacks if library.scheme_options()["check_conditions"] else None
 
     def __repr__(self) -> str:
         """The numbers that cost nothing."""
@@ -243,8 +222,7 @@ class DlamReport(_ObjectiveReport):
     @cached_property
     def gap(self) -> float:
         r"""The largest :math:`|a_l - h_l(z_l)| - \varepsilon`: at most 0, up to rounding."""
-        self._check()
-        return max(self._engine.gaps(), default=-inf)
+        return self._gap_of(self._sweep)
 
     @property
     def condition_slack(self) -> ConditionSlack:
@@ -265,7 +243,7 @@ class Certificate(NamedTuple):
         before: L at the start: the batch's loss and regularisers, where the sweep began with a forward pass (of
             the weights that momentum and decay led to).
         after: L at the end; NaN if a decrease is.
-        blocks: For each block in order its name ("V" of the output, "W", "UV"), its Linear, from 0, and how far
+        blocks: For each block in order its name ("V" of the output, "W", "UV"), its Linear, from 1, and how far
             it lowered L: never below 0, but for rounding; NaN where ``row_blocks`` leaves it unmeasured.
     """
 

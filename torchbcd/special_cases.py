@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from torchbcd.bcd import BCD
-from torchbcd.convert import Mlp, read_mlp
+from torchbcd.convert import read_model
 from torchbcd.regularizers import Nonnegative
 
 __all__ = ["MAC", "ZhangBrand"]
@@ -32,15 +32,16 @@ class MAC(BCD):
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.Sigmoid(), nn.Linear(8, 2))
-        >>> MAC(model, gamma=0.1, alpha=0.01)._splitting
-        2
+        >>> optimizer = MAC(model, gamma=0.1, alpha=0.01)
+        >>> optimizer.step(torch.randn(16, 4), torch.randn(16, 2)).sweep
+        1
 
     Source:
         Carreira-Perpinan, Wang: Distributed optimization of deeply nested systems (2014); [Z], Section 3.1.
     """
 
     def __init__(self, model: nn.Sequential, **options: Any) -> None:
-        hidden = [layer.activation.name for layer in read_mlp(model).layers[:-1]]
+        hidden = [name for name, _ in read_model(model).activations[:-1]]
         if any(name != "sigmoid" for name in hidden):
             raise ValueError(f"MAC needs nn.Sigmoid after every hidden Linear (got {hidden})")
         super().__init__(model, "squared", splitting=2, order="states_first", **options)
@@ -68,21 +69,22 @@ class ZhangBrand(BCD):
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-        >>> ZhangBrand(model, gamma=0.1, alpha=0.01)._activations
-        (('identity', ()), ('identity', ()))
+        >>> optimizer = ZhangBrand(model, gamma=0.1, alpha=0.01, output_nonnegative=False)
+        >>> optimizer.bind(torch.randn(16, 4), torch.randn(16, 2))
+        >>> _ = optimizer.step()
+        >>> bool((optimizer.variables().V[1] >= 0).all())
+        True
 
     Source:
         Zhang, Brand: Convergent block coordinate descent for training Tikhonov regularized deep neural networks
         (2017); [Z], Section 3.1.
     """
 
+    _training_activation = ("identity", ())
+
     def __init__(self, model: nn.Sequential, *, output_nonnegative: bool = True, **options: Any) -> None:
-        layers = read_mlp(model).layers
-        hidden = [layer.activation.name for layer in layers[:-1]]
+        hidden = [name for name, _ in read_model(model).activations[:-1]]
         if any(name != "relu" for name in hidden):
             raise ValueError(f"ZhangBrand needs nn.ReLU after every hidden Linear (got {hidden})")
         states = [Nonnegative()] * len(hidden) + [Nonnegative() if output_nonnegative else None]
         super().__init__(model, "squared", splitting=2, state_regularizer=states, **options)
-
-    def _training_activations(self, mlp: Mlp) -> tuple[tuple[str, tuple[float, ...]], ...]:
-        return (("identity", ()),) * len(mlp.layers)

@@ -3,10 +3,13 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 
 #include "functors/host_device.h"
 
 namespace torchbcd::functors {
+
+inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // (a + gamma b) / (1 + gamma), by the form whose rounding error is that of the result: exact where a == b,
 // close to a where gamma is small and to b where it is large.

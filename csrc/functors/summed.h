@@ -5,34 +5,31 @@
 // rho/2 |z - q|^2.
 #pragma once
 
-#include "functors/activations.h"
 #include "functors/host_device.h"
+#include "functors/pass.h"
 
 namespace torchbcd::functors {
 
-template <typename T, int outputs_, int sums_>
-struct Summed {
-  static constexpr int outputs = outputs_;
-  static constexpr int sums = sums_;
-
+template <typename T, int outputs, int sums>
+struct EntryAndSums {
   T out[outputs > 0 ? outputs : 1];
   T sum[sums];
 };
 
 // sum x^2
-template <typename T>
+template <typename T, typename = Nothing>
 struct SumOfSquares {
-  using Result = Summed<T, 0, 1>;
-  static constexpr int inputs = 1;
+  using Pass = SummedPass<NoChoice, 1, 0, 1>;
+  using Result = EntryAndSums<T, 0, 1>;
 
   TORCHBCD_HOST_DEVICE Result operator()(T x) const { return {{T(0)}, {x * x}}; }
 };
 
 // r = a - b; sum r^2
-template <typename T>
+template <typename T, typename = Nothing>
 struct Difference {
-  using Result = Summed<T, 1, 1>;
-  static constexpr int inputs = 2;
+  using Pass = SummedPass<NoChoice, 2, 1, 1>;
+  using Result = EntryAndSums<T, 1, 1>;
 
   TORCHBCD_HOST_DEVICE Result operator()(T a, T b) const {
     const T r = a - b;
@@ -41,10 +38,10 @@ struct Difference {
 };
 
 // r = q + omega (q - q_previous) - z; sum r^2: the residual of an extrapolated map
-template <typename T>
+template <typename T, typename = Nothing>
 struct ExtrapolatedDifference {
-  using Result = Summed<T, 1, 1>;
-  static constexpr int inputs = 3;
+  using Pass = SummedPass<NoChoice, 3, 1, 1, double>;
+  using Result = EntryAndSums<T, 1, 1>;
 
   T omega;
 
@@ -55,10 +52,10 @@ struct ExtrapolatedDifference {
 };
 
 // q = z + (r + step d); sum (r + step d)^2: a map and its residual after a step
-template <typename T>
+template <typename T, typename = Nothing>
 struct ResidualStep {
-  using Result = Summed<T, 1, 1>;
-  static constexpr int inputs = 3;
+  using Pass = SummedPass<NoChoice, 3, 1, 1, double>;
+  using Result = EntryAndSums<T, 1, 1>;
 
   T step;
 
@@ -72,9 +69,8 @@ struct ResidualStep {
 // ends are computed in float64. The z that is there already, `inside`, belongs to it in exact arithmetic, and
 // by fiat in floating point, where the ends of a saturated activation are lost to rounding: that keeps every
 // z finite and every step a projection.
-template <typename T, typename ActivationFunctor>
-TORCHBCD_HOST_DEVICE T project_to_preimage(const ActivationFunctor& activation, T z, T a, T inside,
-                                           double eps) {
+template <typename T, typename Activation>
+TORCHBCD_HOST_DEVICE T project_to_preimage(const Activation& activation, T z, T a, T inside, double eps) {
   T low = static_cast<T>(activation.preimage_low(static_cast<double>(a) - eps));
   T high = static_cast<T>(activation.preimage_high(static_cast<double>(a) + eps));
   low = inside < low ? inside : low;
@@ -83,8 +79,8 @@ TORCHBCD_HOST_DEVICE T project_to_preimage(const ActivationFunctor& activation, 
 }
 
 // The box of a for given z, sigma(z) - eps <= a <= sigma(z) + eps.
-template <typename T, typename ActivationFunctor>
-TORCHBCD_HOST_DEVICE T project_to_image(const ActivationFunctor& activation, T a, T z, T eps) {
+template <typename T, typename Activation>
+TORCHBCD_HOST_DEVICE T project_to_image(const Activation& activation, T a, T z, T eps) {
   const T centre = activation.value(z);
   const T low = centre - eps;
   const T high = centre + eps;
@@ -92,12 +88,12 @@ TORCHBCD_HOST_DEVICE T project_to_image(const ActivationFunctor& activation, T a
 }
 
 // The z block of a hidden layer (Wang et al., eq. 4): z' = clip(q, B1, B2); sum (q - z')^2
-template <typename T, typename ActivationFunctor>
+template <typename T, typename Activation>
 struct PreimageProjection {
-  using Result = Summed<T, 1, 1>;
-  static constexpr int inputs = 3;
+  using Pass = SummedPass<InvertibleActivation, 3, 1, 1, double>;
+  using Result = EntryAndSums<T, 1, 1>;
 
-  ActivationFunctor activation;
+  Activation activation;
   double eps;
 
   TORCHBCD_HOST_DEVICE Result operator()(T q, T a, T z) const {
@@ -110,12 +106,12 @@ struct PreimageProjection {
 // The a block (Wang et al., eq. 6), from the extrapolated point e = a + omega (a - a_previous) and the
 // gradient rho g there: a' = clip(e - rho g / tau, sigma(z) - eps, sigma(z) + eps), d = a' - e. The a that is
 // there belongs to the box, as above. Sums: d^2, (a' - a)^2.
-template <typename T, typename ActivationFunctor>
+template <typename T, typename Activation>
 struct ImageStep {
-  using Result = Summed<T, 2, 2>;
-  static constexpr int inputs = 4;
+  using Pass = SummedPass<InvertibleActivation, 4, 2, 2, double, double, double>;
+  using Result = EntryAndSums<T, 2, 2>;
 
-  ActivationFunctor activation;
+  Activation activation;
   T omega, step, eps;  // step = rho / tau
 
   TORCHBCD_HOST_DEVICE Result operator()(T a, T a_previous, T g, T z) const {
@@ -141,12 +137,12 @@ struct ImageStep {
 // with sigma(z) = v - eps, if there is one; and where sigma(z) <= v - eps the objective is that of the
 // activation's own prox (Zeng et al., eq. 33), of target v - eps and centre q, whose minimiser lies there.
 // Likewise on the other side. Sums: d^2 with d = a' - e, (q - z')^2, (a' - a)^2 + (z' - z)^2.
-template <typename T, typename ActivationFunctor>
+template <typename T, typename Activation>
 struct JointStep {
-  using Result = Summed<T, 3, 3>;
-  static constexpr int inputs = 5;
+  using Pass = SummedPass<InvertibleActivation, 5, 3, 3, double, double, double, double>;
+  using Result = EntryAndSums<T, 3, 3>;
 
-  ActivationFunctor activation;
+  Activation activation;
   T omega, step, eps;  // step = rho / tau
   T ratio;             // rho_z / tau
 
@@ -171,10 +167,10 @@ struct JointStep {
 
 // A residual after a relaxed ridge step (the blocks of RelaxedBCD are derived in docs/relaxed.md): r' = keep
 // r + gain x; sum r'^2
-template <typename T>
+template <typename T, typename = Nothing>
 struct RelaxedResidual {
-  using Result = Summed<T, 1, 1>;
-  static constexpr int inputs = 2;
+  using Pass = SummedPass<NoChoice, 2, 1, 1, double, double>;
+  using Result = EntryAndSums<T, 1, 1>;
 
   T keep, gain;
 
@@ -186,12 +182,12 @@ struct RelaxedResidual {
 
 // The direction of steepest descent of |r - J d W^T|^2 + ratio |s + d|^2 in d at zero, J = sigma'(u): with g
 // = r W, z = J g - ratio s, and J z, what it moves the state by to first order. Sum: z^2.
-template <typename T, typename ActivationFunctor>
+template <typename T, typename Activation>
 struct StateDirection {
-  using Result = Summed<T, 2, 1>;
-  static constexpr int inputs = 3;
+  using Pass = SummedPass<EveryActivation, 3, 2, 1, double>;
+  using Result = EntryAndSums<T, 2, 1>;
 
-  ActivationFunctor activation;
+  Activation activation;
   T ratio;
 
   TORCHBCD_HOST_DEVICE Result operator()(T g, T u, T s) const {
@@ -202,12 +198,12 @@ struct StateDirection {
 };
 
 // The state moved along z: s' = keep s + scale z and sigma(u + scale z) - v. Sum: s'^2.
-template <typename T, typename ActivationFunctor>
+template <typename T, typename Activation>
 struct StateMove {
-  using Result = Summed<T, 2, 1>;
-  static constexpr int inputs = 4;
+  using Pass = SummedPass<EveryActivation, 4, 2, 1, double, OnDevice>;
+  using Result = EntryAndSums<T, 2, 1>;
 
-  ActivationFunctor activation;
+  Activation activation;
   T keep, scale;
 
   TORCHBCD_HOST_DEVICE Result operator()(T u, T v, T z, T s) const {
@@ -224,15 +220,15 @@ struct LineMoved {
   T slack, change, beyond;
 };
 
-template <typename T, typename ActivationFunctor>
+template <typename T, typename Activation>
 struct LineMove {
-  ActivationFunctor activation;
+  Activation activation;
   T keep, scale;
 
   TORCHBCD_HOST_DEVICE LineMoved<T> operator()(T u, T v, T z, T s) const {
     const T d = scale * z;
     const T change = activation.value(u + d) - v;
-    const T beyond = on_one_piece(activation, u, u + d) ? T(0) : change - activation.derivative(u) * d;
+    const T beyond = activation.on_one_piece(u, u + d) ? T(0) : change - activation.derivative(u) * d;
     return {keep * s + d, change, beyond};
   }
 };

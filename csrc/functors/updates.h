@@ -1,43 +1,103 @@
-// What the elementwise kernels apply to each element: an activation, a loss, their proxes, and the
-// block updates of Algorithm 2 as sums of quadratics and one prox. CPU and CUDA kernels only loop
-// over these.
+// What the passes without sums apply to each entry: an activation, a loss, their derivatives and proxes, and
+// the block updates of Algorithm 2 as sums of quadratics and one prox. CPU and CUDA kernels only loop over
+// these.
 //
 // The block updates are written around the current point ("residual form"): what is computed is the
 // change, which shrinks as the sweeps converge, so that rounding errors shrink with it.
 #pragma once
 
 #include "functors/host_device.h"
+#include "functors/pair.h"
+#include "functors/pass.h"
 #include "functors/regularizers.h"
 
 namespace torchbcd::functors {
 
-template <typename T, typename ActivationFunctor>
+template <typename T, typename Activation>
 struct ActivationValue {
-  ActivationFunctor activation;
+  using Pass = EntryPass<EveryActivation, 1, 1>;
+
+  Activation activation;
 
   TORCHBCD_HOST_DEVICE T operator()(T u) const { return activation.value(u); }
 };
 
-template <typename T, typename LossFunctor>
+template <typename T, typename Activation>
+struct ActivationDerivative {
+  using Pass = EntryPass<EveryActivation, 1, 1>;
+
+  Activation activation;
+
+  TORCHBCD_HOST_DEVICE T operator()(T u) const { return activation.derivative(u); }
+};
+
+// The derivatives from the left and from the right.
+template <typename T, typename Activation>
+struct ActivationSlopes {
+  using Pass = EntryPass<EveryActivation, 1, 2>;
+
+  Activation activation;
+
+  TORCHBCD_HOST_DEVICE Pair<T> operator()(T u) const {
+    return {left_derivative(activation, u), right_derivative(activation, u)};
+  }
+};
+
+template <typename T, typename Loss>
 struct LossValue {
-  LossFunctor loss;
+  using Pass = EntryPass<EntryLoss, 2, 1>;
+
+  Loss loss;
 
   TORCHBCD_HOST_DEVICE T operator()(T y, T v) const { return loss.value(v, y); }
 };
 
-// The prox of an activation (of target a) or of a loss (of target a = y).
-template <typename T, typename Functor>
-struct Prox {
-  Functor functor;
-  T gamma;
+template <typename T, typename Loss>
+struct LossSubdifferential {
+  using Pass = EntryPass<EntryLoss, 2, 2>;
 
-  TORCHBCD_HOST_DEVICE T operator()(T a, T b) const { return functor.prox(a, b, gamma); }
+  Loss loss;
+
+  TORCHBCD_HOST_DEVICE Pair<T> operator()(T y, T v) const { return loss_subdifferential(loss, v, y); }
 };
 
-template <typename T>
-struct AuxiliaryPair {
-  T u;
-  T residual;
+template <typename T, typename Loss>
+struct LossGradient {
+  using Pass = EntryPass<DifferentiableEntryLoss, 2, 1>;
+
+  Loss loss;
+
+  TORCHBCD_HOST_DEVICE T operator()(T y, T v) const { return loss.gradient(v, y); }
+};
+
+// A bound of the gradient's slope in an entry.
+template <typename T, typename Loss>
+struct LossGradientLipschitz {
+  using Pass = EntryPass<LipschitzEntryLoss, 1, 1>;
+
+  Loss loss;
+
+  TORCHBCD_HOST_DEVICE T operator()(T y) const { return loss.gradient_lipschitz(y); }
+};
+
+template <typename T, typename Activation>
+struct ActivationProx {
+  using Pass = EntryPass<EveryActivation, 2, 1, double>;
+
+  Activation activation;
+  T gamma;
+
+  TORCHBCD_HOST_DEVICE T operator()(T a, T b) const { return activation.prox(a, b, gamma); }
+};
+
+template <typename T, typename Loss>
+struct LossProx {
+  using Pass = EntryPass<EntryLoss, 2, 1, double>;
+
+  Loss loss;
+  T gamma;
+
+  TORCHBCD_HOST_DEVICE T operator()(T y, T b) const { return loss.prox(y, b, gamma); }
 };
 
 // The U block (Zeng et al., Algorithm 2). With p = u - residual the layer's product W V + b:
@@ -47,12 +107,14 @@ struct AuxiliaryPair {
 //
 // The two quadratics of x make one, (rho + alpha)/2 (x - c)^2 with c = u - rho/(rho + alpha)
 // residual.
-template <typename T, typename ActivationFunctor>
+template <typename T, typename Activation>
 struct AuxiliaryUpdate {
-  ActivationFunctor activation;
+  using Pass = EntryPass<EveryActivation, 3, 2, double, double, double>;
+
+  Activation activation;
   T gamma, rho, alpha;
 
-  TORCHBCD_HOST_DEVICE AuxiliaryPair<T> operator()(T v, T u, T residual) const {
+  TORCHBCD_HOST_DEVICE Pair<T> operator()(T v, T u, T residual) const {
     const T quadratic = rho + alpha;
     const T centre = u - (rho / quadratic) * residual;
     const T updated = activation.prox(v, centre, quadratic / gamma);
@@ -65,9 +127,11 @@ struct AuxiliaryUpdate {
 //   v' = argmin over x of  weight l(x; y) + gamma/2 (x - sigma(u))^2 + alpha/2 (x - v)^2 + s(x),
 //
 // where the two quadratics make one, (gamma + alpha)/2 (x - c)^2, with this centre c.
-template <typename T, typename ActivationFunctor>
+template <typename T, typename Activation>
 struct OutputCentre {
-  ActivationFunctor activation;
+  using Pass = EntryPass<EveryActivation, 2, 1, double, double>;
+
+  Activation activation;
   T gamma, alpha;
 
   TORCHBCD_HOST_DEVICE T operator()(T v, T u) const {
@@ -76,34 +140,50 @@ struct OutputCentre {
 };
 
 // argmin over x of  weight row_weight l(x; y) + curvature/2 (x - c)^2 + s(x).
-template <typename T, typename LossFunctor>
+template <typename T, typename Loss>
 struct LossUpdate {
-  LossFunctor loss;
+  using Pass = EntryPass<EntryLoss, 3, 1, Regularizer, double, double>;
+
+  Loss loss;
   Regularizer regularizer;
   T weight, curvature;
 
   TORCHBCD_HOST_DEVICE T operator()(T y, T centre, T row_weight) const {
     const LossUpdate self = *this;
     const T w = weight * row_weight;
-    return regularizer.with_loss(curvature, centre,
+    return regularizer_with_loss(regularizer, curvature, centre,
                                  [self, y, w](T k, T c) { return self.loss.prox(y, c, k / w); });
   }
 };
 
 // argmin over u of  t r(u) + 1/2 (u - x)^2.
-template <typename T>
+template <typename T, typename = Nothing>
 struct RegularizerProx {
+  using Pass = EntryPass<NoChoice, 1, 1, Regularizer, double>;
+
   Regularizer regularizer;
   T t;
 
-  TORCHBCD_HOST_DEVICE T operator()(T x) const { return regularizer.prox(x, t); }
+  TORCHBCD_HOST_DEVICE T operator()(T x) const { return regularizer_prox(regularizer, x, t); }
 };
 
-template <typename T, typename ActivationFunctor>
-struct ActivationDerivative {
-  ActivationFunctor activation;
+// l1 |x| + l2/2 x^2
+template <typename T, typename = Nothing>
+struct RegularizerPenalty {
+  using Pass = EntryPass<NoChoice, 1, 1, Regularizer>;
 
-  TORCHBCD_HOST_DEVICE T operator()(T u) const { return activation.derivative(u); }
+  Regularizer regularizer;
+
+  TORCHBCD_HOST_DEVICE T operator()(T x) const { return regularizer_penalty(regularizer, x); }
+};
+
+template <typename T, typename = Nothing>
+struct RegularizerSubdifferential {
+  using Pass = EntryPass<NoChoice, 1, 2, Regularizer>;
+
+  Regularizer regularizer;
+
+  TORCHBCD_HOST_DEVICE Pair<T> operator()(T x) const { return regularizer_subdifferential(regularizer, x); }
 };
 
 }  // namespace torchbcd::functors

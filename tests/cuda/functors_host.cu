@@ -7,7 +7,6 @@
 #include <variant>
 
 #include "functors/activations.h"
-#include "functors/cross_entropy.h"
 #include "functors/losses.h"
 #include "functors/summed.h"
 #include "functors/updates.h"
@@ -32,25 +31,18 @@ bool visit_named(const char* name, F f, std::index_sequence<I...>) {
 template <typename F>
 bool visit_activation(const char* name, const double* parameters, int count, F f) {
   const auto set = [&](auto functor) {
-    if constexpr (std::is_same_v<decltype(functor), LeakyReLU>) {
-      functor.slope = parameters[0];
-    } else if constexpr (std::is_same_v<decltype(functor), HardTanh>) {
-      functor.low = parameters[0];
-      functor.high = parameters[1];
-    } else if constexpr (std::is_same_v<decltype(functor), Polynomial>) {
-      for (int k = 0; k < count; ++k) {
-        functor.coefficients[k] = parameters[k];
-        functor.degree = parameters[k] != 0 ? k : functor.degree;
-      }
+    if constexpr (decltype(functor)::parameters.must != nullptr) {
+      functor.set(parameters, count);
     }
     f(functor);
   };
-  return visit_named<Activation>(name, set, std::make_index_sequence<std::variant_size_v<Activation>>{});
+  return visit_named<AnyActivation>(name, set,
+                                    std::make_index_sequence<std::variant_size_v<AnyActivation>>{});
 }
 
 template <typename F>
 bool visit_loss(const char* name, F f) {
-  return visit_named<Loss>(name, f, std::make_index_sequence<std::variant_size_v<Loss>>{});
+  return visit_named<AnyLoss>(name, f, std::make_index_sequence<std::variant_size_v<AnyLoss>>{});
 }
 
 // Entry i of every output from entry i of every input.
@@ -63,12 +55,20 @@ struct Arrays {
   template <typename Functor>
   void map(const Functor& functor) const {
     for (int64_t i = 0; i < n; ++i) {
-      if constexpr (std::is_invocable_v<Functor, T, T, T>) {
-        out[0][i] = functor(in[0][i], in[1][i], in[2][i]);
-      } else if constexpr (std::is_invocable_v<Functor, T, T>) {
-        out[0][i] = functor(in[0][i], in[1][i]);
+      const auto result = [&] {
+        if constexpr (Functor::Pass::inputs == 1) {
+          return functor(in[0][i]);
+        } else if constexpr (Functor::Pass::inputs == 2) {
+          return functor(in[0][i], in[1][i]);
+        } else {
+          return functor(in[0][i], in[1][i], in[2][i]);
+        }
+      }();
+      if constexpr (Functor::Pass::outputs == 2) {
+        out[0][i] = result.first;
+        out[1][i] = result.second;
       } else {
-        out[0][i] = functor(in[0][i]);
+        out[0][i] = result;
       }
     }
   }
@@ -84,21 +84,14 @@ bool evaluate(const char* op, const char* name, const double* parameters, int co
     return activation([&](auto f) { a.map(ActivationValue<T, decltype(f)>{f}); });
   }
   if (is("prox_activation")) {
-    return activation([&](auto f) { a.map(Prox<T, decltype(f)>{f, number(0)}); });
+    return activation([&](auto f) { a.map(ActivationProx<T, decltype(f)>{f, number(0)}); });
   }
-  if (is("auxiliary_update_out")) {
-    return activation([&](auto f) {
-      const AuxiliaryUpdate<T, decltype(f)> update{f, number(0), number(1), number(2)};
-      for (int64_t i = 0; i < a.n; ++i) {
-        const AuxiliaryPair<T> pair = update(a.in[0][i], a.in[1][i], a.in[2][i]);
-        a.out[0][i] = pair.u;
-        a.out[1][i] = pair.residual;
-      }
-    });
+  if (is("activation_slopes")) {
+    return activation([&](auto f) { a.map(ActivationSlopes<T, decltype(f)>{f}); });
   }
   if (is("preimage_projection")) {
     return activation([&](auto f) {
-      if constexpr (has_preimages<decltype(f)>) {
+      if constexpr (decltype(f)::has_preimages) {
         const PreimageProjection<T, decltype(f)> project{f, numbers[0]};
         for (int64_t i = 0; i < a.n; ++i) {
           a.out[0][i] = project(a.in[0][i], a.in[1][i], a.in[2][i]).out[0];
@@ -108,7 +101,7 @@ bool evaluate(const char* op, const char* name, const double* parameters, int co
   }
   if (is("joint_state_update")) {
     return activation([&](auto f) {
-      if constexpr (has_preimages<decltype(f)>) {
+      if constexpr (decltype(f)::has_preimages) {
         const JointStep<T, decltype(f)> step{f, T(0), T(0), number(1), number(0)};
         for (int64_t i = 0; i < a.n; ++i) {
           const auto moved = step(a.in[1][i], a.in[1][i], T(0), a.in[0][i], a.in[0][i]);
@@ -120,8 +113,15 @@ bool evaluate(const char* op, const char* name, const double* parameters, int co
   }
   if (is("prox_loss")) {
     return visit_loss(name, [&](auto f) {
-      if constexpr (!is_row_loss<decltype(f)>) {
-        a.map(Prox<T, decltype(f)>{f, number(0)});
+      if constexpr (!decltype(f)::couples_row) {
+        a.map(LossProx<T, decltype(f)>{f, number(0)});
+      }
+    });
+  }
+  if (is("loss_subdifferential")) {
+    return visit_loss(name, [&](auto f) {
+      if constexpr (!decltype(f)::couples_row) {
+        a.map(LossSubdifferential<T, decltype(f)>{f});
       }
     });
   }
@@ -134,6 +134,10 @@ bool evaluate(const char* op, const char* name, const double* parameters, int co
   }
   if (is("prox_elastic_net")) {
     a.map(RegularizerProx<T>{{numbers[0], numbers[1]}, T(1)});
+    return true;
+  }
+  if (is("regularizer_subdifferential")) {
+    a.map(RegularizerSubdifferential<T>{{numbers[0], numbers[1], -1, 1}});
     return true;
   }
   return false;

@@ -2,66 +2,90 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 
 import torchbcd
 from torchbcd import regularizers
+from torchbcd._fakes import operators as torchbcd_operators
 
 
 def randn(*shape, requires_grad=False):
     return torch.randn(*shape, dtype=torch.float64, requires_grad=requires_grad)
 
 
+# Shapes (first tensor, all others) for operators of one kind; None where they are named by argument below.
+SHAPES = {
+    "broadcast": [((4, 3), (4, 3)), ((4, 1), (3,)), ((0, 3), (3,))],
+    "new_like_second": [((3, 4), (3, 4))],
+    "new_map": [((5, 2), None)],
+}
+BY_NAME = {  # of tensors whose shapes differ from the others'
+    "weight_update": {"u": (5, 2), "v": (5, 3), "weight": (2, 3), "bias": (2,)},
+    "state_update": {"s": (5, 3), "u": (5, 2), "weight": (2, 3), "bias": (2,)},
+}
+ACTIVATIONS = {"relu": [], "leaky_relu": [0.1], "tanh": [], "hardsigmoid": []}
+LOSSES = ("squared", "hinge", "cross_entropy")
+NUMBERS = {"lo": -0.5, "hi": 0.5, "low": -0.5, "high": 0.5, "min_val": -0.5, "max_val": 0.5, "eps": 0.1}
+
+
+def class_indices(name, argument):
+    """Whether a tensor argument holds classes; then it also is tried as probabilities, where these are taken."""
+    return (name, argument) in {("prox_cross_entropy_loss", "target"), ("encode_targets", "y")}
+
+
+def tensor_arguments(name, argument, shape):
+    """The tensors to try for one argument."""
+    if class_indices(name, argument):
+        classes = torch.tensor([0, 2, 1])
+        return [classes] if name == "encode_targets" else [classes, randn(*shape).softmax(1)]
+    if name == "preimage_projection" and argument == "q":
+        return [randn(*reversed(shape)).t()]  # strided
+    return [randn(*shape)]
+
+
 def operators():
-    """(operator, arguments, keyword arguments) for each operator."""
-    ops = torch.ops.torchbcd
-    for name in (
-        "prox_relu",
-        "prox_identity",
-        "prox_sigmoid",
-        "prox_tanh",
-        "prox_leaky_relu",
-        "prox_hardtanh",
-        "prox_hardsigmoid",
-        "prox_sign",
-        "prox_squared_loss",
-        "prox_hinge_loss",
-        "prox_logistic_loss",
-        "prox_exponential_loss",
-    ):
-        yield getattr(ops, name), (randn(4, 3), randn(4, 3), 0.7), {}
-        yield getattr(ops, name), (randn(4, 1), randn(3), 0.7), {}
-        yield getattr(ops, name), (randn(0, 3), randn(3), 0.7), {}
-    yield ops.prox_polynomial, (randn(4, 3), randn(4, 3), 0.7, [0.0, 1.0, 0.5]), {}
-    yield ops.prox_leaky_relu, (randn(4, 3), randn(4, 3), 0.7, 0.2), {}
-    yield ops.prox_cross_entropy_loss, (torch.tensor([0, 2, 1]), randn(3, 4), 0.7), {}
-    yield ops.prox_cross_entropy_loss, (randn(3, 4).softmax(1), randn(3, 4), 0.7), {}
-    yield ops.prox_l1, (randn(4, 3), 0.7), {}
-    yield ops.prox_l2, (randn(4, 3), 0.7), {}
-    yield ops.prox_elastic_net, (randn(4, 3), 0.7, 0.2), {}
-    yield ops.project_nonnegative, (randn(4, 3),), {}
-    yield ops.project_box, (randn(4, 3), -0.5, 0.5), {}
-    for bias in (randn(2), None):
-        yield ops.weight_update, (randn(5, 2), randn(5, 3), randn(2, 3), bias, 0.7, 1.1), {}
-        yield ops.state_update, (randn(5, 3), randn(5, 2), randn(2, 3), bias, 0.7, 1.1), {}
-    for activation, parameters in (("relu", []), ("leaky_relu", [0.1]), ("tanh", []), ("hardsigmoid", [])):
-        yield ops.joint_state_update, (randn(4, 3), randn(4, 3), activation, parameters, 0.7, 0.1), {}
-        yield (
-            ops.preimage_projection,
-            (randn(3, 4).t(), randn(4, 3), randn(4, 3), activation, parameters, 0.1),
-            {},
-        )
-    yield ops.activation_out, (randn(4, 3), "relu", []), {"out": randn(4, 3)}
-    yield (
-        ops.auxiliary_update_out,
-        (randn(4, 3), randn(4, 3), randn(4, 3), "relu", [], 0.7, 1.1, 0.2),
-        {"u_out": randn(4, 3), "residual_out": randn(4, 3)},
-    )
-    yield (
-        ops.output_update_out,
-        (randn(4, 3), randn(4, 3), randn(4, 3), "squared", "relu", [], 0.7, 1.1, 0.2),
-        {"v_out": randn(4, 3)},
-    )
+    """(operator, arguments, keyword arguments) for each operator, from its schema and its kind."""
+    for name, kind in torchbcd_operators().items():
+        op = getattr(torch.ops.torchbcd, name)
+        schema = op.default._schema.arguments
+        for first, others in SHAPES.get(kind, [((4, 3), (4, 3))]):
+            choices = []
+            for position, argument in enumerate(schema):
+                shape = BY_NAME.get(name, {}).get(argument.name, others if position else first)
+                choices.append(values_of(name, argument, shape))
+            for values in product_of(choices):
+                named = {a.name: v for a, v in zip(schema, values, strict=True) if a.kwarg_only}
+                yield op, tuple(v for a, v in zip(schema, values, strict=True) if not a.kwarg_only), named
+
+
+def values_of(name, argument, shape):
+    """What to try for one argument of an operator."""
+    kind = str(argument.type)
+    if kind == "Tensor":
+        return tensor_arguments(name, argument.name, shape)
+    if kind == "Optional[Tensor]":
+        return [randn(*shape), None]
+    if kind == "float":
+        return [NUMBERS.get(argument.name, 0.7)]
+    if argument.name == "activation":
+        return list(ACTIVATIONS)
+    if argument.name == "loss":
+        return list(LOSSES)
+    assert argument.name in ("parameters", "coefficients"), f"no values for {argument.name} of {name}"
+    return [[0.0, 1.0, 0.5]] if argument.name == "coefficients" else [None]
+
+
+def product_of(choices):
+    """All combinations; an activation's parameters go with its name."""
+    for values in product(*choices):
+        chosen = next((v for v in values if isinstance(v, str) and v in ACTIVATIONS), None)
+        if chosen is None:
+            yield values
+        else:
+            at = values.index(chosen) + 1
+            yield (*values[:at], ACTIVATIONS[chosen], *values[at + 1 :])
 
 
 # Each optimizer over a model of three Linear modules, with options that are not its defaults.

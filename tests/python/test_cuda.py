@@ -195,7 +195,15 @@ def compiled_formulas(tmp_path_factory):
         pytest.skip(reason)
     library = tmp_path_factory.mktemp("nvcc") / "functors_host.so"
     source = ROOT / "tests/cuda/functors_host.cu"
-    flags = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-shared", "-arch=sm_80", f"-I{ROOT / 'csrc'}"]
+    flags = [
+        "-std=c++20",
+        "-O3",
+        "--expt-relaxed-constexpr",
+        "-shared",
+        "-arch=sm_80",
+        f"-I{ROOT / 'csrc'}",
+        f"-I{ROOT / 'csrc/include'}",
+    ]
     host = ["-Xcompiler", "-fPIC,-ffp-contract=off"]
     done = subprocess.run(
         ["nvcc", *flags, *host, source, "-o", library], capture_output=True, text=True, check=False
@@ -266,11 +274,10 @@ def test_activation_formulas_to_the_bit(compiled_formulas, name, dtype):
         assert equal_bits(
             compiled_formulas("prox_activation", name, parameters, [gamma], [a, b])[0], prox(a, b, gamma, *extra)
         )
-    u, residual = torch.empty_like(a), torch.empty_like(a)
-    ops.auxiliary_update_out(a, b, c, name, parameters, 0.7, 1.1, 0.2, u_out=u, residual_out=residual)
-    found = compiled_formulas("auxiliary_update_out", name, parameters, [0.7, 1.1, 0.2], [a, b, c], 2)
-    assert equal_bits(found[0], u)
-    assert equal_bits(found[1], residual)
+    if name != "sign":
+        found = compiled_formulas("activation_slopes", name, parameters, [], [a], 2)
+        for mine, its in zip(found, ops.activation_slopes(a, name, parameters), strict=True):
+            assert equal_bits(mine, its)
     if name not in ("polynomial", "sign"):
         found = compiled_formulas("preimage_projection", name, parameters, [0.1], [a, b, c])
         assert equal_bits(found[0], ops.preimage_projection(a, b, c, name, parameters, 0.1))
@@ -288,8 +295,14 @@ def test_loss_and_regularizer_formulas_to_the_bit(compiled_formulas, dtype):
         for gamma in (1e-3, 0.7, 50.0):
             found = compiled_formulas("prox_loss", name, [], [gamma], [target, b])[0]
             assert equal_bits(found, getattr(ops, f"prox_{name}_loss")(target, b, gamma)), name
+        found = compiled_formulas("loss_subdifferential", name, [], [], [target, b], 2)
+        for mine, its in zip(found, ops.loss_subdifferential(target, b, name), strict=True):
+            assert equal_bits(mine, its), name
     target = torch.softmax(y.clamp(-20, 20), 1)
     found = compiled_formulas("prox_cross_entropy_loss", "", [], [0.3, 5], [target, b])[0]
     assert equal_bits(found, ops.prox_cross_entropy_loss(target, b, 0.3))
     found = compiled_formulas("prox_elastic_net", "", [], [0.4, 0.2], [b])[0]
     assert equal_bits(found, ops.prox_elastic_net(b, 0.4, 0.2))
+    found = compiled_formulas("regularizer_subdifferential", "", [], [0.4, 0.2], [b], 2)
+    for mine, its in zip(found, ops.regularizer_subdifferential(b, 0.4, 0.2, -1.0, 1.0), strict=True):
+        assert equal_bits(mine, its)

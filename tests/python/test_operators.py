@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import doctest
 
+import objectives
 import pytest
 import torch
+from conftest import ACTIVATIONS
+from objectives import LOSSES
 from tables import operators, randn
 
 import torchbcd
@@ -29,7 +32,7 @@ def test_every_operator_is_checked():
     registered = {
         name.split("::")[1].split(".")[0]
         for name in torch._C._dispatch_get_all_op_names()
-        if name.startswith("torchbcd::")
+        if name.startswith("torchbcd::") and not name.startswith("torchbcd::_")
     }
     assert checked == registered
 
@@ -39,46 +42,86 @@ def test_every_public_function_is_an_operator():
         assert hasattr(torch.ops.torchbcd, name)
 
 
-class TestPasses:
-    """The fused passes against the same updates spelt out."""
+def module_and_parameters(name):
+    """An activation as a module, and its parameters as the operators take them."""
+    module = ACTIVATIONS[name]()
+    parameters = {
+        "leaky_relu": lambda: [module.negative_slope],
+        "hardtanh": lambda: [module.min_val, module.max_val],
+        "polynomial": lambda: list(module.coefficients),
+    }.get(name, list)()
+    return module, parameters
 
-    def test_auxiliary_update(self):
-        v, u, residual = randn(40, 6), randn(40, 6), randn(40, 6)
-        gamma, rho, alpha = 0.7, 1.1, 0.2
-        u_out, residual_out = torch.empty_like(u), torch.empty_like(u)
-        torch.ops.torchbcd.auxiliary_update_out(
-            v, u, residual, "relu", [], gamma, rho, alpha, u_out=u_out, residual_out=residual_out
+
+class TestFormulas:
+    """What diagnostics and losses ask C++ for, against autograd and PyTorch's own functions."""
+
+    @pytest.mark.parametrize("name", ACTIVATIONS)
+    def test_slopes(self, name):
+        activation, parameters = module_and_parameters(name)
+        u = randn(50, 4)
+        if name == "sign":
+            with pytest.raises(ValueError, match="must be continuous .got 'sign', which jumps."):
+                torch.ops.torchbcd.activation_slopes(u, name, parameters)
+            return
+        u.requires_grad_()
+        (expected,) = torch.autograd.grad(activation(u).sum(), u)
+        for slopes in torch.ops.torchbcd.activation_slopes(u.detach(), name, parameters):
+            torch.testing.assert_close(slopes, expected, rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("name", ["relu", "leaky_relu", "hardtanh", "hardsigmoid"])
+    def test_slopes_at_kinks(self, name):
+        """Difference quotients from either side, exact on lines but for rounding."""
+        activation, parameters = module_and_parameters(name)
+        u = torch.tensor([-3.0, -0.75, 0.0, 1.25, 3.0], dtype=torch.float64)
+        left, right = torch.ops.torchbcd.activation_slopes(u, name, parameters)
+        h = 2.0**-20
+        torch.testing.assert_close(left, (activation(u) - activation(u - h)) / h, rtol=0, atol=1e-9)
+        torch.testing.assert_close(right, (activation(u + h) - activation(u)) / h, rtol=0, atol=1e-9)
+
+    @pytest.mark.parametrize("name", LOSSES)
+    def test_losses(self, name):
+        v, classes = randn(30, 5).requires_grad_(), torch.randint(5, (30,))
+        y = torch.ops.torchbcd.encode_targets(classes, v, name)
+        expected = objectives.row_losses(name, v, classes)
+        torch.testing.assert_close(torch.ops.torchbcd.row_losses(y, v.detach(), name)[:, 0], expected.detach())
+        (gradient,) = torch.autograd.grad(expected.sum(), v)
+        for end in torch.ops.torchbcd.loss_subdifferential(y, v.detach(), name):
+            torch.testing.assert_close(end, gradient, rtol=1e-12, atol=1e-12)
+
+    def test_hinge_at_its_kink(self):
+        low, high = torch.ops.torchbcd.loss_subdifferential(
+            torch.tensor([[1.0, -1.0]]), torch.tensor([[1.0, -1.0]]), "hinge"
         )
-        product = u - residual
-        centre = (rho * product + alpha * u) / (rho + alpha)
-        expected = F.prox_relu(v, centre, (rho + alpha) / gamma)
-        torch.testing.assert_close(u_out, expected)
-        torch.testing.assert_close(residual_out, expected - product)
+        assert (low.tolist(), high.tolist()) == ([[-1.0, 0.0]], [[0.0, 1.0]])
 
-    def test_output_update(self):
-        y, v, u = randn(40, 6), randn(40, 6), randn(40, 6)
-        weight, gamma, alpha = 0.7, 1.1, 0.2
-        out = torch.empty_like(v)
-        torch.ops.torchbcd.output_update_out(y, v, u, "squared", "relu", [], weight, gamma, alpha, v_out=out)
-        expected = (weight * y + gamma * u.relu() + alpha * v) / (weight + gamma + alpha)
-        torch.testing.assert_close(out, expected)
+    def test_one_output_for_two_classes(self):
+        classes, outputs = torch.tensor([0, 1, 1]), randn(3, 1)
+        for name in ("hinge", "logistic", "exponential"):
+            y = torch.ops.torchbcd.encode_targets(classes, outputs, name)
+            assert y.tolist() == [[-1.0], [1.0], [1.0]]
+        with pytest.raises(ValueError, match="y must hold classes from 0 to 0"):
+            torch.ops.torchbcd.encode_targets(classes, outputs, "squared")
 
-    def test_in_place(self):
-        v, u, residual = randn(40, 6), randn(40, 6), randn(40, 6)
-        args = ("relu", [], 0.7, 1.1, 0.2)
-        expected = torch.empty_like(u), torch.empty_like(u)
-        op = torch.ops.torchbcd.auxiliary_update_out
-        op(v, u, residual, *args, u_out=expected[0], residual_out=expected[1])
-        op(v, u, residual, *args, u_out=u, residual_out=residual)
-        torch.testing.assert_close((u, residual), expected, rtol=0, atol=0)
+    def test_regularizers(self):
+        x = torch.tensor([-1.0, -0.5, 0.0, 0.3, 2.0], dtype=torch.float64)
+        penalty = torch.ops.torchbcd.regularizer_penalty(x, 0.7, 0.2, -1.0, 2.0)
+        torch.testing.assert_close(penalty, 0.7 * x.abs() + 0.1 * x.square())
+        low, high = torch.ops.torchbcd.regularizer_subdifferential(x, 0.7, 0.2, -1.0, 2.0)
+        inf = float("inf")
+        expected = torch.tensor([-inf, -0.8, -0.7, 0.76, 1.1], dtype=x.dtype)
+        torch.testing.assert_close(low, expected)
+        torch.testing.assert_close(high, torch.tensor([-0.9, -0.8, 0.7, 0.76, inf], dtype=x.dtype))
 
     def test_names_are_checked(self):
         with pytest.raises(ValueError, match="activation must be one of .*'relu'.* .got 'gelu'."):
             torch.ops.torchbcd.activation_out(randn(2), "gelu", [], out=randn(2))
         with pytest.raises(ValueError, match="loss must be one of 'squared', .* .got 'huber'."):
-            torch.ops.torchbcd.output_update_out(
-                *randn(3, 2, 2), "huber", "relu", [], 1.0, 1.0, 1.0, v_out=randn(2, 2)
-            )
+            torch.ops.torchbcd.row_losses(*randn(2, 2, 2), "huber")
+        with pytest.raises(ValueError, match="activation 'relu' takes no parameters .got 1."):
+            torch.ops.torchbcd.activation_out(randn(2), "relu", [0.1], out=randn(2))
+        with pytest.raises(ValueError, match="'hardtanh' takes two parameters, its bounds .got 1."):
+            torch.ops.torchbcd.activation_out(randn(2), "hardtanh", [0.1], out=randn(2))
 
 
 def scripted(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

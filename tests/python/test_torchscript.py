@@ -194,8 +194,11 @@ def test_refusals(data):
         script.step(sample_weight=torch.ones(40))
     with pytest.raises(ValueError, match="call bind"):
         script.step()
-    with pytest.raises(ValueError, match="order must be 0"):
+    with pytest.raises(ValueError, match="order must be one of 'paper', 'states_first'"):
+        script.set_choice("order", "backwards")
+    with pytest.raises(ValueError, match="order is a name"):
         script.set_option("order", [2.0])
+    assert script.choice("order") == "paper"
     arguments = [model[0].weight, model[2].weight], [model[0].bias, model[2].bias]
     with pytest.raises(ValueError, match="activation must be one of"):
         torch.classes.torchbcd.BCD(*arguments, ["rely", "identity"], "squared", {})

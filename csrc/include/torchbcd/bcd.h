@@ -1,11 +1,10 @@
 // Block coordinate descent of Zeng et al., Algorithms 1 and 2.
 #pragma once
 
-#include <torch/arg.h>
+#include <torch/nn/modules/container/sequential.h>
 
 #include <functional>
-#include <optional>
-#include <span>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,31 +12,6 @@
 #include "torchbcd/split_optimizer.h"
 
 namespace torchbcd {
-
-/// Options of BCD; every one but the loss is for all layers, or for each.
-struct BCDOptions {
-  /// "squared", "hinge", "logistic", "exponential" or "cross_entropy".
-  TORCH_ARG(std::string, loss) = "squared";
-  /// Penalty of V_i = sigma_i(U_i), > 0.
-  TORCH_ARG(PerLayer<double>, gamma) = 1.0;
-  /// Penalty of U_i = V_{i-1} W_i^T + 1 b_i^T, > 0. Not given: as gamma.
-  TORCH_ARG(PerLayer<std::optional<double>>, rho) = std::nullopt;
-  /// Proximal weight of the states, > 0.
-  TORCH_ARG(PerLayer<double>, alpha) = 1.0;
-  /// Proximal weight of weights and biases, > 0. Not given: as alpha.
-  TORCH_ARG(PerLayer<std::optional<double>>, alpha_weight) = std::nullopt;
-  /// The loss term is loss_weight times the sum over rows, divided by the number of rows with mean_loss.
-  TORCH_ARG(double, loss_weight) = 1.0;
-  TORCH_ARG(bool, mean_loss) = false;
-  /// r_i and s_i.
-  TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
-  TORCH_ARG(PerLayer<Regularizer>, state_regularizer) = Regularizer();
-  /// 3 for Algorithm 2 (V, U, W), 2 for Algorithm 1 (V, W).
-  TORCH_ARG(int64_t, splitting) = 3;
-  TORCH_ARG(UpdateOrder, order) = UpdateOrder::kPaper;
-  /// How many times V and U are updated before the W that follows them, >= 1.
-  TORCH_ARG(int64_t, inner_sweeps) = 1;
-};
 
 /// Trains an MLP by block coordinate descent with variable splitting: torchbcd.BCD for C++ programs. One step
 /// is one full sweep over all blocks of
@@ -51,16 +25,14 @@ class TORCHBCD_API BCD : public SplitOptimizer {
   explicit BCD(const torch::nn::Sequential& model, const BCDOptions& options = {});
   explicit BCD(Mlp mlp, const BCDOptions& options = {});
 
-  /// What each layer carries; may be changed between steps.
-  struct Layer {
-    double gamma;
-    std::optional<double> rho;
-    double alpha;
-    std::optional<double> alpha_weight;
-    Regularizer weight_regularizer;
-    Regularizer state_regularizer;
-  };
-  std::span<Layer> layers() { return layers_; }
+  BCD(BCD&&) noexcept;
+  ~BCD() override;
+
+  /// The options, with a value for each layer: options().gamma()[0] is the first layer's. They may be changed
+  /// between steps; the next call checks them.
+  BCDOptions& options();
+  /// The rows of the options.
+  static const OptionTable& table();
 
   /// Keeps a full batch and sets U and V by a forward pass. x: (n, d_0), or (n, ...) where the model begins
   /// with Flatten. y: class indices (n,), int64, or values (n, d_N). sample_weight: of each row's loss, (n,),
@@ -74,17 +46,24 @@ class TORCHBCD_API BCD : public SplitOptimizer {
   /// only. Unbinds.
   void set_sum_over_ranks(std::function<void(const at::Tensor&)> sum);
 
+  /// The same for the processes of a group of torch.distributed, by its name. The model's parameters are
+  /// first set to those of the group's rank 0.
+  void set_process_group(const std::string& name);
+  /// Whether other processes have rows too.
+  bool has_other_ranks() const;
+
+  bool bound() const override;
+
   /// A sweep over the bound data.
   void step();
   /// A sweep over a mini-batch whose U and V come from a forward pass.
   void step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
-  /// A sweep over rows `index`, int64, of the bound data, whose U and V persist between visits.
-  void step_rows(const at::Tensor& index);
+  /// A sweep over rows `index`, int64, of the bound data, whose U and V persist between visits. x and y,
+  /// where they are given, must be those rows.
+  void step_rows(const at::Tensor& index, const at::Tensor& x = {}, const at::Tensor& y = {});
 
-  /// The objective, accumulated in float64: of the bound data, or of the last mini-batch that was not part of
-  /// them.
-  double objective();
-  ObjectiveTerms objective_terms();
+  /// The terms of the objective: of the bound data, or of the last mini-batch that was not part of them.
+  ObjectiveTerms objective_terms() override;
 
   /// Copies of the split variables. W[0], b[0] and U[0] belong to the first Linear, V[0] is x, V[N] the
   /// output.
@@ -93,15 +72,35 @@ class TORCHBCD_API BCD : public SplitOptimizer {
   };
   Variables variables();
 
- private:
-  std::vector<detail::NamedOption> layer_options(size_t layer) override;
-  std::vector<detail::NamedOption> scheme_options() override;
-  void apply_options() override;
+  /// Variables and all that the objective at them depends on.
+  struct Point {
+    Variables variables;
+    at::Tensor y, row_weight;  // (n, d_N); (n, 1) or (1, 1)
+    double row_loss_weight;    // what the loss of a row of weight one counts
+    BCDOptions options;
+  };
+  /// The point that objective() speaks of.
+  Point point();
+  /// Where a sweep led to, or began, on the rows that it worked on. Throws a c10::Error where the optimizer
+  /// has moved on.
+  Point sweep_point(const SweepId& sweep, bool before = false);
 
-  std::vector<Layer> layers_;
-  int64_t splitting_;
-  int64_t order_;
-  int64_t inner_sweeps_;
+  SavedState state() const override;
+  void load_state(const SavedState& state) override;
+
+ private:
+  struct Data;
+
+  const OptionTable& option_table() const override;
+  void* option_values() const override;
+  void check_options_together() const override;
+  void parameters_changed() override;
+  ObjectiveTerms last_sweep_terms(bool before) override;
+
+  void sweep(bool batch);
+  Point point_at(const BCDOptions& options, bool batch, bool before);
+
+  std::unique_ptr<Data> data_;
 };
 
 }  // namespace torchbcd

@@ -1,13 +1,10 @@
 // DLAM and mDLAM of Wang et al., Algorithms 1 and 2.
 #pragma once
 
-#include <torch/arg.h>
+#include <torch/nn/modules/container/sequential.h>
 
-#include <algorithm>
-#include <cmath>
+#include <memory>
 #include <optional>
-#include <span>
-#include <string>
 #include <vector>
 
 #include "torchbcd/options.h"
@@ -15,46 +12,7 @@
 
 namespace torchbcd {
 
-/// A tolerance that shrinks by a factor every sweep, down to a floor: max(start factor^k, floor). A number
-/// stands for a constant one.
-struct EpsSchedule {
-  double start = 3.0;
-  double factor = 0.93;
-  double floor = 0.003;
-
-  EpsSchedule() = default;
-  EpsSchedule(double constant) : start(constant), factor(1), floor(constant) {}
-  EpsSchedule(double start, double factor, double floor) : start(start), factor(factor), floor(floor) {}
-
-  /// The tolerance of a sweep, counted from 0 since the data were bound.
-  double operator()(int64_t sweep) const {
-    return std::max(start * std::pow(factor, static_cast<double>(sweep)), floor);
-  }
-};
-
-/// Options of DLAM; docs/dlam.md says what they do.
-struct DLAMOptions {
-  /// "squared", "hinge", "logistic", "exponential" or "cross_entropy".
-  TORCH_ARG(std::string, loss) = "cross_entropy";
-  /// Penalty of z_l = a_{l-1} W_l^T + 1 b_l^T, > 0.
-  TORCH_ARG(PerLayer<double>, rho) = 1e-3;
-  /// Tolerance of a_l = h_l(z_l), > 0 (>= 0 with joint): a number or a schedule. Not given: EpsSchedule(), or
-  /// 0.003 with joint. **Without joint, a constant eps trains no hidden layer.**
-  TORCH_ARG(std::optional<EpsSchedule>, eps) = std::nullopt;
-  /// mDLAM (Algorithm 2) rather than DLAM (Algorithm 1).
-  TORCH_ARG(bool, monotone) = true;
-  TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
-  /// Minimise over (z_l, a_l) together, entry by entry and exactly.
-  TORCH_ARG(bool, joint) = false;
-  TORCH_ARG(Momentum, momentum) = Momentum::kNesterov;
-  /// Not given: the linearised W step of eq. (3). > 0: eq. (1) itself, with this relative proximal weight.
-  TORCH_ARG(std::optional<double>, weight_damping) = std::nullopt;
-  TORCH_ARG(OutputSolver, output_solver) = OutputSolver::kProx;
-  /// Measure condition (2) and its twin from their definitions, for the report's slacks.
-  TORCH_ARG(bool, check_conditions) = false;
-  TORCH_ARG(double, loss_weight) = 1.0;
-  TORCH_ARG(bool, mean_loss) = false;
-};
+struct DlamRows;
 
 /// Trains an MLP by the (monotone) deep learning alternating minimization of Wang et al.: torchbcd.DLAM for
 /// C++ programs. The last Linear has no activation.
@@ -63,12 +21,14 @@ class TORCHBCD_API DLAM : public SplitOptimizer {
   explicit DLAM(const torch::nn::Sequential& model, const DLAMOptions& options = {});
   explicit DLAM(Mlp mlp, const DLAMOptions& options = {});
 
-  /// What each layer carries; may be changed between steps.
-  struct Layer {
-    double rho;
-    Regularizer weight_regularizer;
-  };
-  std::span<Layer> layers() { return layers_; }
+  DLAM(DLAM&&) noexcept;
+  ~DLAM() override;
+
+  /// The options, with a value for each layer: options().rho()[0] is the first layer's. They may be changed
+  /// between steps; the next call checks them.
+  DLAMOptions& options();
+  /// The rows of the options.
+  static const OptionTable& table();
   /// Keeps a full batch and sets z and a by a forward pass. Arguments as for BCD.
   void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
   /// A sweep over the bound data. The report is valid until the next one.
@@ -78,11 +38,20 @@ class TORCHBCD_API DLAM : public SplitOptimizer {
   const DlamReport& step(const at::Tensor& x, const at::Tensor& y, std::optional<int64_t> sweeps = {},
                          const at::Tensor& sample_weight = {});
 
-  /// F, accumulated in float64.
-  double objective();
+  bool bound() const override;
+  /// The tolerance of the next sweep.
+  double eps() const;
+  /// Sweeps over the bound data since they were bound: what the schedule of eps counts.
+  int64_t sweeps_since_bind() const;
+
+  /// The terms of F: of the bound data, or of the last mini-batch where that was stepped on later. An
+  /// activation's term is the indicator of its box.
+  ObjectiveTerms objective_terms() override;
   /// The largest |a_l - h_l(z_l)| - eps of all entries: at most 0, up to rounding; -inf where there is no
   /// hidden layer.
   double gap();
+  /// The same after a sweep. Throws a c10::Error where the optimizer has moved on.
+  double sweep_gap(const SweepId& sweep);
 
   /// Copies of the variables. W[0], b[0] and z[0] belong to the first Linear, a[0] is x.
   struct Variables {
@@ -90,21 +59,22 @@ class TORCHBCD_API DLAM : public SplitOptimizer {
   };
   Variables variables();
 
- private:
-  std::vector<detail::NamedOption> layer_options(size_t layer) override;
-  std::vector<detail::NamedOption> scheme_options() override;
-  std::vector<detail::NamedOption> counters() override;
-  void apply_options() override;
+  SavedState state() const override;
+  void load_state(const SavedState& state) override;
 
-  std::vector<Layer> layers_;
-  EpsSchedule eps_;
-  int64_t sweeps_since_bind_ = 0;
-  bool monotone_;
-  bool joint_;
-  int64_t momentum_;
-  std::optional<double> weight_damping_;
-  bool fista_;
-  bool check_conditions_;
+ private:
+  struct Data;
+
+  const OptionTable& option_table() const override;
+  void* option_values() const override;
+  void check_options_together() const override;
+  void parameters_changed() override;
+  ObjectiveTerms last_sweep_terms(bool before) override;
+
+  DlamRows forward(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) const;
+  void sweep(DlamRows& rows);
+
+  std::unique_ptr<Data> data_;
 };
 
 }  // namespace torchbcd

@@ -1,76 +1,165 @@
-// What the options of the optimizers are made of: numbers for each layer, and regularisers.
+// The options of the optimizers, each with its default. Ranges, names and a line of help for each are in the
+// tables of csrc/optimizers.
 #pragma once
 
-#include <c10/util/Exception.h>
+#include <torch/arg.h>
 
-#include <concepts>
-#include <initializer_list>
-#include <limits>
-#include <utility>
-#include <vector>
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "torchbcd/per_layer.h"
+#include "torchbcd/regularizers.h"
 
 namespace torchbcd {
 
-/// l1 |x| + l2/2 x^2 + indicator of [low, high], summed over entries; none by default.
-struct Regularizer {
-  double l1 = 0;
-  double l2 = 0;
-  double low = -std::numeric_limits<double>::infinity();
-  double high = std::numeric_limits<double>::infinity();
+/// What each row's loss counts in an objective whose mean, if one is asked for, is over `rows` rows.
+template <typename Options>
+double row_loss_weight(const Options& options, int64_t rows) {
+  return options.mean_loss() ? options.loss_weight() / static_cast<double>(rows) : options.loss_weight();
+}
+
+/// Options of BCD.
+struct BCDOptions {
+  /// "squared", "hinge", "logistic", "exponential" or "cross_entropy".
+  TORCH_ARG(std::string, loss) = "squared";
+  /// Penalty of V_i = sigma_i(U_i), > 0.
+  TORCH_ARG(PerLayer<double>, gamma) = 1.0;
+  /// Penalty of U_i = V_{i-1} W_i^T + 1 b_i^T, > 0. Not given: as gamma.
+  TORCH_ARG(PerLayer<std::optional<double>>, rho) = std::nullopt;
+  /// Proximal weight of the states, > 0.
+  TORCH_ARG(PerLayer<double>, alpha) = 1.0;
+  /// Proximal weight of weights and biases, > 0. Not given: as alpha.
+  TORCH_ARG(PerLayer<std::optional<double>>, alpha_weight) = std::nullopt;
+  /// r_i and s_i.
+  TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
+  TORCH_ARG(PerLayer<Regularizer>, state_regularizer) = Regularizer();
+  /// 3 for Algorithm 2 (V, U, W), 2 for Algorithm 1 (V, W).
+  TORCH_ARG(int64_t, splitting) = 3;
+  /// "paper": all blocks of a layer, from the last layer to the first; "states_first": all V and U, and then
+  /// all W.
+  TORCH_ARG(std::string, order) = "paper";
+  /// How many times V and U are updated before the W that follows them, >= 1.
+  TORCH_ARG(int64_t, inner_sweeps) = 1;
+  /// The loss term is loss_weight times the sum over rows, divided by the number of rows with mean_loss.
+  TORCH_ARG(double, loss_weight) = 1.0;
+  TORCH_ARG(bool, mean_loss) = false;
+
+ public:
+  double rho_of(size_t layer) const { return rho_[layer].value_or(gamma_[layer]); }
+  double alpha_weight_of(size_t layer) const { return alpha_weight_[layer].value_or(alpha_[layer]); }
 };
 
-/// The regularisers of weights (r_i) and of states (s_i), by the names that torchbcd.regularizers has.
-namespace regularizers {
+/// Options of RelaxedBCD; docs/relaxed.md says what they do.
+struct RelaxedBCDOptions {
+  /// "squared", "hinge", "logistic", "exponential" or "cross_entropy".
+  TORCH_ARG(std::string, loss) = "squared";
+  /// A factor of every relaxation and decay, for schedules.
+  TORCH_ARG(PerLayer<double>, lr) = 1.0;
+  /// Of the weights, in [0, 2). One value is for the hidden layers, whose last has output_relaxation.
+  TORCH_ARG(PerLayer<double>, relaxation) = 0.3;
+  TORCH_ARG(double, output_relaxation) = 0.05;
+  /// How many times a hidden layer's relaxation is that of the next one, >= 1, where relaxation is one value:
+  /// that of the last hidden layer. None becomes larger than 1.5 by it.
+  TORCH_ARG(double, growth) = 1.0;
+  /// Of the states that a layer reads, in (0, 2).
+  TORCH_ARG(PerLayer<double>, over_relaxation) = 1.9;
+  /// Proximal weight of W and b relative to the mean square of the layer's inputs, > 0.
+  TORCH_ARG(PerLayer<double>, damping) = 0.1;
+  /// Ratio of neighbouring layers' penalties, > 0.
+  TORCH_ARG(PerLayer<double>, penalty_ratio) = 0.01;
+  /// Conjugate gradient steps of the states, >= 1.
+  TORCH_ARG(PerLayer<int64_t>, state_steps) = 1;
+  /// > 1: W as the average of ridge regressions on so many blocks of rows, and one length for the steps of
+  /// the states that the layer reads. Cheaper, not exact, not certified.
+  TORCH_ARG(PerLayer<int64_t>, row_blocks) = 1;
+  /// The most that a batch's states move, relative to their norm, > 0. Not given: no cap.
+  TORCH_ARG(PerLayer<std::optional<double>>, cap) = std::nullopt;
+  /// The part of its last step that a layer's W and b go on before a sweep, in [0, 1).
+  TORCH_ARG(PerLayer<double>, momentum) = 0.0;
+  /// The part of a layer's W, times lr, that is taken off before a sweep, in [0, 1).
+  TORCH_ARG(PerLayer<double>, weight_decay) = 0.0;
+  TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
+  /// Keep the batch's true loss from rising: halve the step until it does not.
+  TORCH_ARG(bool, guard) = false;
+  /// Keep U, V and the penalties of bound data from sweep to sweep.
+  TORCH_ARG(bool, persistent) = false;
+  /// rho_N of losses other than "squared", > 0.
+  TORCH_ARG(double, output_penalty) = 1.0;
+  TORCH_ARG(double, loss_weight) = 1.0;
+  TORCH_ARG(bool, mean_loss) = false;
 
-/// weight |x|_1
-inline Regularizer L1(double weight) { return {.l1 = weight}; }
-/// weight/2 |x|^2
-inline Regularizer L2(double weight) { return {.l2 = weight}; }
-/// l1 |x|_1 + l2/2 |x|^2
-inline Regularizer ElasticNet(double l1, double l2) { return {.l1 = l1, .l2 = l2}; }
-/// x >= 0
-inline Regularizer Nonnegative() { return {.low = 0}; }
-/// low <= x <= high
-inline Regularizer Box(double low = 0, double high = 1) { return {.low = low, .high = high}; }
-
-}  // namespace regularizers
-
-/// One value for all layers, or one for each: 0.5, or {0.5, 1.0, 2.0}.
-template <typename T>
-class PerLayer {
  public:
-  template <std::convertible_to<T> V>
-  PerLayer(V&& value) : values_{static_cast<T>(std::forward<V>(value))}, uniform_(true) {}
-  PerLayer(std::initializer_list<T> values) : values_(values), uniform_(false) {}
-  PerLayer(std::vector<T> values) : values_(std::move(values)), uniform_(false) {}
-
-  /// Whether one value stands for all layers.
-  bool uniform() const { return uniform_; }
-
-  /// The value of a layer of `depth`. Throws a ValueError, with the option's name, where there are not as
-  /// many.
-  const T& of(size_t layer, size_t depth, const char* name) const {
-    TORCH_CHECK_VALUE(uniform_ || values_.size() == depth, "torchbcd: ", name,
-                      " must be one value, or one for each of the ", depth, " layers (got ", values_.size(),
-                      ")");
-    return values_[uniform_ ? 0 : layer];
+  /// One setting for nets of 2 to 20 layers, whatever their initialisation.
+  static RelaxedBCDOptions for_any_depth() {
+    return RelaxedBCDOptions().relaxation(0.5).output_relaxation(0.5).penalty_ratio(0.03).state_steps(2).cap(
+        0.15);
   }
 
- private:
-  std::vector<T> values_;
-  bool uniform_;
+  double relaxation_of(size_t layer) const { return lr_[layer] * relaxation_[layer]; }
+  double weight_decay_of(size_t layer) const { return lr_[layer] * weight_decay_[layer]; }
 };
 
-/// The order of a sweep of BCD: all blocks of a layer, from the last layer to the first, as in the paper; or
-/// all V and U, and then all W.
-enum class UpdateOrder { kPaper, kStatesFirst };
+/// A tolerance that shrinks by a factor every sweep, down to a floor: max(start factor^k, floor). A number
+/// stands for a constant one.
+struct EpsSchedule {
+  double start = 3.0;
+  double factor = 0.93;
+  double floor = 0.003;
 
-/// The factor of DLAM's extrapolations: none; Nesterov's sequence (Algorithm 1, lines 3 and 4); or that
-/// sequence, held below what Theorem 1 asks for, omega^2 < theta^k / theta^{k+1} (and likewise tau), block by
-/// block.
-enum class Momentum { kNone, kNesterov, kCapped };
+  EpsSchedule() = default;
+  EpsSchedule(double constant) : start(constant), factor(1), floor(constant) {}
+  EpsSchedule(double start, double factor, double floor) : start(start), factor(factor), floor(floor) {}
 
-/// How DLAM solves for z_L: by the loss's own prox, or by FISTA.
-enum class OutputSolver { kProx, kFista };
+  /// The tolerance of a sweep, counted from 0 since the data were bound.
+  double operator()(int64_t sweep) const {
+    return std::max(start * std::pow(factor, static_cast<double>(sweep)), floor);
+  }
+};
+
+/// Options of DLAM; docs/dlam.md says what they do.
+struct DLAMOptions {
+  /// "squared", "hinge", "logistic", "exponential" or "cross_entropy".
+  TORCH_ARG(std::string, loss) = "cross_entropy";
+  /// Penalty of z_l = a_{l-1} W_l^T + 1 b_l^T, > 0.
+  TORCH_ARG(PerLayer<double>, rho) = 1e-3;
+  /// Tolerance of a_l = h_l(z_l), > 0 (>= 0 with joint): a number or a schedule. Not given: EpsSchedule(), or
+  /// 0.003 with joint. **Without joint, a constant eps trains no hidden layer.**
+  TORCH_ARG(std::optional<EpsSchedule>, eps) = std::nullopt;
+  /// mDLAM (Algorithm 2) rather than DLAM (Algorithm 1).
+  TORCH_ARG(bool, monotone) = true;
+  TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
+  /// Minimise over (z_l, a_l) together, entry by entry and exactly.
+  TORCH_ARG(bool, joint) = false;
+  /// The factor of the extrapolations: "none"; "nesterov", Nesterov's sequence (Algorithm 1, lines 3 and 4);
+  /// or "capped", that sequence, held below what Theorem 1 asks for, omega^2 < theta^k / theta^{k+1} (and
+  /// likewise tau), block by block.
+  TORCH_ARG(std::string, momentum) = "nesterov";
+  /// Not given: the linearised W step of eq. (3). > 0: eq. (1) itself, with this relative proximal weight.
+  TORCH_ARG(std::optional<double>, weight_damping) = std::nullopt;
+  /// How z_L is solved for: "prox", by the loss's own, or "fista".
+  TORCH_ARG(std::string, output_solver) = "prox";
+  /// Measure condition (2) and its twin from their definitions, for the report's slacks.
+  TORCH_ARG(bool, check_conditions) = false;
+  TORCH_ARG(double, loss_weight) = 1.0;
+  TORCH_ARG(bool, mean_loss) = false;
+};
+
+/// Options of DLADMM.
+struct DLADMMOptions {
+  /// "squared", "hinge", "logistic", "exponential" or "cross_entropy".
+  TORCH_ARG(std::string, loss) = "cross_entropy";
+  /// Penalty of the last layer's constraint, > 0.
+  TORCH_ARG(double, rho) = 1e-3;
+  /// Penalty of the hidden layers, > 0. Not given: as rho.
+  TORCH_ARG(std::optional<double>, nu) = std::nullopt;
+  /// Each layer's penalty, > 0. An optimizer sets it from nu and rho when it is made.
+  TORCH_ARG(PerLayer<double>, penalty) = 1e-3;
+  TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
+  TORCH_ARG(double, loss_weight) = 1.0;
+  TORCH_ARG(bool, mean_loss) = false;
+};
 
 }  // namespace torchbcd

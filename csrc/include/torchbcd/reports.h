@@ -35,7 +35,7 @@ struct TORCHBCD_API LazyValue {
 /// How far one block lowered L; NaN where row_blocks leaves it unmeasured.
 struct BlockDecrease {
   const char* block;  // "V": the output's, "W", or "UV"
-  size_t layer;
+  size_t layer;       // from 1
   LazyValue decrease;
 };
 
@@ -69,7 +69,7 @@ struct TORCHBCD_API DladmmReport {
   int64_t products = 0;            // matrix products with a matrix of n rows
 };
 
-/// Called after each block of a sweep with the block's name and its layer, from 0. What it throws ends the
+/// Called after each block of a sweep with the block's name and its layer, from 1. What it throws ends the
 /// sweep, which then has changed nothing.
 using BlockObserver = std::function<void(const char* block, size_t layer)>;
 

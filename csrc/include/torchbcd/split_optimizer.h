@@ -5,9 +5,12 @@
 #include <ATen/core/ivalue.h>
 #include <c10/util/ArrayRef.h>
 
+#include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "torchbcd/export.h"
@@ -16,20 +19,32 @@
 
 namespace torchbcd {
 
-class MlpTrainer;
-
-namespace detail {
-struct NamedOption;
-}
+class OptionTable;
+struct TrainedMlp;
 
 /// Lists of tensors by name; an entry may be undefined.
 using Tensors = std::map<std::string, std::vector<at::Tensor>>;
 
+/// What an optimizer keeps beside the model's parameters and its options: bound data with their split
+/// variables, and counters.
+struct SavedState {
+  Tensors tensors;
+  std::map<std::string, std::vector<double>> numbers;
+};
+
+/// A complete sweep: what a report says that it is of.
+struct SweepId {
+  int64_t sweep = 0;      // counted from 1 over the optimizer's life
+  int64_t revision = -1;  // that it led to
+};
+
 /// An optimizer whose steps are sweeps over the layers of an MLP. The model's own parameters are W and b at
 /// all times; a step that fails leaves them, and the split variables, at the last complete sweep.
 ///
-/// Everything throws c10::TypeError or c10::ValueError, before it changes anything, where an argument does
-/// not fit, and c10::LinAlgError, with layer and block, where a block has no solution in floating point.
+/// Every call begins with one look at the parameters and the options as they are then. Everything throws
+/// c10::TypeError or c10::ValueError, before it changes anything, where an option or an argument does not
+/// fit, and c10::LinAlgError, with layer and block, where a block has no solution in floating point. Layers
+/// count from 1 in errors, reports and observers.
 class TORCHBCD_API SplitOptimizer {
  public:
   virtual ~SplitOptimizer();
@@ -37,57 +52,100 @@ class TORCHBCD_API SplitOptimizer {
   SplitOptimizer& operator=(SplitOptimizer&&) noexcept;
 
   /// The layers; the tensors are the model's own.
-  const Mlp& mlp() const { return mlp_; }
+  const Mlp& mlp() const;
   /// The loss's name.
-  const std::string& loss() const { return loss_; }
+  const std::string& loss() const;
   /// Complete sweeps so far.
-  int64_t sweeps() const;
+  int64_t sweeps() const { return sweeps_; }
+  /// Changes whenever the point does: with every step, bind and load_state_dict.
+  int64_t revision() const { return revision_; }
   /// Whether a full batch is bound.
-  bool bound() const;
+  virtual bool bound() const = 0;
 
   /// Has a function called after each block of every sweep.
-  void set_observer(BlockObserver observer);
+  void set_observer(BlockObserver observer) { observer_ = std::move(observer); }
 
-  /// Options by name, as a list of numbers: one for each layer (four where it is a regulariser: l1, l2, low,
-  /// high; NaN stands for "not given"), or one alone where it is the optimizer's.
-  std::vector<std::string> option_names();
-  std::vector<double> option(const std::string& name);
+  /// The objective at the current point with the options as they are now, accumulated in float64.
+  double objective() { return objective_terms().total(); }
+  virtual ObjectiveTerms objective_terms() = 0;
+  /// The last complete sweep, or none.
+  SweepId last_sweep() const { return last_sweep_; }
+  /// The objective after a sweep, with the options it had; before it, where that is asked for and still
+  /// known. Throws a c10::Error where the optimizer has moved on since.
+  ObjectiveTerms sweep_terms(const SweepId& sweep, bool before = false);
+
+  /// The names of the options that are numbers and kept.
+  std::vector<std::string> option_names() const;
+  /// An option as a list of numbers: one for each layer (four where it is a regulariser: l1, l2, low, high;
+  /// NaN stands for "not given"), or one alone where it is the optimizer's.
+  std::vector<double> option(const std::string& name) const;
   /// Sets an option between steps. A single number (four for a regulariser) is for all layers.
   void set_option(const std::string& name, c10::ArrayRef<double> values);
+  /// The same for the options that are names.
+  std::vector<std::string> choice_names() const;
+  std::string choice(const std::string& name) const;
+  void set_choice(const std::string& name, const std::string& value);
+  /// Several of both kinds, all or none.
+  void set_options(const std::map<std::string, std::vector<double>>& numbers,
+                   const std::map<std::string, std::string>& choices);
 
-  /// The state, as copies and in the form that the Python optimizer's state_dict() has: penalties, and bound
-  /// data with their split variables. It continues bit for bit.
+  /// The options of each layer, a dict each, and the optimizer's, as Python has them; a regulariser is the
+  /// list of its four numbers, or None.
+  c10::IValue layer_options() const;
+  c10::IValue scheme_options() const;
+  /// Sets some options of each layer, given as a list of dicts, or of the optimizer, given as a dict: all or
+  /// none.
+  void set_layer_options(const c10::IValue& groups);
+  void set_scheme_options(const c10::IValue& options);
+
+  /// What torch.save can hold: options and state, as copies, in the form that the Python optimizer's
+  /// state_dict() has. It continues bit for bit.
   c10::IValue state_dict();
-  /// Restores what state_dict() returned, here or in Python. Throws a ValueError where it does not fit.
+  /// Restores what state_dict() returned, here or in Python, options included. Throws a ValueError, changing
+  /// nothing, where it is of another kind of optimizer, another loss, other activations or another format, or
+  /// does not fit.
   void load_state_dict(const c10::IValue& state);
 
-  /// The part of the state that is tensors: bound data with their split variables. Copies.
-  Tensors tensors() const;
-  void load_tensors(const Tensors& tensors);
+  /// The state alone.
+  virtual SavedState state() const = 0;
+  virtual void load_state(const SavedState& state) = 0;
+
+  /// The rows of the options, for those who document them: name, whether each layer has its own, default,
+  /// what it may be, choices, help.
+  c10::IValue documented_options() const;
 
  protected:
-  SplitOptimizer(Mlp mlp, std::string loss, double loss_weight, bool mean_loss,
-                 std::unique_ptr<MlpTrainer> trainer);
+  SplitOptimizer(const char* name, Mlp mlp, const std::string& loss);
 
-  /// The options of a layer, and those of the whole, each with where its value is kept.
-  virtual std::vector<detail::NamedOption> layer_options(size_t layer) = 0;
-  virtual std::vector<detail::NamedOption> scheme_options();
-  /// What state_dict() holds beside options and tensors.
-  virtual std::vector<detail::NamedOption> counters();
-  /// Tells the trainer the options, which anyone may have changed.
-  virtual void apply_options();
+  virtual const OptionTable& option_table() const = 0;
+  /// The Options object that the table's rows are of. It does not change its place.
+  virtual void* option_values() const = 0;
+  /// What options may not be together. Throws.
+  virtual void check_options_together() const {}
+  /// Parameters have been changed from outside.
+  virtual void parameters_changed() {}
+  /// The objective of the last sweep with the options it had.
+  virtual ObjectiveTerms last_sweep_terms(bool before) = 0;
 
-  at::Tensor inputs(const at::Tensor& x) const;
-  MlpTrainer& trainer() const { return *trainer_; }
+  void check_options() const;
+  /// Every call's one look at options and parameters.
+  void sync();
+  /// The end of a complete sweep.
+  void commit();
+  void moved() { ++revision_; }
+  void check_current(const SweepId& sweep) const;
+  /// The end of a successful load_state.
+  void loaded(int64_t sweeps);
+
+  std::unique_ptr<TrainedMlp> mlp_;
+  BlockObserver observer_;
 
  private:
-  std::vector<detail::NamedOption> named(const std::string& name);
+  void change_options(const std::function<void()>& change);
 
-  Mlp mlp_;
-  std::string loss_;
-  double loss_weight_;
-  bool mean_loss_;
-  std::unique_ptr<MlpTrainer> trainer_;
+  int64_t sweeps_ = 0;
+  int64_t revision_ = 0;
+  SweepId last_sweep_;
 };
 
 }  // namespace torchbcd

@@ -15,6 +15,8 @@
 #include "torchbcd/functional.h"
 #include "torchbcd/mlp.h"
 #include "torchbcd/options.h"
+#include "torchbcd/per_layer.h"
+#include "torchbcd/regularizers.h"
 #include "torchbcd/relaxed_bcd.h"
 #include "torchbcd/reports.h"
 #include "torchbcd/split_optimizer.h"

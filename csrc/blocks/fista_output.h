@@ -1,0 +1,19 @@
+// z_L by FISTA (Beck & Teboulle, 2009), as Wang et al. solve eq. (5). The library's own prox is exact and
+// faster; this is there to compare with.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "functors/losses.h"
+
+namespace torchbcd {
+
+/// out = argmin over z of weight sum_rows w_row l(z; y) + rho/2 |z - q|^2 by FISTA, started from the better
+/// of `z` and `q` in each row, and no worse than `z` in any. For losses with a Lipschitz gradient.
+void fista_output(const at::Tensor& y, const at::Tensor& q, const at::Tensor& z, const at::Tensor& row_weight,
+                  const functors::AnyLoss& loss, double weight, double rho, const at::Tensor& out);
+
+/// Whether fista_output takes a loss.
+bool has_lipschitz_gradient(const functors::AnyLoss& loss);
+
+}  // namespace torchbcd

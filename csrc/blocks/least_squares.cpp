@@ -1,0 +1,181 @@
+#include "blocks/least_squares.h"
+
+#include <ATen/ops/add.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/sum.h>
+
+#include <utility>
+
+namespace torchbcd {
+
+namespace {
+
+// Floating-point operations of the two forms of the V block, each an estimate in double: with m the side
+// that is factored and M the other, the Gram matrix, the factor and the solves cost m^2 M + m^3/3 + 2 n m^2.
+// The output side needs two products with W, the input side a third one for the new residual.
+bool output_side_is_cheaper(double n, double outputs, double inputs) {
+  const double output_side = outputs * outputs * inputs + outputs * outputs * outputs / 3 +
+                             2 * n * outputs * outputs + 4 * n * outputs * inputs;
+  const double input_side = inputs * inputs * outputs + inputs * inputs * inputs / 3 +
+                            2 * n * inputs * inputs + 6 * n * outputs * inputs;
+  return output_side <= input_side;
+}
+
+// The same for the W block: n d^2 + d^3/3 + 2 d^2 d' (primal) or n^2 d + n^3/3 + 2 n^2 d' (dual).
+bool primal_is_cheaper(double n, double outputs, double inputs) {
+  return n * inputs * inputs + inputs * inputs * inputs / 3 + 2 * inputs * inputs * outputs <=
+         n * n * inputs + n * n * n / 3 + 2 * n * n * outputs;
+}
+
+}  // namespace
+
+HiddenStateBlock::HiddenStateBlock(AffineMap map, double gamma, double rho, const Regularizer& regularizer,
+                                   int64_t rows, const char* where)
+    : map_(std::move(map)),
+      regularizer_(regularizer),
+      shrink_(regularizer.quadratic() ? gamma / (gamma + regularizer.l2) : 1),
+      ratio_(gamma / (shrink_ * rho)),
+      output_side_(output_side_is_cheaper(static_cast<double>(rows), static_cast<double>(map_.weight.size(0)),
+                                          static_cast<double>(map_.weight.size(1)))) {
+  if (iterative()) {
+    problem_ = QuadraticPlusRegularizer(gram_matrix({.a = map_.weight, .ridge = ratio_}), regularizer_,
+                                        1 / rho, map_.weight.size(1));
+  } else {
+    factor_ = factor({.a = output_side_ ? map_.weight.t() : map_.weight, .ridge = ratio_}, where);
+  }
+}
+
+void HiddenStateBlock::solve_(const at::Tensor& v, const at::Tensor& previous, const at::Tensor& u,
+                              const at::Tensor& residual_out) const {
+  at::Tensor state = v;
+  at::Tensor residual = residual_out;
+  if (shrink_ != 1) {
+    state.mul_(shrink_);
+  }
+  affine_residual_out(u, state, map_, residual);
+  if (iterative()) {
+    const at::Tensor solution = previous.clone();
+    problem_.minimise_(solution, state, at::mm(residual, map_.weight));
+    residual.addmm_(solution.sub(state), map_.weight.t(), 1, -1);
+    state.copy_(solution);
+  } else if (output_side_) {
+    factor_.solve_(residual);
+    state.addmm_(residual, map_.weight);
+    if (ratio_ != 1) {
+      residual.mul_(ratio_);
+    }
+  } else {
+    const at::Tensor change = at::mm(residual, map_.weight);
+    factor_.solve_(change);
+    state.add_(change);
+    residual.addmm_(change, map_.weight.t(), 1, -1);
+  }
+}
+
+WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightPenalties& penalties,
+                         bool always_primal, const char* where, SumOverRanks sum_over_ranks)
+    : v_(std::move(v)),
+      bias_(bias),
+      penalties_(penalties),
+      primal_(always_primal || sum_over_ranks || !penalties.regularizer.quadratic() ||
+              primal_is_cheaper(static_cast<double>(v_.size(0)), static_cast<double>(outputs),
+                                static_cast<double>(v_.size(1)))),
+      sum_over_ranks_(std::move(sum_over_ranks)),
+      bias_gain_((penalties.alpha + penalties.regularizer.l2) / penalties.alpha) {
+  const double ridge = penalties.alpha / penalties.rho;
+  if (!penalties.regularizer.quadratic()) {
+    problem_ = QuadraticPlusRegularizer(
+        gram_matrix({.a = v_, .ridge = ridge, .ones_column = bias, .sum_over_ranks = sum_over_ranks_}),
+        penalties.regularizer, 1 / penalties.rho, v_.size(1));
+  } else if (primal_) {
+    factor_ = factor({.a = v_,
+                      .ridge = ridge * bias_gain_,
+                      .ones_column = bias,
+                      .ones_ridge = ridge,
+                      .sum_over_ranks = sum_over_ranks_},
+                     where);
+  } else {
+    factor_ = factor({.a = v_.t(), .ridge = ridge * bias_gain_, .ones_row = bias ? bias_gain_ : 0}, where);
+  }
+}
+
+// [residual^T v, column sums of residual], shape (d', d + 1) or (d', d).
+at::Tensor WeightBlock::cross_product(const at::Tensor& residual) const {
+  const int64_t inputs = v_.size(1);
+  at::Tensor product = at::empty({residual.size(1), inputs + (bias_ ? 1 : 0)}, residual.options());
+  at::Tensor of_weight = product.narrow(1, 0, inputs);
+  at::mm_out(of_weight, residual.t(), v_);
+  if (bias_) {
+    at::Tensor of_bias = product.select(1, inputs);
+    at::sum_out(of_bias, residual, 0);
+  }
+  if (sum_over_ranks_) {
+    sum_over_ranks_(product);
+  }
+  return product;
+}
+
+void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const {
+  if (penalties_.regularizer.quadratic()) {
+    solve_ridge(residual, previous, next);
+  } else {
+    solve_iteratively(residual, previous, next);
+  }
+}
+
+// With a squared norm l2/2 |W|^2 the change D of the weights is penalised by alpha/2 |D|^2 + l2/2 |W + D|^2 =
+// (alpha + l2)/2 |D + l2/(alpha + l2) W|^2 + const. The primal form takes the linear term to the right-hand
+// side; the dual one first moves W to the minimiser of the penalty, and the residual with it.
+void WeightBlock::solve_ridge(const at::Tensor& residual, const AffineMap& previous,
+                              const AffineMap& next) const {
+  const int64_t inputs = v_.size(1);
+  const double l2 = penalties_.regularizer.l2;
+  const double moved = primal_ ? 0 : l2 / (penalties_.alpha + l2);
+  at::Tensor working = residual;
+  if (moved != 0) {
+    working.addmm_(v_, previous.weight.t(), 1, moved);
+  }
+  if (!primal_) {
+    factor_.solve_(working.t());
+  }
+  at::Tensor change = cross_product(working);
+  at::Tensor weight_change = change.narrow(1, 0, inputs);
+  if (primal_) {
+    if (l2 != 0) {
+      weight_change.sub_(previous.weight, l2 / penalties_.rho);
+    }
+    factor_.solve_(change);
+  } else if (bias_) {
+    change.select(1, inputs).mul_(bias_gain_);
+  }
+  at::Tensor weight = next.weight;
+  at::add_out(weight, previous.weight, weight_change);
+  if (moved != 0) {
+    weight.sub_(previous.weight, moved);
+  }
+  if (bias_) {
+    at::Tensor new_bias = next.bias;
+    at::add_out(new_bias, previous.bias, change.select(1, inputs));
+  }
+}
+
+void WeightBlock::solve_iteratively(const at::Tensor& residual, const AffineMap& previous,
+                                    const AffineMap& next) const {
+  const int64_t inputs = v_.size(1);
+  const at::Tensor linear = cross_product(residual);
+  const at::Tensor centre = at::empty_like(linear);
+  centre.narrow(1, 0, inputs).copy_(previous.weight);
+  if (bias_) {
+    centre.select(1, inputs).copy_(previous.bias);
+  }
+  const at::Tensor solution = centre.clone();
+  problem_.minimise_(solution, centre, linear);
+  next.weight.copy_(solution.narrow(1, 0, inputs));
+  if (bias_) {
+    next.bias.copy_(solution.select(1, inputs));
+  }
+}
+
+}  // namespace torchbcd

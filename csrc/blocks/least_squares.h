@@ -1,0 +1,81 @@
+// The two least-squares blocks of Algorithm 2, in residual form.
+//
+// Both are one ridge problem, min over X of 1/2 |T - M X|^2 + mu/2 |X|^2, solved by a Cholesky factor on
+// its smaller side: X = (M^T M + mu I)^{-1} M^T T, or X = M^T (M M^T + mu I)^{-1} T (matrix inversion
+// lemma), where the second also yields the new residual, T - M X = mu (M M^T + mu I)^{-1} T. A squared norm
+// as regulariser keeps that form; any other one is solved for by proximal gradient on the Gram matrix.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "blocks/proximal_gradient.h"
+#include "linalg/affine_map.h"
+#include "linalg/spd.h"
+#include "torchbcd/regularizers.h"
+
+namespace torchbcd {
+
+/// The V block of a hidden layer, argmin over V of
+/// gamma/2 |V - S|^2 + rho/2 |U - V W^T - 1 b^T|^2 + s(V), for one (W, b) and any number of row chunks.
+class HiddenStateBlock {
+ public:
+  /// `rows` is how many rows will be solved for in all: it decides which side is the cheaper.
+  HiddenStateBlock(AffineMap map, double gamma, double rho, const Regularizer& regularizer, int64_t rows,
+                   const char* where);
+
+  /// Whether solve_ wants to know the previous states: only an iterative solution starts from them.
+  bool iterative() const { return !regularizer_.quadratic(); }
+
+  /// On entry v holds S; on exit v holds V and residual_out holds U - V W^T - 1 b^T. Where iterative(),
+  /// V is no worse than `previous`.
+  void solve_(const at::Tensor& v, const at::Tensor& previous, const at::Tensor& u,
+              const at::Tensor& residual_out) const;
+
+ private:
+  AffineMap map_;
+  Regularizer regularizer_;
+  double shrink_;     // gamma / (gamma + l2): what a squared norm does to S
+  double ratio_;      // (gamma + l2) / rho
+  bool output_side_;  // factor W W^T + ratio I (d' x d') instead of W^T W + ratio I (d x d)
+  SpdFactor factor_;
+  QuadraticPlusRegularizer problem_;
+};
+
+struct WeightPenalties {
+  double rho = 1;
+  double alpha = 1;
+  Regularizer regularizer;  // of W, not of b
+
+  bool operator==(const WeightPenalties&) const = default;
+};
+
+/// The W block, argmin over (W', b') of
+/// rho/2 |U - V W'^T - 1 b'^T|^2 + alpha/2 |[W' b'] - [W b]|^2 + r(W').
+class WeightBlock {
+ public:
+  /// `v` (n, d) are the layer's inputs; `outputs` is d'. The primal factor (d x d) serves every sweep
+  /// over the same v; `always_primal` asks for it so that the caller can keep this object. Where the rows lie
+  /// in several processes it is primal too, and what goes between them are its two matrices, of size d (d +
+  /// d'): every process then finds the same W.
+  WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightPenalties& penalties, bool always_primal,
+              const char* where, SumOverRanks sum_over_ranks = {});
+
+  /// Sets `next` from `previous` and residual = u - v W^T - 1 b^T, which is overwritten.
+  void solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
+
+ private:
+  void solve_ridge(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
+  void solve_iteratively(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
+  at::Tensor cross_product(const at::Tensor& residual) const;
+
+  at::Tensor v_;
+  bool bias_;
+  WeightPenalties penalties_;
+  bool primal_;
+  SumOverRanks sum_over_ranks_;
+  double bias_gain_;  // (alpha + l2) / alpha: a squared norm binds W, but not b
+  SpdFactor factor_;
+  QuadraticPlusRegularizer problem_;
+};
+
+}  // namespace torchbcd

@@ -1,0 +1,39 @@
+// The blocks of Algorithm 1 that have a non-linear activation inside: least squares through sigma.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "functors/activations.h"
+#include "linalg/spd.h"
+#include "torchbcd/regularizers.h"
+
+namespace torchbcd {
+
+/// min over X (m, q) of kappa/2 |X - C|^2 + gamma/2 |T - sigma(X M^T + offset)|^2 + sum r(X), where r covers
+/// the first `regularized` columns. With M a layer's weight, X is its V block; with M the layer's inputs and
+/// a column of ones, X = [W b] is its W block. Both fall apart into rows of X that share M.
+class NonlinearLeastSquares {
+ public:
+  NonlinearLeastSquares(at::Tensor m, double kappa, double gamma, const functors::AnyActivation& activation,
+                        const Regularizer& regularizer, int64_t regularized);
+
+  /// Improves `x` in place, with its `product` X M^T + offset (m, p), towards `target` T (m, p): Gauss-Newton
+  /// directions with the Gram matrix of M, or proximal gradient steps where the regulariser is not smooth,
+  /// each row with a step of its own that is halved until it lowers the row's objective by Armijo's rule.
+  /// A row for which no step does is left alone. No row's objective ever rises.
+  void minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,
+                 const at::Tensor& product, const char* where) const;
+
+ private:
+  at::Tensor row_objective(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,
+                           const at::Tensor& product) const;
+
+  at::Tensor m_;
+  double kappa_;
+  double gamma_;
+  functors::AnyActivation activation_;
+  Regularizer regularizer_;
+  int64_t regularized_;
+};
+
+}  // namespace torchbcd

@@ -1,0 +1,75 @@
+// Activations, losses and regularisers as Python's diagnostics and losses ask for them.
+#include <ATen/ops/empty.h>
+
+#include "doors/operators/functions.h"
+#include "kernels/checks.h"
+#include "kernels/passes.h"
+#include "kernels/targets.h"
+
+namespace torchbcd::operators {
+namespace {
+
+Tensor new_like(const Tensor& t) { return at::empty(t.sizes(), t.options()); }
+
+void check_rows(const char* op, const Tensor& y, const Tensor& v) {
+  checks::same_floating_kind(op, {{"v", v}, {"y", y}});
+  checks::is_matrix(op, {"v", v}, "(n, d)");
+  checks::has_shape(op, {"y", y}, v.sizes(), "that of v");
+}
+
+}  // namespace
+
+void activation_into(const Tensor& u, std::string_view activation, c10::ArrayRef<double> parameters,
+                     Tensor& out) {
+  constexpr const char* op = "torchbcd::activation_out";
+  checks::same_floating_kind(op, {{"u", u}, {"out", out}});
+  checks::has_shape(op, {"out", out}, u.sizes(), "that of u");
+  passes::activation(u, activation_from(activation, parameters), out);
+}
+
+Pair slopes_of_activation(const Tensor& u, std::string_view activation, c10::ArrayRef<double> parameters) {
+  constexpr const char* op = "torchbcd::activation_slopes";
+  checks::same_floating_kind(op, {{"u", u}});
+  const functors::AnyActivation functor = activation_from(activation, parameters);
+  check_continuous(op, functor);
+  const Pair slopes = {new_like(u), new_like(u)};
+  passes::activation_slopes(u, functor, std::get<0>(slopes), std::get<1>(slopes));
+  return slopes;
+}
+
+Tensor losses_of_rows(const Tensor& y, const Tensor& v, std::string_view loss) {
+  check_rows("torchbcd::row_losses", y, v);
+  return passes::row_losses(y, v, loss_from(loss));
+}
+
+Pair subdifferential_of_loss(const Tensor& y, const Tensor& v, std::string_view loss) {
+  check_rows("torchbcd::loss_subdifferential", y, v);
+  const Pair ends = {new_like(v), new_like(v)};
+  passes::loss_subdifferential(y, v, loss_from(loss), std::get<0>(ends), std::get<1>(ends));
+  return ends;
+}
+
+Tensor penalty_of_regularizer(const Tensor& x, double l1, double l2, double low, double high) {
+  checks::same_floating_kind("torchbcd::regularizer_penalty", {{"x", x}});
+  return passes::regularizer_penalty(x, {l1, l2, low, high});
+}
+
+Pair subdifferential_of_regularizer(const Tensor& x, double l1, double l2, double low, double high) {
+  checks::same_floating_kind("torchbcd::regularizer_subdifferential", {{"x", x}});
+  const Pair ends = {new_like(x), new_like(x)};
+  passes::regularizer_subdifferential(x, {l1, l2, low, high}, std::get<0>(ends), std::get<1>(ends));
+  return ends;
+}
+
+Tensor targets_of_classes(const Tensor& y, const Tensor& outputs, std::string_view loss) {
+  constexpr const char* op = "torchbcd::encode_targets";
+  checks::same_floating_kind(op, {{"outputs", outputs}});
+  checks::is_matrix(op, {"outputs", outputs}, "(n, C)");
+  TORCH_CHECK_TYPE(c10::isIntegralType(y.scalar_type(), /*includeBool=*/false), op,
+                   ": y must hold class indices (got ", y.scalar_type(), ")");
+  TORCH_CHECK_VALUE(y.device() == outputs.device(), op, ": y must be on the device of outputs, ",
+                    outputs.device(), " (got ", y.device(), ")");
+  return encode_classes(op, "y", y, outputs, loss_from(loss));
+}
+
+}  // namespace torchbcd::operators

@@ -1,0 +1,231 @@
+// The pybind11 module: the optimizers for Python. Values go in and out as Python has them; what they mean,
+// and whether they are right, the optimizers say.
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include "doors/optional_tensors.h"
+#include "doors/python_values.h"
+#include "optimizers/found_modules.h"
+#include "optimizers/option_table.h"
+#include "torchbcd/bcd.h"
+#include "torchbcd/dladmm.h"
+#include "torchbcd/dlam.h"
+#include "torchbcd/relaxed_bcd.h"
+
+namespace torchbcd::python {
+namespace {
+
+using torch::wrap_pybind_function;
+using torch::wrap_pybind_function_no_gil;
+using OptionalTensor = std::optional<at::Tensor>;
+using NamedTensors = std::map<std::string, OptionalTensors>;
+
+NamedTensors named(const BCD::Variables& v) {
+  return {{"W", to_optional(v.W)}, {"b", to_optional(v.b)}, {"U", to_optional(v.U)}, {"V", to_optional(v.V)}};
+}
+NamedTensors named(const DLAM::Variables& v) {
+  return {{"W", to_optional(v.W)}, {"b", to_optional(v.b)}, {"z", to_optional(v.z)}, {"a", to_optional(v.a)}};
+}
+NamedTensors named(const DLADMM::Variables& v) {
+  NamedTensors tensors = named(DLAM::Variables{v.W, v.b, v.z, v.a});
+  tensors["u"] = {v.u};
+  return tensors;
+}
+
+// What every sweep asks between blocks: whether Python has a signal to handle (Ctrl-C), and the caller's own
+// observer, if there is one.
+BlockObserver observer_from(const py::object& callback) {
+  return [callback](const char* block, size_t layer) {
+    const py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) {
+      throw py::error_already_set();
+    }
+    if (!callback.is_none()) {
+      callback(block, layer);
+    }
+  };
+}
+
+// (kind, text, weight, bias, activation, its parameters) of each module.
+using PythonModule =
+    std::tuple<std::string, std::string, OptionalTensor, OptionalTensor, std::string, std::vector<double>>;
+
+Mlp read_modules(const std::vector<PythonModule>& modules, const std::string& supported) {
+  using Kind = FoundModule::Kind;
+  const std::map<std::string, Kind> kinds = {{"linear", Kind::kLinear},
+                                             {"activation", Kind::kActivation},
+                                             {"flatten", Kind::kFlatten},
+                                             {"partial_flatten", Kind::kPartialFlatten},
+                                             {"unknown", Kind::kUnknown}};
+  std::vector<FoundModule> found;
+  for (const auto& [kind, text, weight, bias, activation, parameters] : modules) {
+    found.push_back({kinds.at(kind),
+                     text,
+                     weight.value_or(at::Tensor()),
+                     bias.value_or(at::Tensor()),
+                     {activation, parameters}});
+  }
+  return mlp_of(found, supported);
+}
+
+// RelaxedBCD's setting for any depth: the options that are not the defaults.
+py::object options_for_any_depth() {
+  RelaxedBCDOptions setting = RelaxedBCDOptions::for_any_depth();
+  RelaxedBCDOptions defaults;
+  c10::impl::GenericDict changed = python_dict();
+  for (const OptionRow& row : RelaxedBCD::table().rows()) {
+    if (get_option(&setting, row, 0) != get_option(&defaults, row, 0)) {
+      changed.insert(row.name, get_option(&setting, row, 0));
+    }
+  }
+  return to_python(changed);
+}
+
+template <typename Optimizer, typename Options>
+std::unique_ptr<Optimizer> make(const Mlp& mlp, const std::string& loss, const py::dict& given) {
+  Options options;
+  for (const auto& [key, value] : given) {
+    const OptionRow& row = Optimizer::table().start_row(py::cast<std::string>(key));
+    set_option_of_all(&options, row,
+                      to_ivalue(value, std::string(row.name) + " must be " + kind_of(&options, row)));
+  }
+  auto optimizer = std::make_unique<Optimizer>(mlp, options.loss(loss));
+  optimizer->set_observer(observer_from(py::none()));
+  return optimizer;
+}
+
+/// An optimizer with what all of them have. Their own bind and step follow.
+template <typename Optimizer, typename Options>
+py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
+  return py::class_<Optimizer>(m, name)
+      .def(py::init(wrap_pybind_function(make<Optimizer, Options>)))
+      .def("set_observer", [](Optimizer& self, const py::object& f) { self.set_observer(observer_from(f)); })
+      .def_property_readonly("bound", &Optimizer::bound)
+      .def_property_readonly("sweeps", &Optimizer::sweeps)
+      .def_property_readonly("last_sweep", &Optimizer::last_sweep)
+      .def("layer_options", [](Optimizer& self) { return to_python(self.layer_options()); })
+      .def("scheme_options", [](Optimizer& self) { return to_python(self.scheme_options()); })
+      .def("documented_options", [](Optimizer& self) { return to_python(self.documented_options()); })
+      .def("set_layer_options", wrap_pybind_function([](Optimizer& self, const py::list& groups) {
+             self.set_layer_options(to_ivalue(groups, "param_groups must hold options"));
+           }))
+      .def("set_scheme_options", wrap_pybind_function([](Optimizer& self, const py::dict& options) {
+             self.set_scheme_options(to_ivalue(options, ""));
+           }))
+      .def("state_dict", wrap_pybind_function([](Optimizer& self) { return to_python(self.state_dict()); }))
+      .def("load_state_dict", wrap_pybind_function([](Optimizer& self, const py::dict& state) {
+             self.load_state_dict(to_ivalue(state, "state_dict must hold tensors, numbers and names"));
+           }))
+      .def("variables", wrap_pybind_function([](Optimizer& self) { return named(self.variables()); }))
+      .def("objective", wrap_pybind_function_no_gil([](Optimizer& self) { return self.objective(); }))
+      .def("sweep_terms", wrap_pybind_function_no_gil([](Optimizer& self, const SweepId& sweep, bool before) {
+             return self.sweep_terms(sweep, before);
+           }));
+}
+
+/// bind(x, y, sample_weight).
+template <typename Optimizer>
+py::class_<Optimizer> with_bind(py::class_<Optimizer> c) {
+  return c.def("bind",
+               wrap_pybind_function_no_gil([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
+                                              const OptionalTensor& sample_weight) {
+                 self.bind(x, y, sample_weight.value_or(at::Tensor()));
+               }));
+}
+
+void bind_bcd(py::module_& m) {
+  py::class_<BCD::Point>(m, "Point")
+      .def_property_readonly("variables", [](const BCD::Point& self) { return named(self.variables); })
+      .def_readonly("y", &BCD::Point::y)
+      .def_readonly("row_weight", &BCD::Point::row_weight)
+      .def_readonly("row_loss_weight", &BCD::Point::row_loss_weight)
+      .def_property_readonly("splitting", [](const BCD::Point& self) { return self.options.splitting(); })
+      .def_property_readonly("order", [](const BCD::Point& self) { return self.options.order(); })
+      .def_property_readonly("inner_sweeps",
+                             [](const BCD::Point& self) { return self.options.inner_sweeps(); })
+      .def("penalties", [](const BCD::Point& self, size_t l) {
+        const BCDOptions& o = self.options;
+        const auto terms = [](const Regularizer& r) { return std::array{r.l1, r.l2, r.low, r.high}; };
+        return std::tuple{o.gamma()[l],
+                          o.rho_of(l),
+                          o.alpha()[l],
+                          o.alpha_weight_of(l),
+                          terms(o.weight_regularizer()[l]),
+                          terms(o.state_regularizer()[l])};
+      });
+  with_bind(optimizer_class<BCD, BCDOptions>(m, "BCD"))
+      .def("set_process_group", wrap_pybind_function_no_gil(
+                                    [](BCD& self, const std::string& name) { self.set_process_group(name); }))
+      .def("step", wrap_pybind_function_no_gil([](BCD& self) { self.step(); }))
+      .def("step_batch", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& x, const at::Tensor& y,
+                                                        const OptionalTensor& sample_weight) {
+             self.step(x, y, sample_weight.value_or(at::Tensor()));
+           }))
+      .def("step_rows", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& index,
+                                                       const OptionalTensor& x, const OptionalTensor& y) {
+             self.step_rows(index, x.value_or(at::Tensor()), y.value_or(at::Tensor()));
+           }))
+      .def("point", wrap_pybind_function_no_gil([](BCD& self) { return self.point(); }))
+      .def("sweep_point", wrap_pybind_function_no_gil([](BCD& self, const SweepId& sweep, bool before) {
+             return self.sweep_point(sweep, before);
+           }));
+}
+
+void bind_relaxed(py::module_& m) {
+  py::class_<RelaxedReport>(m, "RelaxedReport")
+      .def_property_readonly("before", [](const RelaxedReport& self) { return self.before.value(); })
+      .def_readonly("penalties", &RelaxedReport::penalties)
+      .def_property_readonly("decreases",
+                             [](const RelaxedReport& self) {
+                               std::vector<std::tuple<std::string, size_t, double>> result;
+                               for (const BlockDecrease& d : self.decreases) {
+                                 result.emplace_back(d.block, d.layer, d.decrease.value());
+                               }
+                               return result;
+                             })
+      .def_readonly("halved", &RelaxedReport::halved)
+      .def_readonly("guard_halvings", &RelaxedReport::guard_halvings);
+  optimizer_class<RelaxedBCD, RelaxedBCDOptions>(m, "RelaxedBCD")
+      .def("bind", wrap_pybind_function_no_gil(
+                       [](RelaxedBCD& self, const at::Tensor& x, const at::Tensor& y) { self.bind(x, y); }))
+      .def("step", wrap_pybind_function_no_gil([](RelaxedBCD& self) { return self.step(); }))
+      .def("step_batch", wrap_pybind_function_no_gil([](RelaxedBCD& self, const at::Tensor& x,
+                                                        const at::Tensor& y) { return self.step(x, y); }));
+}
+
+void bind_dlam(py::module_& m) {
+  with_bind(optimizer_class<DLAM, DLAMOptions>(m, "DLAM"))
+      .def_property_readonly("sweeps_since_bind", &DLAM::sweeps_since_bind)
+      .def("step", wrap_pybind_function_no_gil([](DLAM& self) { return fields(self.step()); }))
+      .def("step_batch", wrap_pybind_function_no_gil([](DLAM& self, const at::Tensor& x, const at::Tensor& y,
+                                                        std::optional<int64_t> sweeps,
+                                                        const OptionalTensor& sample_weight) {
+             return fields(self.step(x, y, sweeps, sample_weight.value_or(at::Tensor())));
+           }))
+      .def("gap", wrap_pybind_function_no_gil([](DLAM& self) { return self.gap(); }))
+      .def("sweep_gap", wrap_pybind_function_no_gil(
+                            [](DLAM& self, const SweepId& sweep) { return self.sweep_gap(sweep); }));
+  with_bind(optimizer_class<DLADMM, DLADMMOptions>(m, "DLADMM"))
+      .def("step", wrap_pybind_function_no_gil([](DLADMM& self) { return fields(self.step()); }));
+}
+
+}  // namespace
+}  // namespace torchbcd::python
+
+PYBIND11_MODULE(_C, m) {
+  using namespace torchbcd;
+  pybind11::class_<Mlp>(m, "Mlp");
+  pybind11::class_<SweepId>(m, "SweepId").def_readonly("sweep", &SweepId::sweep);
+  pybind11::class_<ObjectiveTerms>(m, "ObjectiveTerms")
+      .def_readonly("loss", &ObjectiveTerms::loss)
+      .def_readonly("activation_penalty", &ObjectiveTerms::activation_penalty)
+      .def_readonly("affine_penalty", &ObjectiveTerms::affine_penalty)
+      .def_readonly("weight_penalty", &ObjectiveTerms::weight_penalty)
+      .def_readonly("state_penalty", &ObjectiveTerms::state_penalty)
+      .def("total", &ObjectiveTerms::total);
+  m.def("read_modules", torch::wrap_pybind_function(python::read_modules));
+  m.def("relaxed_options_for_any_depth", python::options_for_any_depth);
+  python::bind_bcd(m);
+  python::bind_relaxed(m);
+  python::bind_dlam(m);
+}

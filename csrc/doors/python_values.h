@@ -1,0 +1,110 @@
+// Values between Python and C++: numbers, names, None, tensors, and lists and dicts of them.
+#pragma once
+
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <string>
+#include <vector>
+
+#include "optimizers/dicts.h"
+#include "torchbcd/reports.h"
+
+namespace torchbcd::python {
+
+namespace py = pybind11;
+
+/// A value of Python's; a regulariser becomes the list of its numbers. `what` begins the error where it is
+/// nothing that a value could be.
+inline c10::IValue to_ivalue(const py::handle& value, const std::string& what) {
+  const auto is_a = [&](const char* kind) {  // NumPy's numbers are such, too
+    return py::isinstance(value, py::module_::import("numbers").attr(kind));
+  };
+  if (value.is_none()) {
+    return {};
+  }
+  if (PyBool_Check(value.ptr())) {
+    return value.cast<bool>();
+  }
+  if (PyFloat_Check(value.ptr())) {
+    return value.cast<double>();
+  }
+  if (PyUnicode_Check(value.ptr())) {
+    return value.cast<std::string>();
+  }
+  if (THPVariable_Check(value.ptr())) {
+    return value.cast<at::Tensor>();
+  }
+  if (PyLong_Check(value.ptr()) || is_a("Integral")) {
+    return value.cast<int64_t>();
+  }
+  if (is_a("Real")) {
+    return value.cast<double>();
+  }
+  if (PyDict_Check(value.ptr())) {
+    c10::impl::GenericDict dict = python_dict();
+    for (const auto& item : value.cast<py::dict>()) {
+      const auto key = item.first.cast<std::string>();
+      dict.insert(key, to_ivalue(item.second, what.empty() ? key : what));
+    }
+    return dict;
+  }
+  if (py::hasattr(value, "numbers")) {
+    return to_ivalue(value.attr("numbers"), what);
+  }
+  TORCH_CHECK_TYPE(py::isinstance<py::sequence>(value), what, " (got ", py::repr(value).cast<std::string>(),
+                   ")");
+  c10::impl::GenericList list = python_list();
+  for (const auto& item : value.cast<py::sequence>()) {
+    list.push_back(to_ivalue(item, what));
+  }
+  return list;
+}
+
+inline py::object to_python(const c10::IValue& value) {
+  if (value.isList()) {
+    py::list list;
+    for (const c10::IValue& item : value.toListRef()) {
+      list.append(to_python(item));
+    }
+    return list;
+  }
+  if (value.isGenericDict()) {
+    py::dict dict;
+    for (const auto& item : value.toGenericDict()) {
+      dict[to_python(item.key())] = to_python(item.value());
+    }
+    return dict;
+  }
+  return value.isTensor()   ? py::cast(value.toTensor())
+         : value.isString() ? py::cast(value.toStringRef())
+         : value.isBool()   ? py::cast(value.toBool())
+         : value.isInt()    ? py::cast(value.toInt())
+         : value.isDouble() ? py::cast(value.toDouble())
+                            : py::object(py::none());
+}
+
+/// A report's numbers by name.
+using Fields = std::map<std::string, std::variant<double, int64_t, std::vector<double>>>;
+
+inline Fields fields(const DlamReport& r) {
+  return {{"eps", r.eps},
+          {"omega", r.omega},
+          {"theta", r.theta},
+          {"tau", r.tau},
+          {"weight_omega", r.weight_omega},
+          {"state_omega", r.state_omega},
+          {"weight_slack", r.weight_slack},
+          {"state_slack", r.state_slack},
+          {"redone", r.redone},
+          {"kept", r.kept},
+          {"trials", r.trials},
+          {"products", r.products}};
+}
+
+inline Fields fields(const DladmmReport& r) {
+  return {
+      {"theta", r.theta}, {"tau", r.tau}, {"primal_residual", r.primal_residual}, {"products", r.products}};
+}
+
+}  // namespace torchbcd::python

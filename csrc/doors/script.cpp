@@ -1,0 +1,269 @@
+// torch.classes.torchbcd: the optimizers as objects of TorchScript, which live in scripted modules, are saved
+// with them and run without Python.
+#include <torch/custom_class.h>
+
+#include <map>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "doors/optional_tensors.h"
+#include "torchbcd/bcd.h"
+#include "torchbcd/dladmm.h"
+#include "torchbcd/dlam.h"
+#include "torchbcd/relaxed_bcd.h"
+
+namespace torchbcd {
+namespace {
+
+using OptionalTensor = std::optional<at::Tensor>;
+using ScriptTensors = c10::Dict<std::string, OptionalTensors>;
+using ScriptNumbers = c10::Dict<std::string, std::vector<double>>;
+using ScriptNames = c10::Dict<std::string, std::string>;
+using ScriptState = std::tuple<ScriptTensors, ScriptNumbers>;
+// What a saved object holds: the model's tensors, which stay the module's own; activations; loss; options
+// that are numbers and options that are names; state; whether inputs are flattened.
+using Saved = std::tuple<std::vector<at::Tensor>, OptionalTensors, std::vector<std::string>, std::string,
+                         ScriptNumbers, ScriptNames, ScriptTensors, ScriptNumbers, bool>;
+
+ScriptTensors to_script(const Tensors& tensors) {
+  ScriptTensors script;
+  for (const auto& [name, list] : tensors) {
+    script.insert(name, to_optional(list));
+  }
+  return script;
+}
+
+ScriptState to_script(const SavedState& state) {
+  ScriptNumbers numbers;
+  for (const auto& [name, list] : state.numbers) {
+    numbers.insert(name, list);
+  }
+  return {to_script(state.tensors), numbers};
+}
+
+SavedState from_script(const ScriptTensors& tensors, const ScriptNumbers& numbers) {
+  SavedState state;
+  for (const auto& item : tensors) {
+    state.tensors[item.key()] = from_optional(item.value());
+  }
+  for (const auto& item : numbers) {
+    state.numbers[item.key()] = item.value();
+  }
+  return state;
+}
+
+/// One of the optimizers.
+template <typename Optimizer, typename Options>
+class Script : public torch::CustomClassHolder {
+ public:
+  Script(std::vector<at::Tensor> weights, const OptionalTensors& biases,
+         const std::vector<std::string>& activations, const std::string& loss, const ScriptNumbers& options,
+         bool flatten, const ScriptNames& choices)
+      : optimizer(mlp_of(std::move(weights), biases, activations, flatten), Options().loss(loss)) {
+    std::map<std::string, std::vector<double>> numbers;
+    std::map<std::string, std::string> names;
+    for (const auto& item : options) {
+      numbers[item.key()] = item.value();
+    }
+    for (const auto& item : choices) {
+      names[item.key()] = item.value();
+    }
+    optimizer.set_options(numbers, names);
+  }
+
+  Saved saved() {
+    const Mlp& mlp = optimizer.mlp();
+    std::vector<std::string> activations;
+    for (const Activation& activation : mlp.activations) {
+      activations.push_back(activation.text());
+    }
+    ScriptNumbers options;
+    for (const std::string& name : optimizer.option_names()) {
+      options.insert(name, optimizer.option(name));
+    }
+    ScriptNames choices;
+    for (const std::string& name : optimizer.choice_names()) {
+      choices.insert(name, optimizer.choice(name));
+    }
+    const auto [tensors, numbers] = to_script(optimizer.state());
+    return {mlp.weights, to_optional(mlp.biases),
+            activations, optimizer.loss(),
+            options,     choices,
+            tensors,     numbers,
+            mlp.flatten};
+  }
+
+  static c10::intrusive_ptr<Script> restored(Saved saved) {
+    auto& [weights, biases, activations, loss, options, choices, tensors, numbers, flatten] = saved;
+    auto script = c10::make_intrusive<Script>(weights, biases, activations, loss, options, flatten, choices);
+    script->optimizer.load_state(from_script(tensors, numbers));
+    return script;
+  }
+
+  Optimizer optimizer;
+
+ private:
+  static Mlp mlp_of(std::vector<at::Tensor> weights, const OptionalTensors& biases,
+                    const std::vector<std::string>& activations, bool flatten) {
+    Mlp mlp{std::move(weights), from_optional(biases), {}, flatten};
+    for (const std::string& text : activations) {
+      mlp.activations.push_back(Activation::parse(text));
+    }
+    return mlp;
+  }
+};
+
+const c10::IValue kNone;
+
+// Whether step was given a mini-batch: inputs and targets, or neither.
+bool is_batch(const OptionalTensor& x, const OptionalTensor& y, const OptionalTensor& sample_weight = {}) {
+  TORCH_CHECK_VALUE(x.has_value() || !sample_weight.has_value(),
+                    "torchbcd: the sample_weight of bound rows is given to bind (got one in step)");
+  TORCH_CHECK_VALUE(x.has_value() == y.has_value(),
+                    "torchbcd: step needs both inputs and targets, or neither");
+  return x.has_value();
+}
+
+/// The class with what all optimizers have. Their own `bind`, `step` and reports follow.
+template <typename S>
+torch::class_<S> script_class(const char* name) {
+  using torch::arg;
+  using Self = c10::intrusive_ptr<S>;
+  return torch::class_<S>("torchbcd", name)
+      .def(torch::init<std::vector<at::Tensor>, OptionalTensors, std::vector<std::string>, std::string,
+                       ScriptNumbers, bool, ScriptNames>(),
+           "",
+           {arg("weights"), arg("biases"), arg("activations"), arg("loss"), arg("options"),
+            arg("flatten") = false, arg("choices") = ScriptNames()})
+      .def("sweeps", [](const Self& self) { return self->optimizer.sweeps(); })
+      .def("bound", [](const Self& self) { return self->optimizer.bound(); })
+      .def("objective", [](const Self& self) { return self->optimizer.objective(); })
+      .def("option_names", [](const Self& self) { return self->optimizer.option_names(); })
+      .def("option",
+           [](const Self& self, const std::string& option) { return self->optimizer.option(option); })
+      .def("set_option",
+           [](const Self& self, const std::string& option, const std::vector<double>& values) {
+             self->optimizer.set_option(option, values);
+           })
+      .def("choice_names", [](const Self& self) { return self->optimizer.choice_names(); })
+      .def("choice",
+           [](const Self& self, const std::string& option) { return self->optimizer.choice(option); })
+      .def("set_choice", [](const Self& self, const std::string& option,
+                            const std::string& value) { self->optimizer.set_choice(option, value); })
+      .def("state", [](const Self& self) { return to_script(self->optimizer.state()); })
+      .def("load_state",
+           [](const Self& self, const ScriptState& state) {
+             self->optimizer.load_state(from_script(std::get<0>(state), std::get<1>(state)));
+           })
+      .def_pickle([](const Self& self) { return self->saved(); },
+                  [](Saved saved) { return S::restored(std::move(saved)); });
+}
+
+/// bind(x, y, sample_weight=None).
+template <typename S>
+torch::class_<S>& def_bind(torch::class_<S>& script) {
+  return script.def("bind",
+                    [](const c10::intrusive_ptr<S>& self, const at::Tensor& x, const at::Tensor& y,
+                       const OptionalTensor& sample_weight) {
+                      self->optimizer.bind(x, y, sample_weight.value_or(at::Tensor()));
+                    },
+                    "", {torch::arg("x"), torch::arg("y"), torch::arg("sample_weight") = kNone});
+}
+
+using ScriptBCD = Script<BCD, BCDOptions>;
+using ScriptRelaxedBCD = Script<RelaxedBCD, RelaxedBCDOptions>;
+using ScriptDLAM = Script<DLAM, DLAMOptions>;
+using ScriptDLADMM = Script<DLADMM, DLADMMOptions>;
+
+auto bcd_class() {
+  using Self = c10::intrusive_ptr<ScriptBCD>;
+  auto script = script_class<ScriptBCD>("BCD");
+  return def_bind(script)
+      .def("step",
+           [](const Self& self, const OptionalTensor& x, const OptionalTensor& y,
+              const OptionalTensor& sample_weight) {
+             if (is_batch(x, y, sample_weight)) {
+               self->optimizer.step(*x, *y, sample_weight.value_or(at::Tensor()));
+             } else {
+               self->optimizer.step();
+             }
+           },
+           "",
+           {torch::arg("inputs") = kNone, torch::arg("targets") = kNone, torch::arg("sample_weight") = kNone})
+      .def("step_rows", [](const Self& self, const at::Tensor& index) { self->optimizer.step_rows(index); })
+      .def("variables", [](const Self& self) {
+        const BCD::Variables v = self->optimizer.variables();
+        return to_script(Tensors{{"W", v.W}, {"b", v.b}, {"U", v.U}, {"V", v.V}});
+      });
+}
+
+// L before and after, the penalties, and how far each block lowered L, in the order of the sweep.
+ScriptNumbers certificate(const RelaxedReport& report) {
+  const double before = report.before.value();
+  double after = before;
+  std::vector<double> decreases;
+  for (const BlockDecrease& block : report.decreases) {
+    decreases.push_back(block.decrease.value());
+    after -= decreases.back();
+  }
+  ScriptNumbers result;
+  result.insert("before", std::vector<double>{before});
+  result.insert("after", std::vector<double>{after});
+  result.insert("penalties", report.penalties);
+  result.insert("decreases", decreases);
+  return result;
+}
+
+auto relaxed_class() {
+  using Self = c10::intrusive_ptr<ScriptRelaxedBCD>;
+  return script_class<ScriptRelaxedBCD>("RelaxedBCD")
+      .def("bind",
+           [](const Self& self, const at::Tensor& x, const at::Tensor& y) { self->optimizer.bind(x, y); })
+      .def("step",
+           [](const Self& self, const OptionalTensor& x, const OptionalTensor& y) {
+             if (is_batch(x, y)) {
+               self->optimizer.step(*x, *y);
+             } else {
+               self->optimizer.step();
+             }
+           },
+           "", {torch::arg("inputs") = kNone, torch::arg("targets") = kNone})
+      .def("certificate", [](const Self& self) { return certificate(self->optimizer.report()); });
+}
+
+auto dlam_class() {
+  using Self = c10::intrusive_ptr<ScriptDLAM>;
+  auto script = script_class<ScriptDLAM>("DLAM");
+  return def_bind(script)
+      .def("step",
+           [](const Self& self, const OptionalTensor& x, const OptionalTensor& y,
+              std::optional<int64_t> sweeps, const OptionalTensor& sample_weight) {
+             if (is_batch(x, y, sample_weight)) {
+               self->optimizer.step(*x, *y, sweeps, sample_weight.value_or(at::Tensor()));
+             } else {
+               self->optimizer.step();
+             }
+           },
+           "",
+           {torch::arg("inputs") = kNone, torch::arg("targets") = kNone, torch::arg("sweeps") = kNone,
+            torch::arg("sample_weight") = kNone})
+      .def("gap", [](const Self& self) { return self->optimizer.gap(); })
+      .def("variables", [](const Self& self) {
+        const DLAM::Variables v = self->optimizer.variables();
+        return to_script(Tensors{{"W", v.W}, {"b", v.b}, {"z", v.z}, {"a", v.a}});
+      });
+}
+
+auto dladmm_class() {
+  auto script = script_class<ScriptDLADMM>("DLADMM");
+  return def_bind(script).def("step",
+                              [](const c10::intrusive_ptr<ScriptDLADMM>& self) { self->optimizer.step(); });
+}
+
+const auto classes = std::make_tuple(bcd_class(), relaxed_class(), dlam_class(), dladmm_class());
+
+}  // namespace
+}  // namespace torchbcd

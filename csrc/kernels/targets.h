@@ -1,0 +1,26 @@
+// What a loss makes of the targets that users give it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "functors/losses.h"
+#include "torchbcd/export.h"
+
+namespace torchbcd {
+
+/// Class indices, int (n,), as targets (n, C) for `loss`, by its encoding: one-hot rows; or one class against
+/// the rest, +1 and -1, where C = 1 stands for two classes. `like`, (n, C), gives shape and kind. Errors
+/// speak of `name`, in the name of `op`.
+at::Tensor encode_classes(const char* op, const char* name, const at::Tensor& target, const at::Tensor& like,
+                          const functors::AnyLoss& loss);
+
+/// Throws a ValueError where `loss` asks for probabilities and there is a negative target.
+void check_probabilities(const char* op, const char* name, const at::Tensor& target,
+                         const functors::AnyLoss& loss);
+
+/// The targets of a cross-entropy as probabilities (n, C): what `target` holds, or the one-hot rows of its
+/// class indices (n,). `like`, (n, C), gives shape and kind.
+at::Tensor class_probabilities(const char* op, const char* name, const at::Tensor& target,
+                               const at::Tensor& like);
+
+}  // namespace torchbcd

@@ -1,0 +1,94 @@
+#include "linalg/reductions.h"
+
+#include <ATen/ops/dot.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/ne.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace torchbcd {
+namespace {
+
+std::vector<double> to_doubles(const at::Tensor& t) {
+  const at::Tensor values = t.to(at::kCPU, at::kDouble).contiguous();
+  const double* data = values.const_data_ptr<double>();
+  return {data, data + values.numel()};
+}
+
+// Numbers that lie on a device one by one, fetched at once: a GPU is waited for a single time.
+std::vector<double> fetch(const std::vector<at::Tensor>& scalars) {
+  return scalars.empty() ? std::vector<double>() : to_doubles(at::stack(scalars));
+}
+
+bool equal_on_cpu(const at::Tensor& a, const at::Tensor& b) {
+  if (a.is_contiguous() && b.is_contiguous()) {
+    return std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0;
+  }
+  return at::equal(a, b);
+}
+
+}  // namespace
+
+double inner_product(const at::Tensor& a, const at::Tensor& b) {
+  const auto flat = [](const at::Tensor& t) { return t.to(at::kDouble).reshape(-1); };
+  const at::Tensor left = flat(a);
+  return at::dot(left, a.is_same(b) ? left : flat(b)).item<double>();
+}
+
+// A finite sum means finite entries; only an infinite one, which finite entries can have too, costs a second
+// look.
+bool all_finite(const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> sums;
+  for (const at::Tensor& t : tensors) {
+    if (t.defined() && t.numel() > 0) {
+      sums.push_back(at::sum(t));
+    }
+  }
+  const std::vector<double> fetched = fetch(sums);
+  return std::all_of(fetched.begin(), fetched.end(), [](double s) { return std::isfinite(s); }) ||
+         std::all_of(tensors.begin(), tensors.end(), [](const at::Tensor& t) {
+           return !t.defined() || t.numel() == 0 || at::isfinite(t).all().item<bool>();
+         });
+}
+
+bool all_equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
+  if (a.empty() || a.front().is_cpu()) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), equal_on_cpu);
+  }
+  std::vector<at::Tensor> differ;
+  for (size_t i = 0; i < a.size(); ++i) {
+    differ.push_back(at::ne(a[i], b[i]).any());
+  }
+  const std::vector<double> found = fetch(differ);
+  return std::all_of(found.begin(), found.end(), [](double d) { return d == 0; });
+}
+
+std::vector<at::Tensor> clone_all(const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> copies;
+  copies.reserve(tensors.size());
+  for (const at::Tensor& t : tensors) {
+    copies.push_back(t.defined() ? t.clone() : t);
+  }
+  return copies;
+}
+
+void sum_over_ranks(const SumOverRanks& sum, const at::Device& device, const std::vector<double*>& numbers) {
+  std::vector<double> values;
+  for (const double* number : numbers) {
+    values.push_back(*number);
+  }
+  const at::Tensor sums = at::tensor(at::ArrayRef<double>(values), at::kDouble).to(device);
+  sum(sums);
+  values = to_doubles(sums);
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    *numbers[i] = values[i];
+  }
+}
+
+}  // namespace torchbcd

@@ -1,0 +1,32 @@
+// Numbers of tensors: inner products in float64, finiteness, sums over the processes that have the rows.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <vector>
+
+namespace torchbcd {
+
+/// Adds a tensor up over the processes that have the rows of the data between them, in place and to the same
+/// bits in each; empty where one process has them all.
+using SumOverRanks = std::function<void(const at::Tensor&)>;
+
+/// sum a b over all entries, the products too in float64.
+double inner_product(const at::Tensor& a, const at::Tensor& b);
+inline double norm_squared(const at::Tensor& t) { return t.defined() ? inner_product(t, t) : 0; }
+
+/// Whether every entry is finite; undefined tensors count as such. A GPU is waited for once.
+bool all_finite(const std::vector<at::Tensor>& tensors);
+inline bool all_finite(const at::Tensor& t) { return all_finite(std::vector<at::Tensor>{t}); }
+
+/// Whether two lists of tensors of the same kinds and shapes hold the same numbers. A GPU is waited for once.
+bool all_equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b);
+
+/// Copies; undefined ones stay so.
+std::vector<at::Tensor> clone_all(const std::vector<at::Tensor>& tensors);
+
+/// Replaces each number by its sum over the processes, which meet on `device`.
+void sum_over_ranks(const SumOverRanks& sum, const at::Device& device, const std::vector<double*>& numbers);
+
+}  // namespace torchbcd

@@ -1,0 +1,257 @@
+#include "linalg/spd.h"
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/linalg_cholesky_ex.h>
+#include <ATen/ops/linalg_solve_triangular.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/square.h>
+#include <ATen/ops/sum.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "linalg/small_cholesky.h"
+
+namespace torchbcd {
+namespace {
+
+// Wide enough for matrix products to run at full speed, narrow enough for the small factorisations
+// and inverses on the diagonal not to count.
+constexpr int64_t kBlock = 128;
+// Halves of a small matrix instead: the second block of 128 and 72 would have as many calls for less work. A
+// tiny one is a block of its own.
+constexpr int64_t kWhole = 64;
+int64_t block_size(int64_t d) {
+  return d <= kWhole ? std::max<int64_t>(d, 1) : (d < 2 * kBlock ? (d + 1) / 2 : kBlock);
+}
+// Panels of which a Gram matrix's lower triangle is made. Two at least, but for matrices so small that calls
+// cost more than the quarter of the product that is saved.
+constexpr int64_t kPanel = 256;
+constexpr int64_t kSinglePanel = 128;
+int64_t panel_width(int64_t d) {
+  return d <= kSinglePanel ? std::max<int64_t>(d, 1) : std::min(kPanel, (d + 1) / 2);
+}
+// Rows converted to float64 at a time when a float32 Gram matrix has to be accumulated again.
+constexpr int64_t kConversionRows = 4096;
+
+struct Span {
+  int64_t begin;
+  int64_t size;
+  int64_t end() const { return begin + size; }
+};
+
+std::vector<Span> spans(int64_t total, int64_t width) {
+  std::vector<Span> result;
+  for (int64_t begin = 0; begin < total; begin += width) {
+    result.push_back({begin, std::min(width, total - begin)});
+  }
+  return result;
+}
+
+// out = beta * out + A^T A, lower triangle.
+void accumulate_gram(const at::Tensor& a, const at::Tensor& out, double beta) {
+  const int64_t d = a.size(1);
+  for (const Span& panel : spans(d, panel_width(d))) {
+    const at::Tensor left = a.narrow(1, panel.begin, d - panel.begin).t();
+    const at::Tensor right = a.narrow(1, panel.begin, panel.size);
+    at::Tensor target = out.narrow(0, panel.begin, d - panel.begin).narrow(1, panel.begin, panel.size);
+    if (beta == 0) {
+      at::mm_out(target, left, right);
+    } else {
+      target.addmm_(left, right, beta);
+    }
+  }
+}
+
+// The lower triangle of the system's matrix, accumulated over rows in `dtype`.
+at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
+  const int64_t d = system.a.size(1);
+  const int64_t n = system.a.size(0);
+  at::Tensor k = at::empty({system.size(), system.size()}, system.a.options().dtype(dtype));
+  const at::Tensor products = k.narrow(0, 0, d).narrow(1, 0, d);
+  if (dtype == system.a.scalar_type()) {
+    accumulate_gram(system.a, products, 0);
+  } else {
+    products.zero_();
+    for (const Span& rows : spans(n, kConversionRows)) {
+      accumulate_gram(system.a.narrow(0, rows.begin, rows.size).to(dtype), products, 1);
+    }
+  }
+  if (system.ones_row != 0) {
+    products.add_(system.ones_row);
+  }
+  if (system.ones_column) {
+    k.select(0, d).narrow(0, 0, d).copy_(at::sum(system.a, 0));
+    k.select(0, d).select(0, d).fill_(static_cast<double>(n));
+  }
+  if (system.sum_over_ranks) {
+    system.sum_over_ranks(k.tril_());
+  }
+  k.diagonal().add_(system.ridge);
+  if (system.ones_column && system.ones_ridge >= 0) {
+    k.select(0, d).select(0, d).add_(system.ones_ridge - system.ridge);
+  }
+  return k;
+}
+
+// For each K = L L^T, whose lower triangle is in `k` (batch, d, d): inverse <- L^{-1} and pivots <- L_jj^2.
+void factor_blocks(const at::Tensor& k, at::Tensor inverse, at::Tensor pivots) {
+  if (k.is_cpu()) {
+    cpu::small_cholesky(k, inverse, pivots);
+    return;
+  }
+  const at::Tensor lower = std::get<0>(at::linalg_cholesky_ex(k));
+  inverse.copy_(at::linalg_solve_triangular(lower, at::eye(k.size(1), k.options()), /*upper=*/false));
+  at::square_out(pivots, lower.diagonal(0, 1, 2));
+}
+
+// A pivot carries a rounding error of a few units in the last place of its diagonal entry. Reads one number
+// from the device.
+bool all_reliable(const at::Tensor& relative_pivots) {
+  const double unit = relative_pivots.scalar_type() == at::kFloat ? std::numeric_limits<float>::epsilon()
+                                                                  : std::numeric_limits<double>::epsilon();
+  const double threshold = relative_pivots.scalar_type() == at::kFloat ? 64 * unit : 0;
+  return relative_pivots.min().item<double>() > threshold;  // false for NaN
+}
+
+// solve_row_blocks for blocks of one size, small enough for the inverse of each one's factor; false, and
+// nothing written, where a pivot is not reliable.
+bool solve_small_blocks(const at::Tensor& a, int64_t block, double ridge, double ones, const at::Tensor& r,
+                        at::Tensor z) {
+  const at::Tensor blocks = a.view({-1, block, a.size(1)});
+  at::Tensor k = at::bmm(blocks, blocks.transpose(1, 2));
+  if (ones != 0) {
+    k.add_(ones);
+  }
+  at::Tensor diagonal = k.diagonal(0, 1, 2);
+  diagonal.add_(ridge);
+  const at::Tensor inverses = at::empty_like(k);
+  at::Tensor pivots = at::empty({k.size(0), block}, k.options());
+  factor_blocks(k, inverses, pivots);
+  if (!all_reliable(pivots.div_(diagonal))) {
+    return false;
+  }
+  at::Tensor solved = z.view({-1, block, z.size(1)});
+  at::bmm_out(solved, inverses.transpose(1, 2), at::bmm(inverses, r.view(solved.sizes())));
+  return true;
+}
+
+}  // namespace
+
+at::Tensor gram_matrix(const GramSystem& system) {
+  const at::Tensor lower = assemble(system, system.a.scalar_type()).tril_();
+  return lower.add(lower.tril(-1).t());
+}
+
+SpdFactor::SpdFactor(at::Tensor k) : lower_(std::move(k)) {
+  const int64_t d = lower_.size(0);
+  const std::vector<Span> blocks = spans(d, block_size(d));
+  block_inverses_ =
+      at::empty({static_cast<int64_t>(blocks.size()), block_size(d), block_size(d)}, lower_.options());
+  const at::Tensor diagonal = lower_.diagonal().clone();
+  relative_pivots_ = at::empty({d}, lower_.options());
+  for (size_t j = 0; j < blocks.size(); ++j) {
+    const Span block = blocks[j];
+    const int64_t below = d - block.end();
+    at::Tensor column = lower_.narrow(0, block.begin, d - block.begin).narrow(1, block.begin, block.size);
+    if (block.begin > 0) {
+      const at::Tensor left = lower_.narrow(1, 0, block.begin);
+      column.addmm_(left.narrow(0, block.begin, d - block.begin), left.narrow(0, block.begin, block.size).t(),
+                    1, -1);
+    }
+    const at::Tensor inverse =
+        block_inverses_[static_cast<int64_t>(j)].narrow(0, 0, block.size).narrow(1, 0, block.size);
+    factor_blocks(column.narrow(0, 0, block.size).unsqueeze(0), inverse.unsqueeze(0),
+                  relative_pivots_.narrow(0, block.begin, block.size).unsqueeze(0));
+    if (below > 0) {
+      at::Tensor tail = column.narrow(0, block.size, below);
+      tail.copy_(at::mm(tail, inverse.t()));
+    }
+  }
+  relative_pivots_.div_(diagonal);
+}
+
+bool SpdFactor::reliable() const { return relative_pivots_.numel() == 0 || all_reliable(relative_pivots_); }
+
+void SpdFactor::solve_(const at::Tensor& rows) const {
+  if (rows.numel() == 0) {
+    return;
+  }
+  if (rows.scalar_type() != lower_.scalar_type()) {
+    at::Tensor converted = rows.to(lower_.scalar_type());
+    solve_(converted);
+    rows.copy_(converted);
+    return;
+  }
+  const int64_t d = lower_.size(0);
+  const std::vector<Span> blocks = spans(d, block_size(d));
+  const auto columns = [&](int64_t begin, int64_t size) { return rows.narrow(1, begin, size); };
+  const auto inverse = [&](size_t j) {
+    const int64_t size = blocks[j].size;
+    return block_inverses_[static_cast<int64_t>(j)].narrow(0, 0, size).narrow(1, 0, size);
+  };
+  // Of the layout of `rows`, so that copying back is fast.
+  const auto multiply = [](at::Tensor x, const at::Tensor& by) {
+    at::Tensor product = at::empty_like(x);
+    at::mm_out(product, x, by);
+    x.copy_(product);
+  };
+  // rows <- rows L^{-T}
+  for (size_t j = 0; j < blocks.size(); ++j) {
+    const Span block = blocks[j];
+    at::Tensor x = columns(block.begin, block.size);
+    if (block.begin > 0) {
+      const at::Tensor left = lower_.narrow(0, block.begin, block.size).narrow(1, 0, block.begin);
+      x.addmm_(columns(0, block.begin), left.t(), 1, -1);
+    }
+    multiply(x, inverse(j).t());
+  }
+  // rows <- rows L^{-1}
+  for (size_t j = blocks.size(); j-- > 0;) {
+    const Span block = blocks[j];
+    at::Tensor x = columns(block.begin, block.size);
+    if (block.end() < d) {
+      const at::Tensor below =
+          lower_.narrow(0, block.end(), d - block.end()).narrow(1, block.begin, block.size);
+      x.addmm_(columns(block.end(), d - block.end()), below, 1, -1);
+    }
+    multiply(x, inverse(j));
+  }
+}
+
+SpdFactor factor(const GramSystem& system, const char* where) {
+  SpdFactor result(assemble(system, system.a.scalar_type()));
+  if (result.reliable()) {
+    return result;
+  }
+  if (system.a.scalar_type() != at::kDouble) {
+    result = SpdFactor(assemble(system, at::kDouble));
+    if (result.reliable()) {
+      return result;
+    }
+  }
+  TORCH_CHECK_LINALG(false, where, ": the matrix of the least-squares problem has no Cholesky factor (",
+                     "its data overflows or its condition number exceeds what float64 holds)");
+}
+
+void solve_row_blocks(const at::Tensor& a, int64_t block, double ridge, double ones, const at::Tensor& r,
+                      const at::Tensor& z, const char* where) {
+  const int64_t n = a.size(0);
+  if (block <= kBlock && n % block == 0 && solve_small_blocks(a, block, ridge, ones, r, z)) {
+    return;
+  }
+  z.copy_(r);
+  for (const Span& rows : spans(n, block)) {
+    factor({.a = a.narrow(0, rows.begin, rows.size).t(), .ridge = ridge, .ones_row = ones}, where)
+        .solve_(z.narrow(0, rows.begin, rows.size).t());
+  }
+}
+
+}  // namespace torchbcd

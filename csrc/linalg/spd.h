@@ -1,0 +1,63 @@
+// Symmetric positive definite systems: Gram matrices by one triangle, a blocked Cholesky factor,
+// and solves against many rows. Everything heavy is a matrix product, on whatever device the data
+// is.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "linalg/reductions.h"
+
+namespace torchbcd {
+
+/// A Cholesky factorisation K = L L^T, blocked, with the inverses of L's diagonal blocks kept so
+/// that solves are matrix products as well.
+class SpdFactor {
+ public:
+  SpdFactor() = default;
+
+  /// Factors the matrix whose lower triangle is in `k`, overwriting it.
+  explicit SpdFactor(at::Tensor k);
+
+  bool defined() const { return lower_.defined(); }
+
+  /// Whether every pivot is positive and well above the rounding error of its diagonal entry. Reads
+  /// one number from the device.
+  bool reliable() const;
+
+  /// rows <- rows K^{-1} for `rows` (m, d), in the factor's precision whatever that of `rows`.
+  void solve_(const at::Tensor& rows) const;
+
+ private:
+  at::Tensor lower_;            // (d, d): L below its diagonal blocks
+  at::Tensor block_inverses_;   // (blocks, size, size): L_kk^{-1}, the last one perhaps smaller
+  at::Tensor relative_pivots_;  // (d,): L_jj^2 / K_jj
+};
+
+/// What a regularised Gram matrix is made of: A^T A + ridge I, where A is `a` (n, d) with a column of ones
+/// appended (ones_column; its own ridge is ones_ridge where that is not negative), or with a row of
+/// sqrt(ones_row) appended.
+struct GramSystem {
+  at::Tensor a;
+  double ridge = 0;
+  bool ones_column = false;
+  double ones_ridge = -1;
+  double ones_row = 0;
+  SumOverRanks sum_over_ranks = {};  // where the rows of A lie in several processes
+
+  int64_t size() const { return a.size(1) + (ones_column ? 1 : 0); }
+};
+
+/// The matrix itself, both triangles, in the precision of its data.
+at::Tensor gram_matrix(const GramSystem& system);
+
+/// Factors the system in the precision of its data; where that leaves no reliable pivot, in
+/// float64. Throws c10::LinAlgError, quoting `where`, when no factor exists in float64 either.
+SpdFactor factor(const GramSystem& system, const char* where);
+
+/// z <- K^{-1} r for every block of `block` rows, the last one perhaps smaller, with K = A A^T + ones 1 1^T +
+/// ridge I of the block's rows of `a` (n, d); r and z (n, m), all contiguous and of one type. As reliable as
+/// `factor`, and throws as it does. Small blocks are batched.
+void solve_row_blocks(const at::Tensor& a, int64_t block, double ridge, double ones, const at::Tensor& r,
+                      const at::Tensor& z, const char* where);
+
+}  // namespace torchbcd

@@ -1,0 +1,386 @@
+#include "torchbcd/bcd.h"
+
+#include <ATen/ops/equal.h>
+#include <ATen/ops/index_copy.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/ne.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
+
+#include <tuple>
+#include <utility>
+
+#include "linalg/reductions.h"
+#include "optimizers/option_table.h"
+#include "optimizers/process_group.h"
+#include "optimizers/saved_state.h"
+#include "optimizers/trained_mlp.h"
+#include "sweeps/bcd.h"
+#include "sweeps/layers.h"
+
+namespace torchbcd {
+namespace {
+
+// Which rows the last step was on.
+enum class Stepped { kNothing, kBound, kBoundRows, kBatch };
+
+const OptionTable& bcd_options() {
+  using Options = BCDOptions;
+  static const OptionTable table(
+      "torchbcd.BCD",
+      {
+          TORCHBCD_OPTION(gamma, ranges::kPositive, "penalty of V_i = sigma_i(U_i)"),
+          TORCHBCD_OPTION(rho, ranges::kPositive, "penalty of U_i = V_{i-1} W_i^T + 1 b_i^T; None: as gamma"),
+          TORCHBCD_OPTION(alpha, ranges::kPositive, "proximal weight of the states"),
+          TORCHBCD_OPTION(alpha_weight, ranges::kPositive, "proximal weight of W and b; None: as alpha"),
+          TORCHBCD_OPTION(weight_regularizer, ranges::kAny, "r_i(W_i)"),
+          TORCHBCD_OPTION(state_regularizer, ranges::kAny, "s_i(V_i)"),
+          TORCHBCD_OPTION(splitting, ranges::kTwoOrThree,
+                          "3 for Algorithm 2 (V, U, W), 2 for Algorithm 1 (V, W)"),
+          TORCHBCD_OPTION(order, ranges::kAny, "of the blocks of a sweep", {"paper", "states_first"}),
+          TORCHBCD_OPTION(inner_sweeps, ranges::kAtLeastOne, "updates of V and U before the W that follows"),
+          TORCHBCD_OPTION(loss_weight, ranges::kPositive, "of the loss term"),
+          TORCHBCD_OPTION(mean_loss, ranges::kAny, "divide the loss term by the number of rows"),
+      });
+  return table;
+}
+
+}  // namespace
+
+struct BCD::Data {
+  BCDOptions options;
+  BCDOptions swept;  // those of the last sweep
+  SumOverRanks sum_over_ranks;
+  BcdRows bound;
+  BcdRows batch;  // views of the first rows of the storage
+  BcdVariables storage_current;
+  BcdVariables storage_next;
+  Stepped stepped = Stepped::kNothing;
+  bool has_before = false;  // whether the variables of before the last sweep are still there
+
+  BcdProblem problem(const TrainedMlp& mlp, const BCDOptions& with) const {
+    return {mlp.name, mlp.activations, mlp.loss, with, sum_over_ranks};
+  }
+  int64_t rows_of_all_ranks(int64_t rows, const at::Device& device) const {
+    auto total = static_cast<double>(rows);
+    if (sum_over_ranks) {
+      torchbcd::sum_over_ranks(sum_over_ranks, device, {&total});
+    }
+    return static_cast<int64_t>(total);
+  }
+  // Whether a question is about the batch; `last_rows` asks for the rows of the last step alone.
+  bool on_batch(bool last_rows) const {
+    return stepped == Stepped::kBatch || (stepped == Stepped::kBoundRows && last_rows);
+  }
+  void check_before(const char* name) const {
+    TORCH_CHECK_VALUE(has_before, name, ": there is no sweep whose starting point is still known");
+  }
+  // The batch's rows are about to be overwritten: if they were what questions are about, that is gone,
+  // whether the step succeeds or not.
+  void resize_batch(int64_t rows, const std::vector<AffineMap>& maps);
+  void check_index(const char* name, const at::Tensor& index) const;
+  void check_rows(const TrainedMlp& mlp, const at::Tensor& rows, const at::Tensor& x,
+                  const at::Tensor& y) const;
+};
+
+void BCD::Data::resize_batch(int64_t rows, const std::vector<AffineMap>& maps) {
+  stepped = bound.defined() ? Stepped::kBound : Stepped::kNothing;
+  has_before = false;
+  if (storage_current.u.empty() || storage_current.u.front().size(0) < rows) {
+    storage_current = BcdVariables::allocate(rows, maps);
+    storage_next = BcdVariables::allocate(rows, maps);
+  }
+  batch.current = storage_current.narrow(0, rows);
+  batch.next = storage_next.narrow(0, rows);
+}
+
+void BCD::Data::check_index(const char* name, const at::Tensor& index) const {
+  TORCH_CHECK_VALUE(bound.defined(), name, ": step(index=...) needs bound data; call bind(x, y) first");
+  TORCH_CHECK_TYPE(index.scalar_type() == at::kLong || index.scalar_type() == at::kInt, name,
+                   ": index must be an int64 tensor (got ", index.scalar_type(), ")");
+  TORCH_CHECK_VALUE(index.dim() == 1 && index.size(0) > 0, name,
+                    ": index must have shape (m,) with m > 0 (got ", index.sizes(), ")");
+  const at::Tensor sorted = std::get<0>(index.to(bound.x.device(), at::kLong).sort());
+  const int64_t least = sorted[0].item<int64_t>();
+  const int64_t greatest = sorted[-1].item<int64_t>();
+  TORCH_CHECK_VALUE(least >= 0 && greatest < bound.rows(), name, ": index must hold rows from 0 to ",
+                    bound.rows() - 1, " (got ", least < 0 ? least : greatest, ")");
+  const int64_t m = sorted.size(0);
+  TORCH_CHECK_VALUE(
+      m == 1 || at::ne(sorted.narrow(0, 1, m - 1), sorted.narrow(0, 0, m - 1)).all().item<bool>(), name,
+      ": index must not hold a row twice");
+}
+
+void BCD::Data::check_rows(const TrainedMlp& mlp, const at::Tensor& rows, const at::Tensor& x,
+                           const at::Tensor& y) const {
+  const at::Tensor inputs = mlp.inputs("x", x);
+  TORCH_CHECK_VALUE(inputs.size(0) == rows.size(0), mlp.name, ": x must have as many rows as index, ",
+                    rows.size(0), " (got ", x.sizes(), ")");
+  const at::Tensor targets = mlp.targets("y", y, inputs.size(0));
+  TORCH_CHECK_VALUE(at::equal(inputs, at::index_select(bound.x, 0, rows)) &&
+                        at::equal(targets, at::index_select(bound.y, 0, rows)),
+                    mlp.name, ": x and y must be rows `index` of the bound data");
+}
+
+BCD::BCD(const torch::nn::Sequential& model, const BCDOptions& options) : BCD(read_mlp(model), options) {}
+
+BCD::BCD(Mlp mlp, const BCDOptions& options)
+    : SplitOptimizer("torchbcd.BCD", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {
+  data_->options = options;
+  bcd_options().spread(&data_->options, mlp_->depth());
+  check_options();
+}
+
+BCD::BCD(BCD&&) noexcept = default;
+BCD::~BCD() = default;
+
+BCDOptions& BCD::options() { return data_->options; }
+const OptionTable& BCD::table() { return bcd_options(); }
+const OptionTable& BCD::option_table() const { return table(); }
+void* BCD::option_values() const { return &data_->options; }
+bool BCD::bound() const { return data_->bound.defined(); }
+bool BCD::has_other_ranks() const { return static_cast<bool>(data_->sum_over_ranks); }
+
+void BCD::check_options_together() const {
+  TORCH_CHECK_VALUE(!data_->sum_over_ranks || data_->options.splitting() == 3, mlp_->name,
+                    ": rows in several processes need splitting 3, whose W blocks are least squares");
+}
+
+void BCD::parameters_changed() {
+  data_->bound.residuals = Residuals::kStale;
+  data_->batch.residuals = Residuals::kStale;
+}
+
+void BCD::set_sum_over_ranks(std::function<void(const at::Tensor&)> sum) {
+  TORCH_CHECK_VALUE(data_->options.splitting() == 3, mlp_->name,
+                    ": rows in several processes need splitting 3, whose W blocks are least squares");
+  data_->sum_over_ranks = std::move(sum);
+  data_->bound = {};
+  data_->stepped = Stepped::kNothing;
+  data_->has_before = false;
+  moved();
+}
+
+void BCD::set_process_group(const std::string& name) {
+  const c10::NoGradGuard no_grad;
+  TORCH_CHECK_VALUE(data_->options.splitting() == 3, "a process_group needs splitting=3 (got ",
+                    data_->options.splitting(), ")");
+  broadcast_from_first_rank(tensors_of(mlp_->parameters), name);
+  set_sum_over_ranks(sum_over_process_group(name));
+}
+
+void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
+  const c10::NoGradGuard no_grad;
+  sync();
+  BcdRows rows;
+  rows.x = mlp_->inputs("x", x);
+  rows.y = mlp_->targets("y", y, rows.rows());
+  rows.row_weight = mlp_->row_weight(sample_weight, rows.rows());
+  rows.population = data_->rows_of_all_ranks(rows.rows(), rows.x.device());
+  rows.current = BcdVariables::allocate(rows.rows(), mlp_->committed);
+  rows.next = BcdVariables::allocate(rows.rows(), mlp_->committed);
+  rows.cache.enabled = true;
+  forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, rows);
+  data_->bound = std::move(rows);
+  data_->stepped = Stepped::kBound;
+  data_->has_before = false;
+  moved();
+}
+
+// One sweep, committed only when all of it has succeeded.
+void BCD::sweep(bool batch) {
+  BcdRows& rows = batch ? data_->batch : data_->bound;
+  data_->has_before = false;
+  const BcdProblem problem = data_->problem(*mlp_, data_->options);
+  const Residuals residuals = sweep_bcd({problem, mlp_->committed, mlp_->next, rows, observer_});
+  // Every variable reaches a weight of the same sweep, so the weights tell whether all is finite; only where
+  // they are not is the first bad block, in the order of the sweep, looked for.
+  if (!all_finite(tensors_of(mlp_->next))) {
+    for (size_t l = mlp_->depth(); l-- > 0;) {
+      for (const auto& [block, value] :
+           {std::pair{"V", rows.next.v[l]}, std::pair{"U", rows.next.u[l]},
+            std::pair{"W", mlp_->next[l].weight}, std::pair{"W", mlp_->next[l].bias}}) {
+        TORCH_CHECK_LINALG(all_finite(value), block_name(mlp_->name, mlp_->depth(), block, l),
+                           ": the update is not finite");
+      }
+    }
+  }
+  data_->swept = data_->options;
+  commit();
+  std::swap(rows.current, rows.next);
+  if (batch) {
+    std::swap(data_->storage_current, data_->storage_next);
+  }
+  rows.residuals = residuals;
+  data_->has_before = true;
+}
+
+void BCD::step() {
+  const c10::NoGradGuard no_grad;
+  sync();
+  TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
+  sweep(/*batch=*/false);
+  data_->stepped = Stepped::kBound;
+}
+
+void BCD::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
+  const c10::NoGradGuard no_grad;
+  sync();
+  const at::Tensor inputs = mlp_->inputs("x", x);
+  const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
+  const at::Tensor row_weight = mlp_->row_weight(sample_weight, inputs.size(0));
+  moved();
+  BcdRows& batch = data_->batch;
+  data_->resize_batch(inputs.size(0), mlp_->committed);
+  batch.x = inputs;
+  batch.y = targets;
+  batch.row_weight = row_weight;
+  batch.population = data_->rows_of_all_ranks(batch.rows(), inputs.device());
+  forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, batch);
+  sweep(/*batch=*/true);
+  data_->bound.residuals = Residuals::kStale;
+  data_->stepped = Stepped::kBatch;
+}
+
+void BCD::step_rows(const at::Tensor& index, const at::Tensor& x, const at::Tensor& y) {
+  const c10::NoGradGuard no_grad;
+  sync();
+  data_->check_index(mlp_->name, index);
+  BcdRows& bound = data_->bound;
+  BcdRows& batch = data_->batch;
+  const at::Tensor rows = index.to(bound.x.device(), at::kLong);
+  if (x.defined()) {
+    data_->check_rows(*mlp_, rows, x, y);
+  }
+  moved();
+  data_->resize_batch(rows.size(0), mlp_->committed);
+  batch.x = at::index_select(bound.x, 0, rows);
+  batch.y = at::index_select(bound.y, 0, rows);
+  batch.row_weight =
+      bound.row_weight.size(0) == 1 ? bound.row_weight : at::index_select(bound.row_weight, 0, rows);
+  batch.population = bound.population;
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    at::index_select_out(batch.current.u[l], bound.current.u[l], 0, rows);
+    at::index_select_out(batch.current.v[l], bound.current.v[l], 0, rows);
+  }
+  batch.residuals = Residuals::kStale;
+  sweep(/*batch=*/true);
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    bound.current.u[l].index_copy_(0, rows, batch.current.u[l]);
+    bound.current.v[l].index_copy_(0, rows, batch.current.v[l]);
+  }
+  bound.residuals = Residuals::kStale;
+  data_->stepped = Stepped::kBoundRows;
+}
+
+ObjectiveTerms BCD::objective_terms() {
+  const c10::NoGradGuard no_grad;
+  TORCH_CHECK_VALUE(data_->stepped != Stepped::kNothing, mlp_->name,
+                    ": no data yet; call bind(x, y) or step(x, y) first");
+  sync();
+  BcdRows& rows = data_->on_batch(false) ? data_->batch : data_->bound;
+  const BcdProblem problem = data_->problem(*mlp_, data_->options);
+  refresh_residuals(problem, mlp_->committed, rows);
+  return torchbcd::objective_terms(problem, mlp_->committed, rows, rows.current);
+}
+
+ObjectiveTerms BCD::last_sweep_terms(bool before) {
+  const c10::NoGradGuard no_grad;
+  BcdRows& rows = data_->on_batch(true) ? data_->batch : data_->bound;
+  const BcdProblem problem = data_->problem(*mlp_, data_->swept);
+  if (before) {
+    data_->check_before(mlp_->name);
+    return torchbcd::objective_terms(problem, mlp_->next, rows, rows.next);
+  }
+  refresh_residuals(problem, mlp_->committed, rows);
+  return torchbcd::objective_terms(problem, mlp_->committed, rows, rows.current);
+}
+
+BCD::Point BCD::point_at(const BCDOptions& options, bool batch, bool before) {
+  BcdRows& rows = batch ? data_->batch : data_->bound;
+  if (options.splitting() == 2 && !before) {
+    refresh_residuals(data_->problem(*mlp_, options), mlp_->committed, rows);
+  }
+  const BcdVariables& at = before ? rows.next : rows.current;
+  Point point{{}, rows.y, rows.row_weight, row_loss_weight(options, rows.population), options};
+  for (const AffineMap& map : clone_maps(before ? mlp_->next : mlp_->committed)) {
+    point.variables.W.push_back(map.weight);
+    point.variables.b.push_back(map.bias);
+  }
+  point.variables.U = clone_all(at.u);
+  point.variables.V = clone_all(at.v);
+  point.variables.V.insert(point.variables.V.begin(), rows.x);
+  return point;
+}
+
+BCD::Point BCD::point() {
+  const c10::NoGradGuard no_grad;
+  TORCH_CHECK_VALUE(data_->stepped != Stepped::kNothing, mlp_->name,
+                    ": no data yet; call bind(x, y) or step(x, y) first");
+  sync();
+  return point_at(data_->options, data_->on_batch(false), /*before=*/false);
+}
+
+BCD::Point BCD::sweep_point(const SweepId& sweep, bool before) {
+  const c10::NoGradGuard no_grad;
+  check_current(sweep);
+  if (before) {
+    data_->check_before(mlp_->name);
+  }
+  return point_at(data_->swept, data_->on_batch(true), before);
+}
+
+BCD::Variables BCD::variables() { return point().variables; }
+
+SavedState BCD::state() const {
+  const c10::NoGradGuard no_grad;
+  SavedState state;
+  state.numbers["sweeps"] = {static_cast<double>(sweeps())};
+  if (!bound()) {
+    return state;
+  }
+  const BcdRows& rows = data_->bound;
+  state.tensors["x"] = {rows.x};
+  state.tensors["y"] = {rows.y};
+  save_row_weight(state, rows.row_weight, rows.rows());
+  state.tensors["U"] = clone_all(rows.current.u);
+  state.tensors["V"] = clone_all(rows.current.v);
+  // The first layer's residual is recomputed from the data, to the same bits; the others, which
+  // came out of the solves, would not be.
+  if (rows.residuals != Residuals::kStale) {
+    state.tensors["residual"] = clone_all({rows.current.residual.begin() + 1, rows.current.residual.end()});
+  }
+  save_maps(state, mlp_->committed);
+  return state;
+}
+
+void BCD::load_state(const SavedState& state) {
+  const c10::NoGradGuard no_grad;
+  const StateReader reader(mlp_->name, state);
+  const int64_t sweeps = reader.count("sweeps");
+  BcdRows rows;
+  std::vector<AffineMap> committed = mlp_->committed;
+  if (reader.has("x")) {
+    rows.x = mlp_->inputs("state['x']", reader.tensor("x"));
+    rows.y = mlp_->targets("state['y']", reader.tensor("y"), rows.rows());
+    rows.row_weight = mlp_->row_weight(reader.sample_weight(), rows.rows());
+    rows.population = data_->rows_of_all_ranks(rows.rows(), rows.x.device());
+    rows.current = BcdVariables::allocate(rows.rows(), committed);
+    rows.next = BcdVariables::allocate(rows.rows(), committed);
+    rows.cache.enabled = true;
+    reader.copy("U", rows.current.u);
+    reader.copy("V", rows.current.v);
+    if (reader.has("residual")) {
+      reader.copy("residual", {rows.current.residual.begin() + 1, rows.current.residual.end()});
+      rows.residuals = Residuals::kAllButFirst;
+    }
+    committed = reader.maps(committed);
+  }
+  data_->stepped = rows.defined() ? Stepped::kBound : Stepped::kNothing;
+  data_->bound = std::move(rows);
+  data_->has_before = false;
+  mlp_->committed = std::move(committed);
+  loaded(sweeps);
+}
+
+}  // namespace torchbcd

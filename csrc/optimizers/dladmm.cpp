@@ -1,0 +1,184 @@
+#include "torchbcd/dladmm.h"
+
+#include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
+
+#include <utility>
+
+#include "linalg/reductions.h"
+#include "optimizers/option_table.h"
+#include "optimizers/saved_state.h"
+#include "optimizers/trained_mlp.h"
+#include "sweeps/dladmm.h"
+#include "sweeps/layers.h"
+
+namespace torchbcd {
+namespace {
+
+const OptionTable& dladmm_options() {
+  using Options = DLADMMOptions;
+  static const OptionTable table(
+      "torchbcd.DLADMM",
+      {
+          TORCHBCD_OPTION(penalty, ranges::kPositive, "nu of a hidden layer, rho of the last"),
+          TORCHBCD_OPTION(weight_regularizer, ranges::kAny, "Omega_l(W_l)"),
+          TORCHBCD_OPTION(loss_weight, ranges::kPositive, "of the loss term"),
+          TORCHBCD_OPTION(mean_loss, ranges::kAny, "divide the loss term by the number of rows"),
+          TORCHBCD_OPTION(rho, ranges::kPositive, "penalty of the last layer's constraint", {}, true),
+          TORCHBCD_OPTION(nu, ranges::kPositive, "penalty of the hidden layers; None: as rho", {}, true),
+      });
+  return table;
+}
+
+}  // namespace
+
+struct DLADMM::Data {
+  DLADMMOptions options;
+  DLADMMOptions swept;  // those of the last sweep
+  DladmmRows rows;
+  DladmmReport report;
+
+  DladmmProblem problem(const TrainedMlp& mlp, const DLADMMOptions& with) const {
+    return {mlp.name, mlp.activations, mlp.loss, with};
+  }
+};
+
+DLADMM::DLADMM(const torch::nn::Sequential& model, const DLADMMOptions& options)
+    : DLADMM(read_mlp(model), options) {}
+
+DLADMM::DLADMM(Mlp mlp, const DLADMMOptions& options)
+    : SplitOptimizer("torchbcd.DLADMM", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {
+  TORCH_CHECK_VALUE(std::holds_alternative<functors::Identity>(mlp_->activations.back()), mlp_->name,
+                    ": the last layer must have no activation, since R is a function of z_L");
+  data_->options = options;
+  data_->options.penalty(options.nu().value_or(options.rho()));
+  dladmm_options().spread(&data_->options, mlp_->depth());
+  data_->options.penalty()[mlp_->depth() - 1] = options.rho();
+  check_options();
+}
+
+DLADMM::DLADMM(DLADMM&&) noexcept = default;
+DLADMM::~DLADMM() = default;
+
+DLADMMOptions& DLADMM::options() { return data_->options; }
+const OptionTable& DLADMM::table() { return dladmm_options(); }
+const OptionTable& DLADMM::option_table() const { return table(); }
+void* DLADMM::option_values() const { return &data_->options; }
+bool DLADMM::bound() const { return data_->rows.defined(); }
+
+void DLADMM::parameters_changed() {
+  if (bound()) {
+    products_out(data_->rows.x, data_->rows.current.a, mlp_->committed, data_->rows.current.q);
+  }
+}
+
+void DLADMM::check_bound() const {
+  TORCH_CHECK_VALUE(bound(), mlp_->name, ": no data yet; call bind(x, y) first");
+}
+
+void DLADMM::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
+  const c10::NoGradGuard no_grad;
+  sync();
+  const at::Tensor inputs = mlp_->inputs("x", x);
+  const int64_t n = inputs.size(0);
+  DladmmRows rows = DladmmRows::allocate(inputs, mlp_->targets("y", y, n), mlp_->row_weight(sample_weight, n),
+                                         mlp_->committed);
+  forward_out(rows.x, mlp_->committed, mlp_->activations, rows.current.q, rows.current.a);
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    rows.current.z[l].copy_(rows.current.q[l]);
+  }
+  data_->rows = std::move(rows);
+  moved();
+}
+
+const DladmmReport& DLADMM::step() {
+  const c10::NoGradGuard no_grad;
+  check_bound();
+  sync();
+  DladmmRows& rows = data_->rows;
+  const DladmmProblem problem = data_->problem(*mlp_, data_->options);
+  DladmmReport report = sweep_dladmm({problem, mlp_->committed, mlp_->next, rows, observer_});
+  mlp_->check_next();
+  TORCH_CHECK_LINALG(all_finite({rows.next.z.back(), rows.next.u}),
+                     block_name(mlp_->name, mlp_->depth(), "z", mlp_->depth() - 1),
+                     ": the update is not finite");
+  data_->swept = data_->options;
+  commit();
+  std::swap(rows.current, rows.next);
+  rows.theta = report.theta;
+  data_->report = std::move(report);
+  return data_->report;
+}
+
+ObjectiveTerms DLADMM::objective_terms() {
+  const c10::NoGradGuard no_grad;
+  check_bound();
+  sync();
+  return torchbcd::objective_terms(data_->problem(*mlp_, data_->options), mlp_->committed, data_->rows);
+}
+
+ObjectiveTerms DLADMM::last_sweep_terms(bool) {
+  const c10::NoGradGuard no_grad;
+  return torchbcd::objective_terms(data_->problem(*mlp_, data_->swept), mlp_->committed, data_->rows);
+}
+
+DLADMM::Variables DLADMM::variables() {
+  const c10::NoGradGuard no_grad;
+  check_bound();
+  const DladmmVariables& v = data_->rows.current;
+  Variables result;
+  for (const AffineMap& map : clone_maps(mlp_->parameters)) {
+    result.W.push_back(map.weight);
+    result.b.push_back(map.bias);
+  }
+  result.z = clone_all(v.z);
+  result.a = clone_all(v.a);
+  result.a.insert(result.a.begin(), data_->rows.x);
+  result.u = v.u.clone();
+  return result;
+}
+
+SavedState DLADMM::state() const {
+  const c10::NoGradGuard no_grad;
+  SavedState state;
+  state.numbers["sweeps"] = {static_cast<double>(sweeps())};
+  if (!bound()) {
+    return state;
+  }
+  const DladmmRows& rows = data_->rows;
+  state.tensors["x"] = {rows.x};
+  state.tensors["y"] = {rows.y};
+  save_row_weight(state, rows.row_weight, rows.rows());
+  state.tensors["z"] = clone_all(rows.current.z);
+  state.tensors["a"] = clone_all(rows.current.a);
+  state.tensors["q"] = clone_all(rows.current.q);
+  state.tensors["u"] = {rows.current.u.clone()};
+  save_maps(state, mlp_->committed);
+  state.numbers["theta"] = rows.theta;
+  return state;
+}
+
+void DLADMM::load_state(const SavedState& state) {
+  const c10::NoGradGuard no_grad;
+  const StateReader reader(mlp_->name, state);
+  const int64_t sweeps = reader.count("sweeps");
+  DladmmRows rows;
+  std::vector<AffineMap> committed = mlp_->committed;
+  if (reader.has("x")) {
+    const at::Tensor x = mlp_->inputs("state['x']", reader.tensor("x"));
+    const int64_t n = x.size(0);
+    rows = DladmmRows::allocate(x, mlp_->targets("state['y']", reader.tensor("y"), n),
+                                mlp_->row_weight(reader.sample_weight(), n), committed);
+    reader.copy("z", rows.current.z);
+    reader.copy("a", rows.current.a);
+    reader.copy("q", rows.current.q);
+    reader.copy("u", {rows.current.u});
+    rows.theta = reader.numbers("theta", mlp_->depth());
+    committed = reader.maps(mlp_->committed);
+  }
+  data_->rows = std::move(rows);
+  mlp_->committed = std::move(committed);
+  loaded(sweeps);
+}
+
+}  // namespace torchbcd

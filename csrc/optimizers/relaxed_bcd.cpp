@@ -1,0 +1,429 @@
+#include "torchbcd/relaxed_bcd.h"
+
+#include <ATen/ops/add.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/lerp.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/sub.h>
+#include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "kernels/passes.h"
+#include "linalg/reductions.h"
+#include "optimizers/option_table.h"
+#include "optimizers/saved_state.h"
+#include "optimizers/trained_mlp.h"
+#include "sweeps/layers.h"
+#include "sweeps/relaxed.h"
+
+namespace torchbcd {
+namespace {
+
+// Relaxations must stay below 2, and learn no better above this one.
+constexpr double kMostGrown = 1.5;
+constexpr int kGuardHalvings = 10;
+
+const OptionTable& relaxed_options() {
+  using Options = RelaxedBCDOptions;
+  static const OptionTable table(
+      "torchbcd.RelaxedBCD",
+      {
+          TORCHBCD_OPTION(lr, ranges::kNonNegative, "factor of every relaxation and weight decay"),
+          TORCHBCD_OPTION(relaxation, ranges::kNonNegative,
+                          "how far W and b go to their ridge regression; times lr, in [0, 2)"),
+          TORCHBCD_OPTION(over_relaxation, ranges::kZeroToTwo, "how far the states go of their line search"),
+          TORCHBCD_OPTION(damping, ranges::kPositive,
+                          "proximal weight of W and b, relative to the inputs' mean square"),
+          TORCHBCD_OPTION(penalty_ratio, ranges::kPositive, "of neighbouring layers' penalties"),
+          TORCHBCD_OPTION(state_steps, ranges::kAtLeastOne, "conjugate gradient steps of the states"),
+          TORCHBCD_OPTION(row_blocks, ranges::kAtLeastOne,
+                          "blocks of rows that W is solved on; more than 1 is not certified"),
+          TORCHBCD_OPTION(cap, ranges::kPositive,
+                          "the most that states move, relative to their norm; None: no cap"),
+          TORCHBCD_OPTION(momentum, ranges::kFraction,
+                          "part of its last step that a layer goes on before a sweep"),
+          TORCHBCD_OPTION(weight_decay, ranges::kNonNegative,
+                          "part of W, times lr, that is taken off before a sweep"),
+          TORCHBCD_OPTION(weight_regularizer, ranges::kAny, "r_l(W_l)"),
+          TORCHBCD_OPTION(guard, ranges::kAny, "keep the batch's true loss from rising"),
+          TORCHBCD_OPTION(persistent, ranges::kAny, "keep U, V and penalties of bound data"),
+          TORCHBCD_OPTION(output_penalty, ranges::kPositive, "rho_N of losses other than squared"),
+          TORCHBCD_OPTION(loss_weight, ranges::kPositive, "of the loss term"),
+          TORCHBCD_OPTION(mean_loss, ranges::kAny, "divide the loss term by the number of rows"),
+          TORCHBCD_OPTION(output_relaxation, ranges::kNonNegative,
+                          "relaxation of the last layer, where relaxation is one number", {}, true),
+          TORCHBCD_OPTION(growth, ranges::kAtLeastOne,
+                          "of the relaxations towards the input, where relaxation is one number", {}, true),
+      });
+  return table;
+}
+
+}  // namespace
+
+struct RelaxedBCD::Data {
+  RelaxedBCDOptions options;
+  RelaxedBCDOptions swept;               // those of the last sweep
+  std::vector<AffineMap> velocity;       // with momentum, the step of the last sweep; otherwise empty
+  std::vector<AffineMap> start_storage;  // with momentum or decay
+  bool start_apart = false;              // whether a sweep starts there, rather than at the model's weights
+  RelaxedRows bound;
+  RelaxedRows storage;                // of mini-batches, as large as the largest so far
+  RelaxedRows batch;                  // views of its first rows
+  const RelaxedRows* last = nullptr;  // those of the last sweep
+  RelaxedProgress progress;
+  bool sweeping = false;
+  RelaxedReport report;
+
+  RelaxedProblem problem(const TrainedMlp& mlp, const RelaxedBCDOptions& with) const {
+    return {mlp.name, mlp.activations, mlp.loss, with};
+  }
+  const std::vector<AffineMap>& start(const TrainedMlp& mlp) const {
+    return start_apart ? start_storage : mlp.committed;
+  }
+  RelaxedRows& resize_batch(int64_t n, const std::vector<AffineMap>& maps);
+  const RelaxedRows& last_rows(const char* name) const;
+};
+
+// Views of the first n rows of the storage, which grows as it has to.
+RelaxedRows& RelaxedBCD::Data::resize_batch(int64_t n, const std::vector<AffineMap>& maps) {
+  if (storage.p.empty() || storage.p.front().size(0) < n) {
+    storage = RelaxedRows::allocate(n, maps);
+    batch = {};
+  }
+  if (batch.p.empty() || batch.p.front().size(0) != n) {
+    const auto cut = [n](const std::vector<at::Tensor>& whole, std::vector<at::Tensor>& part) {
+      part.clear();
+      for (const at::Tensor& t : whole) {
+        part.push_back(t.narrow(0, 0, n));
+      }
+    };
+    cut(storage.p, batch.p);
+    cut(storage.v, batch.v);
+    cut(storage.slack, batch.slack);
+    cut(storage.change, batch.change);
+    batch.scratch = storage.scratch;
+  }
+  return batch;
+}
+
+const RelaxedRows& RelaxedBCD::Data::last_rows(const char* name) const {
+  TORCH_CHECK_VALUE(last != nullptr, name, ": no sweep yet whose variables are still there; call step first");
+  return *last;
+}
+
+RelaxedBCD::RelaxedBCD(const torch::nn::Sequential& model, const RelaxedBCDOptions& options)
+    : RelaxedBCD(read_mlp(model), options) {}
+
+RelaxedBCD::RelaxedBCD(Mlp mlp, const RelaxedBCDOptions& options)
+    : SplitOptimizer("torchbcd.RelaxedBCD", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {
+  const size_t depth = mlp_->depth();
+  TORCH_CHECK_VALUE(std::holds_alternative<functors::SquaredLoss>(mlp_->loss) ||
+                        std::holds_alternative<functors::Identity>(mlp_->activations.back()),
+                    mlp_->name, ": the last layer must have no activation, unless the loss is 'squared'");
+  data_->options = options;
+  relaxed_options().spread(&data_->options, depth);
+  if (options.relaxation().uniform()) {
+    const double relaxation = options.relaxation()[0];
+    const double most = std::max(relaxation, kMostGrown);
+    for (size_t l = 0; l + 1 < depth; ++l) {
+      const auto further = static_cast<double>(depth - 2 - l);
+      data_->options.relaxation()[l] = std::min(relaxation * std::pow(options.growth(), further), most);
+    }
+    data_->options.relaxation()[depth - 1] = options.output_relaxation();
+  }
+  check_options();
+}
+
+RelaxedBCD::RelaxedBCD(RelaxedBCD&&) noexcept = default;
+RelaxedBCD::~RelaxedBCD() = default;
+
+RelaxedBCDOptions& RelaxedBCD::options() { return data_->options; }
+const OptionTable& RelaxedBCD::table() { return relaxed_options(); }
+const OptionTable& RelaxedBCD::option_table() const { return table(); }
+void* RelaxedBCD::option_values() const { return &data_->options; }
+bool RelaxedBCD::bound() const { return data_->bound.defined(); }
+const RelaxedReport& RelaxedBCD::report() const { return data_->report; }
+
+void RelaxedBCD::set_lr(double lr) { set_option("lr", {lr}); }
+
+void RelaxedBCD::check_options_together() const {
+  const RelaxedBCDOptions& o = data_->options;
+  bool moves_start = false;
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    const auto check = [&](const char* option, double value, bool holds, const char* range) {
+      TORCH_CHECK_VALUE(holds, mlp_->name, ": ", option, " of layer ", l + 1, " must be ", range, " (got ",
+                        value, ")");
+    };
+    const Regularizer& regularizer = o.weight_regularizer()[l];
+    const double relaxation = o.relaxation_of(l);
+    const double decay = o.weight_decay_of(l);
+    check("relaxation (times lr)", relaxation, regularizer.quadratic() ? relaxation < 2 : relaxation <= 1,
+          regularizer.quadratic() ? "in [0, 2)" : "in [0, 1] with a regulariser that is not a squared norm");
+    check("weight_decay (times lr)", decay, decay < 1, "in [0, 1)");
+    check("row_blocks", static_cast<double>(o.row_blocks()[l]), o.row_blocks()[l] == 1 || regularizer.none(),
+          "1 where it has a weight_regularizer");
+    const bool moves = o.momentum()[l] > 0 || o.weight_decay()[l] > 0;
+    TORCH_CHECK_VALUE(!moves || !regularizer.bounded(), mlp_->name, ": momentum and weight_decay of layer ",
+                      l + 1, " must be 0 where a weight_regularizer sets bounds: they may lead out of them");
+    moves_start = moves_start || o.momentum()[l] > 0 || decay > 0;
+  }
+  TORCH_CHECK_VALUE(!moves_start || !o.persistent(), mlp_->name,
+                    ": persistent variables go with no momentum and no weight_decay");
+}
+
+// Where a sweep starts: at the model's weights W, or, with momentum or decay, at (1 - decay) W + momentum D
+// with the last step D.
+void RelaxedBCD::set_start() {
+  Data& d = *data_;
+  bool momentum = false;
+  d.start_apart = false;
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    momentum = momentum || d.options.momentum()[l] > 0;
+    d.start_apart = d.start_apart || d.options.momentum()[l] > 0 || d.options.weight_decay_of(l) > 0;
+  }
+  if (!momentum) {
+    d.velocity.clear();
+  }
+  if (!d.start_apart) {
+    return;
+  }
+  if (d.start_storage.empty()) {
+    d.start_storage = allocate_like(mlp_->committed);
+  }
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    const AffineMap& from = mlp_->committed[l];
+    at::Tensor weight = d.start_storage[l].weight;
+    at::mul_out(weight, from.weight, at::scalar_tensor(1 - d.options.weight_decay_of(l), at::kDouble));
+    if (!d.velocity.empty()) {
+      weight.add_(d.velocity[l].weight, d.options.momentum()[l]);
+    }
+    if (from.bias.defined()) {
+      at::Tensor bias = d.start_storage[l].bias;
+      bias.copy_(from.bias);
+      if (!d.velocity.empty()) {
+        bias.add_(d.velocity[l].bias, d.options.momentum()[l]);
+      }
+    }
+  }
+}
+
+// With momentum: the step from the model's weights to the sweep's, before they become the model's.
+void RelaxedBCD::keep_velocity() {
+  const std::vector<double>& momentum = data_->options.momentum().values();
+  if (std::none_of(momentum.begin(), momentum.end(), [](double m) { return m > 0; })) {
+    return;
+  }
+  if (data_->velocity.empty()) {
+    data_->velocity = allocate_like(mlp_->committed);
+  }
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    at::sub_out(data_->velocity[l].weight, mlp_->next[l].weight, mlp_->committed[l].weight);
+    if (mlp_->next[l].bias.defined()) {
+      at::sub_out(data_->velocity[l].bias, mlp_->next[l].bias, mlp_->committed[l].bias);
+    }
+  }
+}
+
+// The batch's true loss at the new weights must not exceed that at the old ones: the step is halved until it
+// does not, and dropped if nothing helps. After a forward pass with the old weights, rows.p has their
+// outputs.
+void RelaxedBCD::guard(bool forward_with_old) {
+  const RelaxedRows& rows = *data_->last;
+  const RelaxedProblem problem = data_->problem(*mlp_, data_->options);
+  const auto loss_at = [&](const std::vector<AffineMap>& maps) {
+    const std::vector<at::Tensor> products = allocate_states(rows.rows(), maps);
+    const std::vector<at::Tensor> states = allocate_states(rows.rows(), maps);
+    forward_out(rows.x, maps, mlp_->activations, products, states);
+    return true_loss(problem, rows, states.back());
+  };
+  const auto loss_before = [&] {
+    const at::Tensor outputs = at::empty_like(rows.p.back());
+    passes::activation(rows.p.back(), mlp_->activations.back(), outputs);
+    return true_loss(problem, rows, outputs);
+  };
+  const std::vector<AffineMap>& next = mlp_->next;
+  const std::vector<AffineMap>& old = mlp_->committed;
+  const double before = forward_with_old ? loss_before() : loss_at(old);
+  for (int halving = 0; halving <= kGuardHalvings && !(loss_at(next) <= before); ++halving) {
+    ++data_->report.guard_halvings;
+    for (size_t l = 0; l < mlp_->depth(); ++l) {
+      const double weight = halving < kGuardHalvings ? 0.5 : 1.0;  // towards the old weights
+      next[l].weight.lerp_(old[l].weight, weight);
+      if (next[l].bias.defined()) {
+        next[l].bias.lerp_(old[l].bias, weight);
+      }
+    }
+  }
+}
+
+// One sweep, committed only when all of it has succeeded.
+void RelaxedBCD::sweep(bool batch) {
+  Data& d = *data_;
+  RelaxedRows& rows = batch ? d.batch : d.bound;
+  const bool persistent = d.options.persistent() && !batch;
+  const bool restored = persistent && !rows.saved_u.empty();
+  set_start();
+  d.last = &rows;
+  d.sweeping = true;
+  struct Ended {
+    Data& data;
+    bool complete = false;
+    ~Ended() {
+      data.sweeping = false;
+      data.last = complete ? data.last : nullptr;
+    }
+  } ended{d};
+  d.swept = d.options;
+  const RelaxedProblem problem = d.problem(*mlp_, d.swept);
+  if (restored) {
+    products_out(rows.x, rows.saved_v, mlp_->committed, rows.p);
+    for (size_t l = 0; l < mlp_->depth(); ++l) {
+      rows.v[l].copy_(rows.saved_v[l]);
+      at::sub_out(rows.slack[l], rows.saved_u[l], rows.p[l]);
+    }
+  } else {
+    forward_out(rows.x, d.start(*mlp_), mlp_->activations, rows.p, rows.v);
+    rows.penalties = relaxed_penalties(problem, d.start(*mlp_), rows.rows());
+  }
+  d.report = sweep_relaxed({problem, d.start(*mlp_), mlp_->next, rows, restored, d.progress, observer_});
+  mlp_->check_next();
+  if (d.options.guard()) {
+    guard(!restored && !d.start_apart);
+  }
+  if (persistent) {
+    rows.saved_u.resize(mlp_->depth());
+    rows.saved_v.resize(mlp_->depth());
+    for (size_t l = 0; l < mlp_->depth(); ++l) {
+      rows.saved_u[l] = at::add(rows.p[l], rows.slack[l]);
+      rows.saved_v[l] = rows.v[l].clone();
+    }
+  }
+  keep_velocity();
+  commit();
+  ended.complete = true;
+}
+
+void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y) {
+  const c10::NoGradGuard no_grad;
+  sync();
+  const at::Tensor inputs = mlp_->inputs("x", x);
+  const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
+  RelaxedRows rows = RelaxedRows::allocate(inputs.size(0), mlp_->committed);
+  rows.x = inputs;
+  rows.y = targets;
+  data_->bound = std::move(rows);
+  data_->last = nullptr;
+  moved();
+}
+
+const RelaxedReport& RelaxedBCD::step() {
+  const c10::NoGradGuard no_grad;
+  sync();
+  TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
+  sweep(/*batch=*/false);
+  return data_->report;
+}
+
+const RelaxedReport& RelaxedBCD::step(const at::Tensor& x, const at::Tensor& y) {
+  const c10::NoGradGuard no_grad;
+  sync();
+  TORCH_CHECK_VALUE(!data_->options.persistent(), mlp_->name,
+                    ": persistent variables need bound data; call bind(x, y) and step()");
+  const at::Tensor inputs = mlp_->inputs("x", x);
+  const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
+  RelaxedRows& rows = data_->resize_batch(inputs.size(0), mlp_->committed);
+  rows.x = inputs;
+  rows.y = targets;
+  sweep(/*batch=*/true);
+  return data_->report;
+}
+
+RelaxedBCD::Variables RelaxedBCD::variables() const {
+  const c10::NoGradGuard no_grad;
+  const Data& d = *data_;
+  const RelaxedRows& rows = d.last_rows(mlp_->name);
+  const RelaxedProgress progress = d.sweeping ? d.progress : RelaxedProgress{0, 0};
+  Variables result;
+  result.V = {rows.x};
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    result.U.push_back(l >= progress.first_moved ? at::add(rows.p[l], rows.slack[l]) : rows.p[l].clone());
+    result.V.push_back(rows.v[l].clone());
+    // After a sweep `next` holds the weights before it, or what the guard refused: the sweep's own are the
+    // committed ones.
+    const AffineMap& map = !d.sweeping                   ? mlp_->committed[l]
+                           : l >= progress.first_updated ? mlp_->next[l]
+                                                         : d.start(*mlp_)[l];
+    result.W.push_back(map.weight.clone());
+    result.b.push_back(map.bias.defined() ? map.bias.clone() : map.bias);
+  }
+  return result;
+}
+
+ObjectiveTerms RelaxedBCD::last_sweep_terms(bool) { return objective_terms(); }
+
+ObjectiveTerms RelaxedBCD::objective_terms() {
+  const c10::NoGradGuard no_grad;
+  const RelaxedRows& rows = data_->last_rows(mlp_->name);
+  const Variables at = variables();
+  std::vector<AffineMap> maps;
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    maps.push_back({at.W[l], at.b[l]});
+  }
+  return torchbcd::objective_terms(data_->problem(*mlp_, data_->swept), maps, rows, at.U,
+                                   {at.V.begin() + 1, at.V.end()});
+}
+
+SavedState RelaxedBCD::state() const {
+  const c10::NoGradGuard no_grad;
+  SavedState state;
+  state.numbers["sweeps"] = {static_cast<double>(sweeps())};
+  save_maps(state, data_->velocity, "_velocity");
+  if (!bound()) {
+    return state;
+  }
+  const RelaxedRows& rows = data_->bound;
+  state.tensors["x"] = {rows.x};
+  state.tensors["y"] = {rows.y};
+  if (!rows.saved_u.empty()) {
+    state.tensors["U"] = clone_all(rows.saved_u);
+    state.tensors["V"] = clone_all(rows.saved_v);
+    state.numbers["penalties"] = rows.penalties;
+  }
+  return state;
+}
+
+void RelaxedBCD::load_state(const SavedState& state) {
+  const c10::NoGradGuard no_grad;
+  const StateReader reader(mlp_->name, state);
+  const int64_t sweeps = reader.count("sweeps");
+  std::vector<AffineMap> velocity;
+  if (reader.has("weight_velocity")) {
+    velocity = reader.maps(mlp_->committed, "_velocity");
+  }
+  RelaxedRows rows;
+  if (reader.has("x")) {
+    const at::Tensor x = mlp_->inputs("state['x']", reader.tensor("x"));
+    const at::Tensor y = mlp_->targets("state['y']", reader.tensor("y"), x.size(0));
+    rows = RelaxedRows::allocate(x.size(0), mlp_->committed);
+    rows.x = x;
+    rows.y = y;
+    if (reader.has("U")) {
+      rows.saved_u = allocate_states(x.size(0), mlp_->committed);
+      rows.saved_v = allocate_states(x.size(0), mlp_->committed);
+      reader.copy("U", rows.saved_u);
+      reader.copy("V", rows.saved_v);
+      rows.penalties = reader.numbers("penalties", mlp_->depth());
+    }
+  }
+  data_->velocity = std::move(velocity);
+  data_->bound = std::move(rows);
+  data_->last = nullptr;
+  loaded(sweeps);
+}
+
+}  // namespace torchbcd

@@ -1,0 +1,83 @@
+#include "optimizers/saved_state.h"
+
+#include <c10/util/Exception.h>
+
+#include <cmath>
+
+namespace torchbcd {
+
+void save_maps(SavedState& state, const std::vector<AffineMap>& maps, const std::string& suffix) {
+  for (const AffineMap& map : clone_maps(maps)) {
+    state.tensors["weight" + suffix].push_back(map.weight);
+    state.tensors["bias" + suffix].push_back(map.bias);
+  }
+}
+
+void save_row_weight(SavedState& state, const at::Tensor& row_weight, int64_t rows) {
+  const bool uniform = row_weight.size(0) != rows;
+  state.tensors["row_weight"] = {uniform ? at::Tensor() : row_weight.clone()};
+}
+
+const std::vector<at::Tensor>& StateReader::list(const std::string& key, size_t count) const {
+  const auto found = state_.tensors.find(key);
+  const size_t size = found == state_.tensors.end() ? 0 : found->second.size();
+  TORCH_CHECK_VALUE(found != state_.tensors.end() && size == count, name_, ": the state must hold ", count,
+                    " tensors named '", key, "' (got ", size, ")");
+  return found->second;
+}
+
+at::Tensor StateReader::tensor(const std::string& key) const {
+  const at::Tensor& t = list(key, 1)[0];
+  TORCH_CHECK_VALUE(t.defined(), name_, ": the state must hold a tensor named '", key, "' (got none)");
+  return t;
+}
+
+at::Tensor StateReader::sample_weight() const {
+  const at::Tensor& t = list("row_weight", 1)[0];
+  return t.defined() && t.dim() == 2 ? t.squeeze(1) : t;
+}
+
+void StateReader::copy(const std::string& key, const std::vector<at::Tensor>& targets) const {
+  const std::vector<at::Tensor>& sources = list(key, targets.size());
+  for (size_t l = 0; l < targets.size(); ++l) {
+    const at::Tensor& source = sources[l];
+    at::Tensor target = targets[l];
+    TORCH_CHECK_VALUE(
+        source.defined() == target.defined() && (!target.defined() || source.sizes() == target.sizes()),
+        name_, ": state['", key, "'] of layer ", l + 1, " does not fit this model and its data");
+    if (target.defined()) {
+      target.copy_(source);
+    }
+  }
+}
+
+std::vector<AffineMap> StateReader::maps(const std::vector<AffineMap>& like,
+                                         const std::string& suffix) const {
+  std::vector<AffineMap> maps = allocate_like(like);
+  std::vector<at::Tensor> weights;
+  std::vector<at::Tensor> biases;
+  for (const AffineMap& map : maps) {
+    weights.push_back(map.weight);
+    biases.push_back(map.bias);
+  }
+  copy("weight" + suffix, weights);
+  copy("bias" + suffix, biases);
+  return maps;
+}
+
+std::vector<double> StateReader::numbers(const std::string& key, size_t count) const {
+  const auto found = state_.numbers.find(key);
+  const size_t size = found == state_.numbers.end() ? 0 : found->second.size();
+  TORCH_CHECK_VALUE(found != state_.numbers.end() && size == count, name_, ": the state must hold ", count,
+                    " numbers named '", key, "' (got ", size, ")");
+  return found->second;
+}
+
+int64_t StateReader::count(const std::string& key) const {
+  const double value = number(key);
+  TORCH_CHECK_VALUE(value >= 0 && std::nearbyint(value) == value, name_, ": state['", key,
+                    "'] must be a whole number >= 0 (got ", value, ")");
+  return static_cast<int64_t>(value);
+}
+
+}  // namespace torchbcd

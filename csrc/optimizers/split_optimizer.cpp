@@ -1,0 +1,285 @@
+#include "torchbcd/split_optimizer.h"
+
+#include <c10/util/Exception.h>
+
+#include <utility>
+
+#include "optimizers/dicts.h"
+#include "optimizers/option_table.h"
+#include "optimizers/trained_mlp.h"
+
+namespace torchbcd {
+namespace {
+
+// The form of state_dict(). It changes where a state can no longer be read as before.
+constexpr int64_t kFormat = 1;
+
+// "BCD" of "torchbcd.BCD".
+std::string kind_of_optimizer(const TrainedMlp& mlp) { return std::string(mlp.name).substr(9); }
+
+c10::impl::GenericList texts_of(const std::vector<Activation>& activations) {
+  c10::impl::GenericList texts = python_list();
+  for (const Activation& activation : activations) {
+    texts.push_back(activation.text());
+  }
+  return texts;
+}
+
+c10::impl::GenericDict to_dict(const SavedState& state) {
+  c10::impl::GenericDict tensors = python_dict();
+  for (const auto& [name, list] : state.tensors) {
+    c10::impl::GenericList values = python_list();
+    for (const at::Tensor& t : list) {
+      values.push_back(t.defined() ? c10::IValue(t) : c10::IValue());
+    }
+    tensors.insert(name, values);
+  }
+  c10::impl::GenericDict numbers = python_dict();
+  for (const auto& [name, list] : state.numbers) {
+    numbers.insert(name, python_list(list));
+  }
+  c10::impl::GenericDict dict = python_dict();
+  dict.insert("tensors", tensors);
+  dict.insert("numbers", numbers);
+  return dict;
+}
+
+SavedState from_dict(const c10::impl::GenericDict& dict) {
+  SavedState state;
+  for (const auto& item : as_dict("tensors", entry(dict, "tensors"))) {
+    std::vector<at::Tensor>& list = state.tensors[item.key().toStringRef()];
+    for (const c10::IValue& t : as_list("an entry of tensors", item.value())) {
+      TORCH_CHECK_VALUE(t.isNone() || t.isTensor(), "torchbcd: tensors must hold tensors (got ", t.tagKind(),
+                        ")");
+      list.push_back(t.isNone() ? at::Tensor() : t.toTensor());
+    }
+  }
+  for (const auto& item : as_dict("numbers", entry(dict, "numbers"))) {
+    std::vector<double>& list = state.numbers[item.key().toStringRef()];
+    for (const c10::IValue& x : as_list("an entry of numbers", item.value())) {
+      TORCH_CHECK_VALUE(x.isDouble() || x.isInt(), "torchbcd: numbers must hold numbers (got ", x.tagKind(),
+                        ")");
+      list.push_back(x.toScalar().toDouble());
+    }
+  }
+  return state;
+}
+
+}  // namespace
+
+SplitOptimizer::SplitOptimizer(const char* name, Mlp mlp, const std::string& loss)
+    : mlp_(std::make_unique<TrainedMlp>(name, std::move(mlp), loss)) {}
+
+SplitOptimizer::~SplitOptimizer() = default;
+SplitOptimizer::SplitOptimizer(SplitOptimizer&&) noexcept = default;
+SplitOptimizer& SplitOptimizer::operator=(SplitOptimizer&&) noexcept = default;
+
+const Mlp& SplitOptimizer::mlp() const { return mlp_->mlp; }
+
+const std::string& SplitOptimizer::loss() const { return mlp_->loss_name; }
+
+void SplitOptimizer::check_options() const {
+  option_table().check(option_values(), mlp_->depth());
+  check_options_together();
+}
+
+void SplitOptimizer::sync() {
+  check_options();
+  if (mlp_->sync()) {
+    moved();
+    parameters_changed();
+  }
+}
+
+void SplitOptimizer::commit() {
+  mlp_->commit();
+  last_sweep_ = {++sweeps_, ++revision_};
+}
+
+void SplitOptimizer::check_current(const SweepId& sweep) const {
+  TORCH_CHECK(sweep.revision == revision_, "the report of sweep ", sweep.sweep,
+              " was not read before the optimizer moved on (it is at sweep ", sweeps_,
+              "); read what you need of a report before the next step or bind");
+}
+
+ObjectiveTerms SplitOptimizer::sweep_terms(const SweepId& sweep, bool before) {
+  check_current(sweep);
+  return last_sweep_terms(before);
+}
+
+std::vector<std::string> SplitOptimizer::option_names() const {
+  return option_table().names(/*choices=*/false);
+}
+
+std::vector<std::string> SplitOptimizer::choice_names() const {
+  return option_table().names(/*choices=*/true);
+}
+
+std::vector<double> SplitOptimizer::option(const std::string& name) const {
+  return option_numbers(option_values(), option_table().row(name), mlp_->depth());
+}
+
+void SplitOptimizer::set_option(const std::string& name, c10::ArrayRef<double> values) {
+  const OptionRow& row = option_table().row(name);
+  change_options([&] { set_option_numbers(option_values(), row, mlp_->depth(), values); });
+}
+
+std::string SplitOptimizer::choice(const std::string& name) const {
+  const OptionRow& row = option_table().row(name);
+  TORCH_CHECK_VALUE(row.is_choice(), "torchbcd: ", name, " is a number, not a name");
+  return get_option(option_values(), row, 0).toStringRef();
+}
+
+void SplitOptimizer::set_choice(const std::string& name, const std::string& value) {
+  const OptionRow& row = option_table().row(name);
+  TORCH_CHECK_VALUE(row.is_choice(), "torchbcd: ", name, " is a number, not a name");
+  change_options([&] { torchbcd::set_option(option_values(), row, 0, value); });
+}
+
+void SplitOptimizer::set_options(const std::map<std::string, std::vector<double>>& numbers,
+                                 const std::map<std::string, std::string>& choices) {
+  change_options([&] {
+    for (const auto& [name, value] : choices) {
+      torchbcd::set_option(option_values(), option_table().row(name), 0, value);
+    }
+    for (const auto& [name, values] : numbers) {
+      set_option_numbers(option_values(), option_table().row(name), mlp_->depth(), values);
+    }
+  });
+}
+
+// All of a change, or none of it.
+void SplitOptimizer::change_options(const std::function<void()>& change) {
+  const OptionValues before = option_table().values(option_values(), mlp_->depth());
+  try {
+    change();
+    check_options();
+  } catch (...) {
+    option_table().restore(option_values(), mlp_->depth(), before);
+    throw;
+  }
+}
+
+c10::IValue SplitOptimizer::layer_options() const {
+  c10::impl::GenericList groups = python_list();
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    c10::impl::GenericDict group = python_dict();
+    for (const OptionRow& row : option_table().rows()) {
+      if (!row.at_start && row.of_layers(option_values())) {
+        group.insert(row.name, get_option(option_values(), row, l));
+      }
+    }
+    groups.push_back(group);
+  }
+  return groups;
+}
+
+c10::IValue SplitOptimizer::scheme_options() const {
+  c10::impl::GenericDict options = python_dict();
+  for (const OptionRow& row : option_table().rows()) {
+    if (!row.at_start && !row.of_layers(option_values())) {
+      options.insert(row.name, get_option(option_values(), row, 0));
+    }
+  }
+  return options;
+}
+
+void SplitOptimizer::set_layer_options(const c10::IValue& groups) {
+  const std::vector<c10::IValue> list = as_list("param_groups", groups);
+  TORCH_CHECK_VALUE(list.size() == mlp_->depth(), mlp_->name, ": there must be ", mlp_->depth(),
+                    " param groups, one for each Linear (got ", list.size(), ")");
+  change_options([&] {
+    for (const OptionRow& row : option_table().rows()) {
+      for (size_t l = 0; !row.at_start && row.of_layers(option_values()) && l < list.size(); ++l) {
+        torchbcd::set_option(option_values(), row, l, entry(as_dict("a param group", list[l]), row.name));
+      }
+    }
+  });
+}
+
+void SplitOptimizer::set_scheme_options(const c10::IValue& options) {
+  change_options([&] {
+    for (const auto& item : as_dict("options", options)) {
+      const OptionRow& row = option_table().row(item.key().toStringRef());
+      TORCH_CHECK_VALUE(!row.of_layers(option_values()), "torchbcd: ", row.name,
+                        " is an option of the layers");
+      torchbcd::set_option(option_values(), row, 0, item.value());
+    }
+  });
+}
+
+c10::IValue SplitOptimizer::state_dict() {
+  c10::impl::GenericList groups = layer_options().toList();
+  int64_t parameters = 0;
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    c10::impl::GenericList own = python_list();  // as torch.optim numbers them
+    own.push_back(parameters++);
+    if (mlp_->parameters[l].bias.defined()) {
+      own.push_back(parameters++);
+    }
+    as_dict("a param group", groups.get(l)).insert("params", own);
+  }
+  c10::impl::GenericDict own = to_dict(state());
+  own.insert("format", kFormat);
+  own.insert("optimizer", kind_of_optimizer(*mlp_));
+  own.insert("loss", loss());
+  own.insert("activations", texts_of(mlp().activations));
+  own.insert("options", scheme_options());
+  c10::impl::GenericDict state = python_dict();
+  state.insert("state", python_dict());
+  state.insert("param_groups", groups);
+  state.insert("torchbcd", own);
+  return state;
+}
+
+void SplitOptimizer::load_state_dict(const c10::IValue& state) {
+  const c10::impl::GenericDict dict = as_dict("the state", state);
+  const c10::impl::GenericDict own = as_dict("torchbcd", entry(dict, "torchbcd"));
+  const auto check_same = [&](const char* what, const c10::IValue& saved, const c10::IValue& mine) {
+    TORCH_CHECK_VALUE(saved == mine, mlp_->name, ": the state's ", what, " must be ", mine, " (got ", saved,
+                      ")");
+  };
+  check_same("format", entry(own, "format"), kFormat);
+  check_same("optimizer", entry(own, "optimizer"), kind_of_optimizer(*mlp_));
+  check_same("loss", entry(own, "loss"), loss());
+  std::vector<c10::IValue> mine = texts_of(mlp().activations).vec();
+  check_same("activations", c10::str(as_list("activations", entry(own, "activations"))), c10::str(mine));
+  const SavedState saved = from_dict(own);
+  const OptionValues before = option_table().values(option_values(), mlp_->depth());
+  try {
+    set_layer_options(entry(dict, "param_groups"));
+    set_scheme_options(entry(own, "options"));
+    load_state(saved);
+  } catch (...) {
+    option_table().restore(option_values(), mlp_->depth(), before);
+    throw;
+  }
+}
+
+void SplitOptimizer::loaded(int64_t sweeps) {
+  sweeps_ = sweeps;
+  last_sweep_ = {};
+  moved();
+}
+
+c10::IValue SplitOptimizer::documented_options() const {
+  c10::impl::GenericList rows = python_list();
+  for (const OptionRow& row : option_table().rows()) {
+    c10::impl::GenericList choices = python_list();
+    for (const std::string& choice : row.choices) {
+      choices.push_back(choice);
+    }
+    c10::impl::GenericDict described = python_dict();
+    described.insert("name", row.name);
+    described.insert("of_layers", row.of_layers(option_values()));
+    described.insert("at_start", row.at_start);
+    described.insert("value", get_option(option_values(), row, 0));
+    described.insert("range", row.range.words);
+    described.insert("choices", choices);
+    described.insert("help", row.help);
+    rows.push_back(described);
+  }
+  return rows;
+}
+
+}  // namespace torchbcd

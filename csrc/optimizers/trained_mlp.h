@@ -1,0 +1,49 @@
+// The model that an optimizer trains: its layers, its own parameters and their values at the last complete
+// sweep, and the checks of what data it is given.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "functors/activations.h"
+#include "functors/losses.h"
+#include "linalg/affine_map.h"
+#include "torchbcd/mlp.h"
+
+namespace torchbcd {
+
+struct TrainedMlp {
+  /// `name` is how errors call the optimizer. Throws where tensors, activations or loss do not fit.
+  TrainedMlp(const char* name, Mlp mlp, const std::string& loss);
+
+  const char* name;
+  Mlp mlp;
+  std::string loss_name;
+  functors::AnyLoss loss;
+  std::vector<functors::AnyActivation> activations;
+  std::vector<AffineMap> parameters;  // the model's own tensors, whatever storage they have by now
+  std::vector<AffineMap> committed;   // their values at the last complete sweep
+  std::vector<AffineMap> next;        // where the running sweep writes
+
+  size_t depth() const { return parameters.size(); }
+
+  /// Takes over parameters that somebody else has changed since the last sweep (load_state_dict, an in-place
+  /// edit, a new storage), and returns whether there were any. Throws, changing nothing, where they are not
+  /// finite or no longer of the kind and shape that the optimizer was made for.
+  bool sync();
+  /// Throws, naming layer and block, unless the weights in `next` are finite.
+  void check_next() const;
+  /// Makes `next` the point: the end of a complete sweep. Leaves the point before it in `next`.
+  void commit();
+
+  /// Checked, flattened where the model does so, contiguous. `argument` is how errors call it.
+  at::Tensor inputs(const char* argument, const at::Tensor& x) const;
+  /// Checked; class indices encoded as the loss takes them.
+  at::Tensor targets(const char* argument, const at::Tensor& y, int64_t rows) const;
+  /// (n, 1), or (1, 1) where all weigh one.
+  at::Tensor row_weight(const at::Tensor& sample_weight, int64_t rows) const;
+};
+
+}  // namespace torchbcd

@@ -1,0 +1,109 @@
+// Zeng et al., Algorithms 1 and 2: the objective, the variables of a set of rows, and one sweep from a point
+// to the next.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "blocks/least_squares.h"
+#include "functors/activations.h"
+#include "functors/losses.h"
+#include "linalg/affine_map.h"
+#include "torchbcd/options.h"
+#include "torchbcd/reports.h"
+
+namespace torchbcd {
+
+/// All of the objective that is neither data nor a variable.
+struct BcdProblem {
+  const char* name;  // of the optimizer, for errors
+  const std::vector<functors::AnyActivation>& activations;
+  const functors::AnyLoss& loss;
+  const BCDOptions& options;
+  const SumOverRanks& sum_over_ranks;  // where the rows lie in several processes
+
+  size_t depth() const { return activations.size(); }
+};
+
+/// The split variables of some rows, one tensor (n, d_l) a layer. With two splittings U is no variable; u[l]
+/// then holds the product v[l - 1] W_l^T + b_l, and residual[l] is not used.
+struct BcdVariables {
+  std::vector<at::Tensor> u;
+  std::vector<at::Tensor> v;
+  std::vector<at::Tensor> residual;  // u[l] - v[l - 1] W_l^T - b_l
+
+  BcdVariables narrow(int64_t begin, int64_t size) const;
+  static BcdVariables allocate(int64_t rows, const std::vector<AffineMap>& maps);
+};
+
+/// Which of the residuals are those of the current point. A sweep leaves the one of the first layer
+/// to be computed when it is wanted: its inputs are data, so it costs the same then and cannot
+/// drift.
+enum class Residuals { kStale, kAllButFirst, kCurrent };
+
+/// The W block of the first layer over bound data, whose inputs never change: factored once, kept.
+struct InputBlockCache {
+  bool enabled = false;
+  WeightPenalties penalties;  // what it was made for
+  std::unique_ptr<WeightBlock> block;
+};
+
+/// Rows of data with their split variables: those of the last complete sweep, and those being
+/// computed.
+struct BcdRows {
+  at::Tensor x;           // (n, d_0)
+  at::Tensor y;           // (n, d_N)
+  at::Tensor row_weight;  // (n, 1), or (1, 1) where all rows weigh the same
+  // The rows that a mean is over: n, or all bound rows where these are some of them; of all processes.
+  int64_t population = 0;
+  BcdVariables current;
+  BcdVariables next;
+  Residuals residuals = Residuals::kStale;
+  InputBlockCache cache;
+
+  bool defined() const { return x.defined(); }
+  int64_t rows() const { return x.size(0); }
+  at::Tensor row_weights(int64_t begin, int64_t size) const {
+    return row_weight.size(0) == 1 ? row_weight : row_weight.narrow(0, begin, size);
+  }
+  const at::Tensor& input(size_t layer) const { return layer == 0 ? x : current.v[layer - 1]; }
+};
+
+/// current := one forward pass of x, where every term of the objective but the loss and the regularisers is
+/// zero; with the states projected onto the bounds that a regulariser sets.
+void forward_pass(const BcdProblem& problem, const std::vector<AffineMap>& maps, BcdRows& rows);
+
+/// Recomputes the residuals of `current` (with two splittings: the products) that are not those of the
+/// current point.
+void refresh_residuals(const BcdProblem& problem, const std::vector<AffineMap>& maps, BcdRows& rows);
+
+/// The objective of `rows`, those of all processes together, at `maps` and `variables`, whose residuals are
+/// those of that point.
+ObjectiveTerms objective_terms(const BcdProblem& problem, const std::vector<AffineMap>& maps,
+                               const BcdRows& rows, const BcdVariables& variables);
+
+/// What a sweep reads and writes: from (maps, rows.current) to (next_maps, rows.next), touching nothing else,
+/// so that a sweep which throws has changed nothing.
+struct BcdSweep {
+  const BcdProblem& problem;
+  const std::vector<AffineMap>& maps;
+  const std::vector<AffineMap>& next_maps;
+  BcdRows& rows;
+  const BlockObserver& observer;
+};
+
+/// One sweep by either algorithm, as options.splitting says. Blocks in the paper's order, V_N, U_N, W_N, then
+/// V_i, U_i, W_i for i = N - 1, ..., 1, with V and U of a layer repeated inner_sweeps times; or all V and U,
+/// inner_sweeps times over, and then all W. Algorithm 1 has no U. Returns which residuals it leaves in
+/// rows.next.
+Residuals sweep_bcd(const BcdSweep& sweep);
+
+/// Algorithm 2, on the 3-splitting formulation.
+Residuals sweep_three_splitting(const BcdSweep& sweep);
+/// Algorithm 1, on the 2-splitting formulation.
+Residuals sweep_two_splitting(const BcdSweep& sweep);
+
+}  // namespace torchbcd

@@ -1,0 +1,443 @@
+#include "sweeps/dlam.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/sub.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "blocks/fista_output.h"
+#include "blocks/least_squares.h"
+#include "blocks/proximal_gradient.h"
+#include "blocks/weight_step.h"
+#include "kernels/passes.h"
+#include "linalg/power_iteration.h"
+#include "linalg/reductions.h"
+#include "sweeps/layers.h"
+
+namespace torchbcd {
+namespace {
+
+// An extrapolated step counts as a descent where F falls by at least this part of theta/2 |change|^2. The
+// paper's "F does not rise" leaves Lemma 6, eq. (11), without the uniform constant that its proof uses.
+constexpr double kSufficientDecrease = 1e-3;
+// The part of Theorem 1's bound on omega^2 that capped momentum stays below, and its distance from 1: the
+// sums of eq. (17) bound the steps only where 1 - omega^2 does not vanish.
+constexpr double kCap = 0.98;
+constexpr double kLargestOmega = 0.99;
+// What z's distance counts against a's where eps shrinks.
+constexpr double kProjectionRatio = 1e-2;
+
+// W + omega (W - W_previous)
+AffineMap extrapolated(const AffineMap& map, const AffineMap& previous, double omega) {
+  if (omega == 0) {
+    return map;
+  }
+  const auto along = [omega](const at::Tensor& t, const at::Tensor& before) {
+    return t.defined() ? at::sub(t, before).mul_(omega).add_(t) : t;
+  };
+  return {along(map.weight, previous.weight), along(map.bias, previous.bias)};
+}
+
+class DlamBlocks {
+ public:
+  explicit DlamBlocks(const DlamSweep& sweep)
+      : sweep_(sweep),
+        problem_(sweep.problem),
+        options_(sweep.problem.options),
+        rows_(sweep.rows),
+        base_(&sweep.rows.current) {
+    report_.eps = sweep.eps;
+    report_.omega = sweep.omega;
+    const size_t depth = problem_.depth();
+    report_.theta.resize(depth);
+    report_.weight_omega.resize(depth);
+    report_.weight_slack.resize(depth);
+    report_.tau.resize(depth - 1);
+    report_.state_omega.resize(depth - 1);
+    report_.state_slack.resize(depth - 1);
+  }
+
+  DlamReport run() {
+    const size_t last = problem_.depth() - 1;
+    if (sweep_.eps < rows_.eps && last > 0) {
+      make_feasible();
+    }
+    for (size_t l = 0; l <= last; ++l) {
+      weight_block(l);
+      done("W", l);
+      if (l == last) {
+        output_block();
+        done("z", l);
+      } else {
+        z_and_a_blocks(l);
+        done("z", l);
+        done("a", l);
+      }
+    }
+    return std::move(report_);
+  }
+
+ private:
+  void done(const char* block, size_t layer) const { observe(sweep_.observer, block, layer); }
+
+  at::Tensor scratch(int which, int64_t columns) const {
+    return scratch_view(rows_.scratch[which], rows_.rows(), columns);
+  }
+
+  const at::Tensor& input(size_t l) const { return l == 0 ? rows_.x : rows_.next.a[l - 1]; }
+
+  // A smaller eps makes F infinite until z and a are within the new boxes: the nearest point there, where a
+  // counts far more than z. So z goes to a, unless it would have to go very far (a flat activation), and a
+  // follows: moving a alone would throw away what the output's error has written into it.
+  void make_feasible() {
+    DlamVariables& feasible = rows_.feasible;
+    const size_t last = problem_.depth() - 1;
+    feasible.z[last] = rows_.current.z[last];
+    for (size_t l = 0; l < last; ++l) {
+      const at::Tensor& q = l == 0 ? rows_.current.q[0] : feasible.q[l];
+      const at::Tensor& a = rows_.current.a[l];
+      passes::joint_step(a, a, a, rows_.current.z[l], q, problem_.activations[l], /*omega=*/0, /*step=*/0,
+                         sweep_.eps, kProjectionRatio, feasible.z[l], feasible.a[l], scratch(3, a.size(1)));
+      affine_out(feasible.a[l], sweep_.maps[l + 1], feasible.q[l + 1]);
+      ++report_.products;
+    }
+    feasible.q[0] = rows_.current.q[0];
+    base_ = &feasible;
+  }
+
+  // Accepts an extrapolated step where F falls enough, and any step where DLAM does not ask.
+  bool accepted(double omega, double before, double after, double curvature, double change) const {
+    if (!options_.monotone()) {
+      return true;
+    }
+    return omega > 0 ? after <= before - kSufficientDecrease * curvature / 2 * change : after <= before;
+  }
+
+  // A smaller factor for a curvature that grew too fast for Theorem 1; the old one where it is small enough.
+  double capped(double omega, double before, double now, int attempt) const {
+    if (options_.momentum() != "capped" || omega == 0 || !(before > 0 && now > 0)) {
+      return omega;
+    }
+    const double bound = std::sqrt(kCap * before / now);
+    if (omega < bound) {
+      return omega;
+    }
+    return attempt < 3 ? std::min(bound, omega / 2) : 0;
+  }
+
+  double first_omega() const {
+    return options_.momentum() == "capped" ? std::min(sweep_.omega, kLargestOmega) : sweep_.omega;
+  }
+
+  /// What a step from a point extrapolated by some factor came to.
+  struct Step {
+    double curvature;          // theta or tau
+    double after;              // F's terms that it touches
+    double change;             // |new - old|^2
+    double descent_curvature;  // what `change` has to be paid for with
+  };
+
+  // Tries Nesterov's factor, then smaller ones, at last none, until the step is accepted: `restore` sets the
+  // residual back, `step(omega)` takes the step. Returns the factor, or nothing where no step does.
+  template <typename Restore, typename TakeStep>
+  std::optional<double> descend(double before, double last_curvature, const Restore& restore,
+                                const TakeStep& take_step) {
+    double omega = first_omega();
+    for (int attempt = 0;; ++attempt) {
+      if (attempt > 0) {
+        restore();
+      }
+      const Step step = take_step(omega);
+      const double smaller = capped(omega, last_curvature, step.curvature, attempt);
+      if (smaller < omega) {
+        omega = smaller;
+      } else if (accepted(omega, before, step.after, step.descent_curvature, step.change)) {
+        return omega;
+      } else if (omega == 0) {
+        ++report_.kept;
+        return std::nullopt;
+      } else {
+        omega = 0;
+        ++report_.redone;
+      }
+    }
+  }
+
+  void weight_block(size_t l) {
+    const at::Tensor& a = input(l);
+    const at::Tensor& z = base_->z[l];
+    const at::Tensor& q = l == 0 ? base_->q[0] : rows_.next.q[l];
+    const double rho = options_.rho()[l];
+    const Regularizer& regularizer = options_.weight_regularizer()[l];
+    const AffineMap& map = sweep_.maps[l];
+    const AffineMap& next = sweep_.next_maps[l];
+    const at::Tensor residual = scratch(0, z.size(1));
+    const double start = passes::difference(q, z, residual);
+    const double before = rho / 2 * start + regularizer_value(regularizer, map.weight);
+    if (options_.weight_damping().has_value()) {
+      if (!solve_weight(l, a, z, residual, before)) {
+        ++report_.kept;
+        keep_weight(l, q, start);
+      }
+      return;
+    }
+    const double guess = rows_.theta[l] > 0
+                             ? 0.8 * rows_.theta[l]
+                             : rho * (passes::sum_of_squares(a) + static_cast<double>(rows_.rows()));
+    WeightStep step;
+    const auto take_step = [&](double omega) -> Step {
+      extrapolate_residual(l, a, q, z, omega, residual);
+      const AffineMap from = extrapolated(map, sweep_.previous_maps[l], omega);
+      step = weight_step(a, z, from, rho, regularizer, guess, {residual, scratch(1, z.size(1))}, next,
+                         rows_.trial_q[l]);
+      if (step.distance == 0) {
+        step.theta = rows_.theta[l];  // every theta satisfies (2) for a step that goes nowhere
+      }
+      report_.products += step.products;
+      report_.trials += step.trials - 1;
+      const double change = norm_squared(next.weight - map.weight) +
+                            (map.bias.defined() ? norm_squared(next.bias - map.bias) : 0);
+      return {step.theta, rho / 2 * step.residual + step.regularizer, change, step.theta};
+    };
+    const std::optional<double> omega =
+        descend(before, rows_.theta[l], [&] { passes::difference(q, z, residual); }, take_step);
+    report_.theta[l] = step.theta;
+    if (!omega) {
+      keep_weight(l, q, start);
+      return;
+    }
+    report_.weight_omega[l] = *omega;
+    if (options_.check_conditions()) {
+      report_.weight_slack[l] = weight_slack(l, a, z, *omega, step.theta);
+    }
+    std::swap(rows_.next.q[l], rows_.trial_q[l]);
+    z_residual_ = step.residual;
+  }
+
+  // W_l and b_l stay, where rounding leaves no way down.
+  void keep_weight(size_t l, const at::Tensor& q, double z_residual) {
+    copy_maps({sweep_.maps[l]}, {sweep_.next_maps[l]});
+    if (l == 0) {
+      rows_.next.q[0].copy_(q);
+    }
+    z_residual_ = z_residual;
+  }
+
+  // residual := (q - z) + omega a (W - W_previous)^T. In the first layer, whose inputs are data, the product
+  // is there already, from the sweep before.
+  void extrapolate_residual(size_t l, const at::Tensor& a, const at::Tensor& q, const at::Tensor& z,
+                            double omega, const at::Tensor& residual) {
+    if (omega == 0) {
+      return;
+    }
+    if (l == 0) {
+      passes::extrapolated_difference(q, rows_.q_previous, z, omega, residual);
+      return;
+    }
+    const AffineMap& map = sweep_.maps[l];
+    const AffineMap& previous = sweep_.previous_maps[l];
+    at::Tensor out = residual;
+    out.addmm_(a, at::sub(map.weight, previous.weight).t(), 1, omega);
+    ++report_.products;
+    if (map.bias.defined()) {
+      out.add_(at::sub(map.bias, previous.bias), omega);
+    }
+  }
+
+  // Eq. (1) itself: ridge regression, with a proximal term relative to the inputs' mean square. False, and
+  // nothing moved, where F does not fall by it.
+  bool solve_weight(size_t l, const at::Tensor& a, const at::Tensor& z, const at::Tensor& residual,
+                    double before) {
+    const double rho = options_.rho()[l];
+    const Regularizer& regularizer = options_.weight_regularizer()[l];
+    const AffineMap& map = sweep_.maps[l];
+    const AffineMap& next = sweep_.next_maps[l];
+    const double mean_square = passes::sum_of_squares(a) / static_cast<double>(a.size(1));
+    const double alpha = *options_.weight_damping() * rho * std::max(mean_square, 1e-30);
+    const std::string where = block_name(problem_.name, problem_.depth(), "W", l);
+    at::Tensor target = residual;
+    target.neg_();
+    WeightBlock(a, z.size(1), map.bias.defined(), {rho, alpha, regularizer}, /*always_primal=*/false,
+                where.c_str())
+        .solve(target, map, next);
+    affine_out(a, next, rows_.trial_q[l]);
+    report_.products += 3;  // the cross product, the Gram matrix, q
+    const double after_residual = passes::difference(rows_.trial_q[l], z, residual);
+    const double after = rho / 2 * after_residual + regularizer_value(regularizer, next.weight);
+    if (!accepted(0, before, after, 0, 0)) {
+      return false;
+    }
+    std::swap(rows_.next.q[l], rows_.trial_q[l]);
+    z_residual_ = after_residual;
+    return true;
+  }
+
+  // (P - phi) / (|P| + phi) of condition (2), from the definitions in float64. The bias's steps have theta +
+  // mu for theta, mu the weight of a squared norm.
+  double weight_slack(size_t l, const at::Tensor& a, const at::Tensor& z, double omega, double theta) const {
+    const double rho = options_.rho()[l];
+    const Regularizer& regularizer = options_.weight_regularizer()[l];
+    const AffineMap from = extrapolated(sweep_.maps[l], sweep_.previous_maps[l], omega);
+    const AffineMap& next = sweep_.next_maps[l];
+    const at::Tensor inputs = a.to(at::kDouble);
+    const at::Tensor target = z.to(at::kDouble);
+    const auto residual = [&](const AffineMap& map) {
+      at::Tensor r = at::mm(inputs, map.weight.to(at::kDouble).t()).sub_(target);
+      return map.bias.defined() ? r.add_(map.bias.to(at::kDouble)) : r;
+    };
+    const at::Tensor r = residual(from);
+    const at::Tensor change = next.weight.to(at::kDouble) - from.weight.to(at::kDouble);
+    double model = rho / 2 * norm_squared(r) + rho * inner_product(at::mm(r.t(), inputs), change) +
+                   theta / 2 * norm_squared(change);
+    if (from.bias.defined()) {
+      const at::Tensor bias_change = next.bias.to(at::kDouble) - from.bias.to(at::kDouble);
+      const double theta_bias = theta + (regularizer.quadratic() ? regularizer.l2 : 0);
+      model += rho * inner_product(r.sum(0), bias_change) + theta_bias / 2 * norm_squared(bias_change);
+    }
+    const double phi = rho / 2 * norm_squared(residual(next));
+    return relative_slack(model, phi);
+  }
+
+  static double relative_slack(double model, double phi) {
+    const double scale = std::fabs(model) + phi;
+    return scale > 0 ? (model - phi) / scale : 0;
+  }
+
+  // z_l, then a_l; or both at once.
+  void z_and_a_blocks(size_t l) {
+    const size_t m = l + 1;
+    const at::Tensor& a = base_->a[l];
+    const at::Tensor& a_previous = sweep_.omega > 0 ? rows_.a_previous[l] : a;
+    const at::Tensor& z = base_->z[l];
+    const functors::AnyActivation& activation = problem_.activations[l];
+    const at::Tensor& weight = sweep_.maps[m].weight;
+    const double rho = options_.rho()[m];
+    const double rho_z = options_.rho()[l];
+    const bool joint = options_.joint();
+    at::Tensor residual = scratch(0, weight.size(0));
+    at::Tensor product = scratch(1, weight.size(0));
+    at::Tensor gradient = scratch(2, weight.size(1));
+    at::Tensor direction = scratch(3, weight.size(1));
+    if (!joint) {
+      // V_l is phi itself, whatever zbar: the extrapolation of z (lines 7 and 10) changes nothing.
+      passes::preimage_projection(rows_.next.q[l], a, z, activation, sweep_.eps, rows_.next.z[l]);
+    }
+    double before = rho / 2 * passes::difference(base_->q[m], base_->z[m], residual);
+    if (joint) {
+      before += rho_z / 2 * z_residual_;
+    }
+    double tau = rows_.tau[l] > 0 ? 0.9 * rows_.tau[l] : rho * spectral_norm_squared(weight);
+    const auto take_step = [&](double omega) -> Step {
+      if (omega > 0) {
+        at::sub_out(direction, a, a_previous);
+        residual.addmm_(direction, weight.t(), 1, omega);
+        ++report_.products;
+      }
+      at::mm_out(gradient, residual, weight);
+      ++report_.products;
+      const passes::StateStep step = projected_step(l, a_previous, gradient, omega, tau, direction, product);
+      const double after =
+          rho / 2 * passes::residual_step(residual, product, base_->z[m], 1, rows_.trial_q[m]) +
+          rho_z / 2 * step.z_residual;
+      return {tau, after, step.change, joint ? std::min(tau, rho_z) : tau};
+    };
+    const std::optional<double> omega = descend(
+        before, rows_.tau[l], [&] { passes::difference(base_->q[m], base_->z[m], residual); }, take_step);
+    report_.tau[l] = tau;
+    if (!omega) {
+      if (joint) {
+        rows_.next.z[l].copy_(z);
+      }
+      rows_.next.a[l].copy_(a);
+      rows_.next.q[m].copy_(base_->q[m]);
+      return;
+    }
+    report_.state_omega[l] = *omega;
+    if (options_.check_conditions()) {
+      report_.state_slack[l] = state_slack(l, a, a_previous, *omega, tau);
+    }
+    std::swap(rows_.next.q[m], rows_.trial_q[m]);
+  }
+
+  // The gradient step from the extrapolated a, projected, with tau raised until its condition holds; leaves
+  // the step and what it moves q by.
+  passes::StateStep projected_step(size_t l, const at::Tensor& a_previous, const at::Tensor& gradient,
+                                   double omega, double& tau, const at::Tensor& direction,
+                                   at::Tensor product) {
+    constexpr int kTrials = 100;
+    const functors::AnyActivation& activation = problem_.activations[l];
+    const double rho = options_.rho()[l + 1];
+    for (int trial = 0;; ++trial) {
+      const double length = tau > 0 ? rho / tau : 0;
+      const passes::StateStep step =
+          options_.joint()
+              ? passes::joint_step(base_->a[l], a_previous, gradient, base_->z[l], rows_.next.q[l],
+                                   activation, omega, length, sweep_.eps,
+                                   tau > 0 ? options_.rho()[l] / tau : 1, rows_.next.z[l], rows_.next.a[l],
+                                   direction)
+              : passes::image_step(base_->a[l], a_previous, gradient, rows_.next.z[l], activation, omega,
+                                   length, sweep_.eps, rows_.next.a[l], direction);
+      at::mm_out(product, direction, sweep_.maps[l + 1].weight.t());
+      ++report_.products;
+      const double curvature = rho * passes::sum_of_squares(product);
+      if (tau * step.direction >= curvature || trial == kTrials) {
+        return step;
+      }
+      tau = std::max(1.2 * tau, curvature / step.direction);
+      ++report_.trials;
+    }
+  }
+
+  // The same for tau: (Q - phi) / (|Q| + phi) in a.
+  double state_slack(size_t l, const at::Tensor& a, const at::Tensor& a_previous, double omega,
+                     double tau) const {
+    const AffineMap& map = sweep_.maps[l + 1];
+    const double rho = options_.rho()[l + 1];
+    const at::Tensor weight = map.weight.to(at::kDouble);
+    const at::Tensor target = base_->z[l + 1].to(at::kDouble);
+    const auto residual = [&](const at::Tensor& inputs) {
+      at::Tensor r = at::mm(inputs, weight.t()).sub_(target);
+      return map.bias.defined() ? r.add_(map.bias.to(at::kDouble)) : r;
+    };
+    const at::Tensor old = a.to(at::kDouble);
+    const at::Tensor from = old + (old - a_previous.to(at::kDouble)) * omega;
+    const at::Tensor next = rows_.next.a[l].to(at::kDouble);
+    const at::Tensor r = residual(from);
+    const at::Tensor change = next - from;
+    const double model = rho / 2 * norm_squared(r) + rho * inner_product(at::mm(r, weight), change) +
+                         tau / 2 * norm_squared(change);
+    return relative_slack(model, rho / 2 * norm_squared(residual(next)));
+  }
+
+  void output_block() {
+    const size_t l = problem_.depth() - 1;
+    const at::Tensor& q = rows_.next.q[l];
+    const at::Tensor& out = rows_.next.z[l];
+    const double rho = options_.rho()[l];
+    const double weight = row_loss_weight(options_, rows_.rows());
+    if (options_.output_solver() == "fista") {
+      fista_output(rows_.y, q, base_->z[l], rows_.row_weight, problem_.loss, weight, rho, out);
+    } else {
+      passes::loss_update(rows_.y, q, rows_.row_weight, problem_.loss, {}, weight, rho, out);
+    }
+  }
+
+  const DlamSweep& sweep_;
+  const DlamProblem& problem_;
+  const DLAMOptions& options_;
+  DlamRows& rows_;
+  const DlamVariables* base_;  // the point that the sweep starts from
+  DlamReport report_;
+  double z_residual_ = 0;  // |q_l - z_l^k|^2 after W_l
+};
+
+}  // namespace
+
+DlamReport sweep_dlam(const DlamSweep& sweep) { return DlamBlocks(sweep).run(); }
+
+}  // namespace torchbcd

@@ -1,0 +1,89 @@
+// DLAM and mDLAM (Wang et al., Algorithms 1 and 2) on Problem 2,
+//
+//   F(W, z, a) = R(z_L; y) + sum_l Omega_l(W_l) + sum_l rho_l/2 |z_l - a_{l-1} W_l^T - 1 b_l^T|^2
+//                subject to  |a_l - h_l(z_l)| <= eps  (l < L),      a_0 = x,
+//
+// in the order W_1, z_1, a_1, W_2, ..., W_L, z_L. q[l] = a[l-1] W_l^T + 1 b_l^T is kept with the variables:
+// the products that move it serve gradients, conditions and F alike, so that F costs none.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "functors/activations.h"
+#include "functors/losses.h"
+#include "linalg/affine_map.h"
+#include "torchbcd/options.h"
+#include "torchbcd/reports.h"
+
+namespace torchbcd {
+
+/// All of F that is neither data nor a variable.
+struct DlamProblem {
+  const char* name;  // of the optimizer, for errors
+  const std::vector<functors::AnyActivation>& activations;
+  const functors::AnyLoss& loss;
+  const DLAMOptions& options;
+
+  size_t depth() const { return activations.size(); }
+};
+
+struct DlamVariables {
+  std::vector<at::Tensor> z;  // (n, d_l), every layer
+  std::vector<at::Tensor> a;  // (n, d_l), every layer but the last
+  std::vector<at::Tensor> q;  // (n, d_l), every layer
+
+  static DlamVariables allocate(int64_t n, const std::vector<AffineMap>& maps);
+};
+
+/// Rows of data with their variables: those of the last complete sweep, those being computed, and those of
+/// the sweep before that the extrapolations need.
+struct DlamRows {
+  at::Tensor x, y, row_weight;
+  DlamVariables current, next;
+  DlamVariables feasible;  // `current` made feasible for a smaller eps; allocated when first needed
+  std::vector<at::Tensor> a_previous;  // a of the sweep before `current`
+  at::Tensor q_previous;               // q[0] of the sweep before `current`
+  std::vector<at::Tensor> trial_q;     // where a step's q goes until it is accepted
+  std::vector<at::Tensor> scratch;     // four, as large as the widest layer's
+  bool has_previous = false;
+  double eps = 0;                  // that `current` is feasible for
+  double nesterov = 0;             // s^k
+  int64_t since_refresh = 0;       // sweeps since q was last computed from scratch
+  std::vector<double> theta, tau;  // of the last sweep, 0 where there was none
+
+  bool defined() const { return x.defined(); }
+  int64_t rows() const { return x.size(0); }
+  static DlamRows allocate(at::Tensor x, at::Tensor y, at::Tensor row_weight,
+                           const std::vector<AffineMap>& maps);
+};
+
+/// q of the current point from scratch.
+void refresh_products(const std::vector<AffineMap>& maps, DlamRows& rows);
+
+/// max over entries of |a_l - h_l(z_l)|, less eps, for each hidden layer.
+std::vector<double> gaps(const DlamProblem& problem, const DlamRows& rows);
+
+/// The terms of F. An activation's term is the indicator of its box, 0 or infinity, rounding of sigma(z)
+/// allowed for.
+ObjectiveTerms objective_terms(const DlamProblem& problem, const std::vector<AffineMap>& maps,
+                               const DlamRows& rows);
+
+/// What a sweep reads and writes: from (maps, rows.current) to (next_maps, rows.next), touching nothing else
+/// but scratch, so that a sweep which throws has changed nothing.
+struct DlamSweep {
+  const DlamProblem& problem;
+  const std::vector<AffineMap>& maps;
+  const std::vector<AffineMap>& previous_maps;
+  const std::vector<AffineMap>& next_maps;
+  DlamRows& rows;
+  double eps;    // where it is smaller than rows.eps, z and a are made feasible first
+  double omega;  // Nesterov's factor, 0 where there is no previous sweep
+  const BlockObserver& observer;
+};
+
+/// The report, with the theta and tau that the next sweep starts from.
+DlamReport sweep_dlam(const DlamSweep& sweep);
+
+}  // namespace torchbcd

@@ -1,0 +1,71 @@
+#include "sweeps/layers.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+
+#include "kernels/passes.h"
+
+namespace torchbcd {
+
+std::string block_name(const char* optimizer, size_t depth, const char* block, size_t layer) {
+  return std::string(optimizer) + ": layer " + std::to_string(layer + 1) + " of " + std::to_string(depth) +
+         ", " + block + " block";
+}
+
+void observe(const BlockObserver& observer, const char* block, size_t layer) {
+  if (observer) {
+    observer(block, layer + 1);
+  }
+}
+
+void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_t size)>& f) {
+  constexpr int64_t kChunkRows = 2048;
+  for (int64_t begin = 0; begin < rows; begin += kChunkRows) {
+    f(begin, std::min(kChunkRows, rows - begin));
+  }
+}
+
+std::vector<at::Tensor> allocate_states(int64_t n, const std::vector<AffineMap>& maps, bool with_last) {
+  std::vector<at::Tensor> states;
+  for (size_t l = 0; l + (with_last ? 0 : 1) < maps.size(); ++l) {
+    states.push_back(at::empty({n, maps[l].weight.size(0)}, maps[l].weight.options()));
+  }
+  return states;
+}
+
+std::vector<at::Tensor> allocate_scratch(int64_t n, const std::vector<AffineMap>& maps, int count) {
+  int64_t widest = 0;
+  for (const AffineMap& map : maps) {
+    widest = std::max(widest, map.weight.size(0));
+  }
+  std::vector<at::Tensor> scratch;
+  for (int which = 0; which < count; ++which) {
+    scratch.push_back(at::empty({n * widest}, maps.front().weight.options()));
+  }
+  return scratch;
+}
+
+at::Tensor scratch_view(const at::Tensor& scratch, int64_t n, int64_t columns) {
+  return scratch.narrow(0, 0, n * columns).view({n, columns});
+}
+
+void products_out(const at::Tensor& x, const std::vector<at::Tensor>& states,
+                  const std::vector<AffineMap>& maps, const std::vector<at::Tensor>& out) {
+  for (size_t l = 0; l < maps.size(); ++l) {
+    affine_out(l == 0 ? x : states[l - 1], maps[l], out[l]);
+  }
+}
+
+void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
+                 const std::vector<functors::AnyActivation>& activations,
+                 const std::vector<at::Tensor>& products, const std::vector<at::Tensor>& states) {
+  for (size_t l = 0; l < maps.size(); ++l) {
+    affine_out(l == 0 ? x : states[l - 1], maps[l], products[l]);
+    if (l < states.size()) {
+      passes::activation(products[l], activations[l], states[l]);
+    }
+  }
+}
+
+}  // namespace torchbcd

@@ -1,0 +1,49 @@
+// What the sweeps share: forward passes, chunks of rows, the names of blocks.
+//
+// Layers count from 0 in the code: layer l maps the rows v[l - 1] (x for l = 0) to u[l] = v[l - 1] W^T + b
+// and v[l] = sigma(u[l]). The papers' W_i, U_i, V_i are those of layer i - 1, and their N is the depth. What
+// users are told counts from 1, as the papers do: block_name and observe add the one.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "functors/activations.h"
+#include "linalg/affine_map.h"
+#include "torchbcd/reports.h"
+
+namespace torchbcd {
+
+/// "torchbcd.BCD: layer 2 of 4, W block": how errors name an optimizer's block.
+std::string block_name(const char* optimizer, size_t depth, const char* block, size_t layer);
+
+/// Tells an observer, if there is one, that a block is done.
+void observe(const BlockObserver& observer, const char* block, size_t layer);
+
+/// Calls f(begin, size) on consecutive chunks of rows, small enough for a chunk's arrays to stay in cache.
+void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_t size)>& f);
+
+/// Matrices (n, d_l), one a layer, not set; without one for the last layer where `with_last` is false.
+std::vector<at::Tensor> allocate_states(int64_t n, const std::vector<AffineMap>& maps, bool with_last = true);
+
+/// Arrays as large as the widest layer's states.
+std::vector<at::Tensor> allocate_scratch(int64_t n, const std::vector<AffineMap>& maps, int count);
+
+/// A view of one of those as a matrix of n rows.
+at::Tensor scratch_view(const at::Tensor& scratch, int64_t n, int64_t columns);
+
+/// out[l] = V_{l-1} W_l^T + 1 b_l^T for every layer, with V_{-1} = x and V_l = states[l]. A last state, where
+/// there is one, is not read.
+void products_out(const at::Tensor& x, const std::vector<at::Tensor>& states,
+                  const std::vector<AffineMap>& maps, const std::vector<at::Tensor>& out);
+
+/// A forward pass of x: products as above, and states[l] = sigma_l(products[l]) for as many layers as
+/// `states` holds.
+void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
+                 const std::vector<functors::AnyActivation>& activations,
+                 const std::vector<at::Tensor>& products, const std::vector<at::Tensor>& states);
+
+}  // namespace torchbcd

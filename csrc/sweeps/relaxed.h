@@ -1,0 +1,84 @@
+// One sweep of RelaxedBCD: block coordinate descent in the order of Zeng et al., Algorithm 2, on one
+// mini-batch, with blocks relaxed and penalties chosen so that hidden layers learn. docs/relaxed.md derives
+// it and proves that no block raises
+//
+//   L = l(V_N; Y) + sum_l ( rho_l/2 |U_l - V_{l-1} W_l^T - 1 b_l^T|^2 + rho_l r_l(W_l) ),
+//
+// on V_l = sigma_l(U_l), V_0 = x.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "functors/activations.h"
+#include "functors/losses.h"
+#include "linalg/affine_map.h"
+#include "torchbcd/options.h"
+#include "torchbcd/reports.h"
+
+namespace torchbcd {
+
+/// All of L that is neither data nor a variable.
+struct RelaxedProblem {
+  const char* name;  // of the optimizer, for errors
+  const std::vector<functors::AnyActivation>& activations;
+  const functors::AnyLoss& loss;
+  const RelaxedBCDOptions& options;
+
+  size_t depth() const { return activations.size(); }
+  /// Whether U_N is the target: the squared loss of a linear output.
+  bool clamped() const;
+};
+
+/// Rows with what a sweep keeps of them, a tensor (n, d_l) a layer.
+struct RelaxedRows {
+  at::Tensor x, y;
+  std::vector<at::Tensor> p;        // V_{l-1} W_l^T + 1 b_l^T with the weights that the sweep started from
+  std::vector<at::Tensor> v;        // states
+  std::vector<at::Tensor> slack;    // U - p, where U has moved
+  std::vector<at::Tensor> change;   // of the states, by their block
+  std::vector<at::Tensor> scratch;  // four, as large as the widest layer's
+  std::vector<at::Tensor> saved_u;  // persistent: U and V at the last complete sweep
+  std::vector<at::Tensor> saved_v;
+  std::vector<double> penalties;  // those of the last sweep, or, where they persist, of all
+
+  bool defined() const { return x.defined(); }
+  int64_t rows() const { return x.size(0); }
+  static RelaxedRows allocate(int64_t n, const std::vector<AffineMap>& maps);
+};
+
+/// How far a sweep has come, for those who look on.
+struct RelaxedProgress {
+  size_t first_updated = 0;  // the layers from here on have their new weights
+  size_t first_moved = 0;    // and those from here on their new U and V
+};
+
+/// rho of each layer: rho_N is the loss's weight where the output is clamped to the target, or output_penalty
+/// times it; each one before it is a fraction of the next, by how much the weights between enlarge.
+std::vector<double> relaxed_penalties(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,
+                                      int64_t rows);
+
+/// The sum over rows of the loss of `outputs`.
+double true_loss(const RelaxedProblem& problem, const RelaxedRows& rows, const at::Tensor& outputs);
+
+/// L at the variables u, v of `rows` and at `maps`, from them alone.
+ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,
+                               const RelaxedRows& rows, const std::vector<at::Tensor>& u,
+                               const std::vector<at::Tensor>& v);
+
+/// What a sweep reads and writes: from `maps` to `next_maps`, with everything else in `rows`. rows.p and
+/// rows.v are those of `maps`.
+struct RelaxedSweep {
+  const RelaxedProblem& problem;
+  const std::vector<AffineMap>& maps;
+  const std::vector<AffineMap>& next_maps;
+  RelaxedRows& rows;
+  bool restored;  // whether rows.slack is that of persistent variables, rather than zero
+  RelaxedProgress& progress;
+  const BlockObserver& observer;
+};
+
+RelaxedReport sweep_relaxed(const RelaxedSweep& sweep);
+
+}  // namespace torchbcd
