@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +23,7 @@ ACTIVATIONS = {
     "sign": torchbcd.nn.Sign,
     "polynomial": lambda: torchbcd.nn.Polynomial([0.0, 1.0, 0.3, 0.05]),
 }
+MONOTONE = ("relu", "leaky_relu", "sigmoid", "tanh", "identity", "hardtanh", "hardsigmoid")
 
 
 def make_mlp(widths, *, output=None, bias=True, dtype=torch.float64, seed=0, hidden="relu"):
@@ -50,6 +52,31 @@ def make_data(n, d, classes, *, dtype=torch.float64, seed=1):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, d, generator=generator, dtype=dtype)
     return x, torch.randint(classes, (n,), generator=generator)
+
+
+# One thread for each of pytest-xdist's workers, and for the programs that they run.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+# What takes long to set up, and is set up once: its tests go to one worker.
+SHARED = ("programs", "wheel", "results", "compiled_formulas")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for name in SHARED:
+            if name in item.fixturenames:
+                item.add_marker(pytest.mark.xdist_group(name))
+
+
+@pytest.fixture
+def two_threads():
+    """For what is done differently by several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

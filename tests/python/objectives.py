@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 from torch.nn import functional as nnf
 
+from torchbcd import regularizers as reg
+
+# name -> (of the weights, of the states)
+REGULARIZERS = {
+    "none": (None, None),
+    "l2": (reg.L2(0.3), reg.L2(0.2)),
+    "l1": (reg.L1(0.3), reg.L1(0.05)),
+    "elastic net": (reg.ElasticNet(0.1, 0.2), reg.ElasticNet(0.02, 0.05)),
+    "nonnegative": (reg.Nonnegative(), reg.Nonnegative()),
+    "box": (reg.Box(-0.4, 0.5), reg.Box(-1.0, 1.5)),
+}
 LOSSES = ("squared", "hinge", "logistic", "exponential", "cross_entropy")
 
 
@@ -33,3 +45,27 @@ def row_losses(loss, v, y):
         "exponential": lambda: torch.exp(-sign * v),
     }[loss]()
     return entries.sum(1)
+
+
+def recomputed_objective(optimizer, model, loss, y, splitting, sample_weight=None):
+    """BCD's lifted objective, from the variables and the param groups, in float64."""
+    w, b, u, v = optimizer.variables()
+    modules = list(model)
+    activations = []
+    for i, module in enumerate(modules):
+        if isinstance(module, nn.Linear):
+            after = modules[i + 1] if i + 1 < len(modules) else nn.Identity()
+            activations.append(nn.Identity() if isinstance(after, nn.Linear) else after)
+    losses = row_losses(loss, v[-1].double(), y)
+    total = (losses if sample_weight is None else losses * sample_weight.double()).sum().item()
+    for i, group in enumerate(optimizer.param_groups):
+        product = v[i].double() @ w[i].double().t() + b[i].double()
+        gamma = group["gamma"]
+        rho = gamma if group["rho"] is None else group["rho"]
+        linear = u[i].double() if splitting == 3 else product
+        total += gamma / 2 * (v[i + 1].double() - activations[i](linear)).square().sum().item()
+        if splitting == 3:
+            total += rho / 2 * (linear - product).square().sum().item()
+        total += regularizer_value(group["weight_regularizer"], w[i])
+        total += regularizer_value(group["state_regularizer"], v[i + 1])
+    return total

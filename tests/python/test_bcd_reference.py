@@ -80,7 +80,7 @@ def assert_same(optimizer, reference, tolerance=1e-8):
 
 @pytest.mark.parametrize("rows", [3, 25, 400], ids=lambda n: f"{n}rows")
 @pytest.mark.parametrize("shape", SHAPES)
-def test_full_batch_agrees(shape, rows):
+def test_full_batch_agrees(shape, rows, two_threads):
     optimizer, reference, x, y = make_pair(SHAPES[shape], rows)
     optimizer.bind(x, y)
     assert_same(optimizer, reference)
@@ -91,7 +91,7 @@ def test_full_batch_agrees(shape, rows):
         assert optimizer.objective() == pytest.approx(reference.objective(), rel=1e-10)
 
 
-def test_rows_of_several_chunks_agree():
+def test_rows_of_several_chunks_agree(two_threads):
     optimizer, reference, x, y = make_pair([5, 8, 6, 3], 5000)
     optimizer.bind(x, y)
     for _ in range(3):

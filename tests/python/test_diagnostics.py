@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ACTIVATIONS, make_data, make_mlp
-from test_combinations import LOSSES, REGULARIZERS, recomputed_objective, row_losses
+from objectives import LOSSES, REGULARIZERS, recomputed_objective, row_losses
 from torch.nn import functional as nnf
 
 import torchbcd

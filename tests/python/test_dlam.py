@@ -1,4 +1,4 @@
-"""DLAM and mDLAM: blocks by brute force, F recomputed, feasibility, conditions, the deadlock, corners, state.
+"""DLAM and mDLAM: F recomputed, feasibility, conditions, the deadlock, momentum, corners.
 
 F is recomputed here from the variables alone, in float64.
 """
@@ -6,24 +6,21 @@ F is recomputed here from the variables alone, in float64.
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import warnings
 
 import pytest
 import torch
-from conftest import ACTIVATIONS, make_data, make_mlp
-from objectives import LOSSES, regularizer_value, row_losses
+from conftest import MONOTONE, make_data, make_mlp
+from dlam_problems import ROWS, WIDTHS, build, recomputed
+from objectives import LOSSES, row_losses
 from torch import nn
 
 import torchbcd
-import torchbcd.functional as F
 from torchbcd import regularizers as reg
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-MONOTONE = ("relu", "leaky_relu", "sigmoid", "tanh", "identity", "hardtanh", "hardsigmoid")
-PARAMETERS = {"leaky_relu": [0.1], "hardtanh": [-0.75, 1.25]}
 REGULARIZERS = {
     "none": None,
     "l2": reg.L2(0.1),
@@ -31,125 +28,6 @@ REGULARIZERS = {
     "elastic net": reg.ElasticNet(0.02, 0.05),
     "box": reg.Box(-0.4, 0.5),
 }
-WIDTHS, ROWS = [6, 8, 7, 3], 40
-
-
-def sigma(name):
-    return ACTIVATIONS[name]()
-
-
-def build(
-    activation="relu", loss="cross_entropy", regularizer=None, dtype=torch.float64, widths=WIDTHS, **options
-):
-    model = make_mlp(widths, hidden=activation, dtype=dtype)
-    options.setdefault("rho", [0.3, 0.1, 0.2][: len(widths) - 1])
-    options.setdefault("eps", torchbcd.EpsSchedule(0.5, 0.5, 0.05))
-    optimizer = torchbcd.DLAM(model, loss, weight_regularizer=regularizer, **options)
-    x, y = make_data(ROWS, widths[0], widths[-1], dtype=dtype)
-    optimizer.bind(x, y)
-    return model, optimizer, x, y
-
-
-def recomputed(optimizer, model, loss, y, eps):
-    """F, and the largest |a - h(z)| - eps, from the variables, in float64."""
-    w, b, z, a = optimizer.variables()
-    activations = [module for module in model if not isinstance(module, nn.Linear)]
-    total = row_losses(loss, z[-1].double(), y).sum().item()
-    gap = -math.inf
-    for i, group in enumerate(optimizer.param_groups):
-        product = a[i].double() @ w[i].double().t() + b[i].double()
-        total += group["rho"] / 2 * (z[i].double() - product).square().sum().item()
-        total += regularizer_value(group["weight_regularizer"], w[i])
-        if i < len(activations):
-            gap = max(gap, (a[i + 1].double() - activations[i](z[i].double())).abs().max().item() - eps)
-    return total, gap
-
-
-class TestBlocks:
-    """Each block against brute force in float64."""
-
-    @pytest.mark.parametrize("eps", [0.0, 1e-3, 0.1, 2.0])
-    @pytest.mark.parametrize("activation", MONOTONE)
-    def test_joint_state_update(self, activation, eps):
-        generator = torch.Generator().manual_seed(3)
-        q, v = 3 * torch.randn(2, 60, generator=generator, dtype=torch.float64)
-        grid = torch.cat([torch.linspace(-12, 12, 20001).double(), torch.zeros(1).double()])
-        for ratio in (1e-2, 1.0, 30.0):
-            z, a = F.joint_state_update(q, v, activation, PARAMETERS.get(activation, []), ratio, eps)
-            assert ((a - sigma(activation)(z)).abs() <= eps + 1e-12).all()
-
-            def value(z, a, ratio=ratio):
-                return ratio / 2 * (z - q) ** 2 + 0.5 * (a - v) ** 2
-
-            candidates = grid[:, None]
-            image = sigma(activation)(candidates)
-            best_a = v.clamp(min=image - eps, max=image + eps)
-            best = value(candidates, best_a).min(0).values
-            assert (value(z, a) <= best + 1e-9).all()
-
-    @pytest.mark.parametrize("eps", [1e-3, 0.1, 2.0])
-    @pytest.mark.parametrize("activation", MONOTONE)
-    def test_preimage_projection(self, activation, eps):
-        generator = torch.Generator().manual_seed(4)
-        z, q, jitter = 2 * torch.randn(3, 60, generator=generator, dtype=torch.float64)
-        a = sigma(activation)(z) + eps * jitter.clamp(-1, 1)
-        projected = F.preimage_projection(q, a, z, activation, PARAMETERS.get(activation, []), eps)
-        grid = torch.linspace(-12, 12, 200001).double()[:, None]
-        feasible = (a - sigma(activation)(grid)).abs() <= eps
-        distance = torch.where(feasible, (grid - q).abs(), math.inf).min(0).values
-        assert ((a - sigma(activation)(projected)).abs() <= eps + 1e-12).all()
-        assert ((projected - q).abs() <= distance + 1e-12).all()
-
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    @pytest.mark.parametrize("activation", MONOTONE)
-    def test_saturated_and_empty_boxes_stay_finite(self, activation, dtype):
-        z = torch.tensor([-200.0, -40, -20, -10, 0, 10, 20, 40, 200], dtype=dtype)
-        for eps, sign in itertools.product((1e-6, 1e-3, 0.5), (-1, 1)):
-            a = sigma(activation)(z) + sign * eps
-            for q in (z, z - 1, z + 1, -z):
-                projected = F.preimage_projection(q, a, z, activation, PARAMETERS.get(activation, []), eps)
-                assert projected.isfinite().all()
-                assert ((projected - q).abs() <= (z - q).abs()).all()
-        outside = torch.full_like(z, 7)  # no z has a sigmoid or a tanh near 7
-        for result in F.joint_state_update(z, outside, activation, PARAMETERS.get(activation, []), 0.5, 0.1):
-            assert result.isfinite().all()
-
-    def test_strided_inputs(self):
-        q, v = torch.randn(2, 5, 7, dtype=torch.float64).transpose(1, 2)
-        for strided, contiguous in zip(
-            F.joint_state_update(q, v, "relu", [], 0.5, 0.1),
-            F.joint_state_update(q.contiguous(), v.contiguous(), "relu", [], 0.5, 0.1),
-            strict=True,
-        ):
-            torch.testing.assert_close(strided, contiguous, rtol=0, atol=0)
-
-    @pytest.mark.parametrize(
-        ("name", "parameters"), [("polynomial", [0.0, 1.0, 2.0]), ("leaky_relu", [-0.5]), ("sign", [])]
-    )
-    def test_only_monotone_activations(self, name, parameters):
-        x = torch.zeros(3)
-        with pytest.raises(ValueError, match="must be monotone"):
-            F.joint_state_update(x, x, name, parameters, 1.0, 0.1)
-        with pytest.raises(ValueError, match="must be monotone"):
-            F.preimage_projection(x, x, x, name, parameters, 0.1)
-
-    def test_weight_step_minimises_its_model(self):
-        """W' is the minimiser of P + Omega at the reported theta, and theta is the least that satisfies (2)."""
-        _, optimizer, _, _ = build("tanh", regularizer=reg.L2(0.3), joint=True, eps=0.1, momentum=None)
-        for _ in range(3):
-            optimizer.step()
-        before = optimizer.variables()
-        report = optimizer.step()
-        after = optimizer.variables()
-        # The first layer's a is the data, and z its z of before.
-        a, z, rho, theta = before.a[0], before.z[0], 0.3, report.theta[0]
-        r = a @ before.W[0].t() + before.b[0] - z
-        gradient = rho * r.t() @ a
-        stationarity = gradient + theta * (after.W[0] - before.W[0]) + 0.3 * after.W[0]
-        assert stationarity.abs().max() <= 1e-12 * gradient.abs().max()
-        d_w, d_b = after.W[0] - before.W[0], after.b[0] - before.b[0]
-        least = rho * (a @ d_w.t() + d_b).square().sum() / (d_w.square().sum() + d_b.square().sum())
-        assert theta == pytest.approx(least.item(), rel=1e-9)
 
 
 @pytest.mark.parametrize("regularizer", REGULARIZERS)
@@ -313,56 +191,6 @@ class TestLinearRate:
                 torchbcd.diagnostics.linear_rate(objectives, tail)
 
 
-class TestCost:
-    """Products with a matrix of n rows, counted by the profiler, not by the engine's own word."""
-
-    @staticmethod
-    def products(optimizer, rows):
-        with torch.profiler.profile(
-            activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True
-        ) as profile:
-            report = optimizer.step()
-        count = sum(
-            any(rows in shape for shape in event.input_shapes)
-            for event in profile.events()
-            if event.name in ("aten::mm", "aten::addmm", "aten::addmm_")
-        )
-        return count, report
-
-    @pytest.mark.parametrize("joint", [False, True], ids=["strict", "joint"])
-    @pytest.mark.parametrize("momentum", ["nesterov", None])
-    def test_products_of_a_sweep(self, momentum, joint):
-        rows, widths = 301, [6, 8, 7, 5, 3]
-        layers = len(widths) - 1
-        model = make_mlp(widths, hidden="tanh")
-        optimizer = torchbcd.DLAM(
-            model,
-            rho=0.1,
-            eps=0.05 if joint else torchbcd.EpsSchedule(0.05, 1.0, 0.05),
-            joint=joint,
-            momentum=momentum,
-        )
-        optimizer.bind(*make_data(rows, 6, 3))
-        for _ in range(5):
-            optimizer.step()
-        plain = 2 * layers + 2 * (layers - 1)
-        # With acceleration one more a block, but for the first layer's, which is reused.
-        bound = plain + (2 * (layers - 1) if momentum else 0)
-        for _ in range(20):
-            count, report = self.products(optimizer, rows)
-            assert count == report.products
-            assert count == bound + report.trials + 2 * report.redone
-        assert report.trials <= 4
-
-    def test_objective_and_reports_cost_no_product(self):
-        _, optimizer, _, _ = build("tanh", joint=True, eps=0.05)
-        report = optimizer.step()
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            assert report.objective == optimizer.objective()
-            assert report.gap <= 1e-12
-        assert not any(event.name in ("aten::mm", "aten::addmm") for event in profile.events())
-
-
 class TestCorners:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
@@ -460,62 +288,7 @@ class TestCorners:
         assert optimizer.objective() == pytest.approx(losses[5:].sum().item())
 
 
-@pytest.mark.parametrize("loss", ["squared", "logistic", "cross_entropy"])
-def test_fista_agrees_with_the_prox(loss):
-    weights = []
-    for solver in ("prox", "fista"):
-        model, optimizer, _, _ = build("tanh", loss, joint=True, eps=0.05, rho=0.5, output_solver=solver)
-        for _ in range(5):
-            optimizer.step()
-        weights.append(model[-1].weight.detach())
-    torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-8)
-
-
-@pytest.mark.parametrize("loss", ["hinge", "exponential"])
-def test_fista_needs_a_smooth_loss(loss):
-    with pytest.raises(ValueError, match="needs a loss with a Lipschitz gradient"):
-        torchbcd.DLAM(make_mlp(WIDTHS), loss, output_solver="fista")
-
-
-class TestContract:
-    def test_state_dict_continues_bit_for_bit(self):
-        model, optimizer, _, _ = build("relu", regularizer=reg.L1(0.01))
-        for _ in range(7):
-            optimizer.step()
-        other = make_mlp(WIDTHS)
-        copied = torchbcd.DLAM(other, rho=9.0, eps=torchbcd.EpsSchedule(0.5, 0.5, 0.05))
-        state = copy.deepcopy(optimizer.state_dict())
-        other.load_state_dict(model.state_dict())
-        copied.load_state_dict(state)
-        for _ in range(60):
-            first, second = optimizer.step(), copied.step()
-        assert first.objective == second.objective
-        for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
-            assert torch.equal(mine, theirs)
-
-    def test_a_failed_sweep_changes_nothing(self):
-        model, optimizer, _, _ = build("relu")
-        for _ in range(3):
-            optimizer.step()
-        objective, state = optimizer.objective(), copy.deepcopy(model.state_dict())
-
-        def interrupt(block, layer):
-            if (block, layer) == ("a", 1):
-                raise KeyboardInterrupt
-
-        optimizer.set_observer(interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            optimizer.step()
-        assert optimizer.objective() == objective
-        for name, value in model.state_dict().items():
-            assert torch.equal(value, state[name])
-        optimizer.set_observer(None)
-        reference = build("relu")
-        for _ in range(4):
-            reference[1].step()
-        optimizer.step()
-        assert torch.equal(model[0].weight, reference[0][0].weight)
-
+class TestSweeps:
     def test_block_order(self):
         _, optimizer, _, _ = build("relu")
         blocks = []
@@ -562,159 +335,3 @@ class TestContract:
             torch.testing.assert_close(value, before[name])
         optimizer.step(x, y)
         assert all(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-    def test_reports_expire(self):
-        _, optimizer, _, _ = build("relu")
-        report = optimizer.step()
-        optimizer.step()
-        with pytest.raises(RuntimeError, match="moved on"):
-            _ = report.objective
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"rho": 0.0}, "rho of layer 1 must be a finite positive number"),
-            ({"rho": [0.1]}, "rho must hold one number for each of the 3 layers"),
-            ({"momentum": "heavy"}, "momentum must be one of"),
-            ({"output_solver": "newton"}, "output_solver must be one of"),
-            ({"weight_damping": -1.0}, "weight_damping must be > 0 or None"),
-        ],
-    )
-    def test_bad_options(self, options, message):
-        with pytest.raises(ValueError, match=message):
-            torchbcd.DLAM(make_mlp(WIDTHS), **options)
-
-    @pytest.mark.parametrize(("eps", "joint"), [(-1.0, True), (0.0, False), (math.nan, False), (math.inf, True)])
-    def test_bad_eps(self, eps, joint):
-        optimizer = torchbcd.DLAM(make_mlp(WIDTHS), eps=eps, joint=joint)
-        with pytest.raises(ValueError, match="eps must be a finite positive number"):
-            optimizer.bind(*make_data(ROWS, 6, 3))
-
-    def test_unsupported_models(self):
-        with pytest.raises(ValueError, match=r"layer 1: the activation must be monotone"):
-            torchbcd.DLAM(make_mlp(WIDTHS, hidden="polynomial"))
-        with pytest.raises(ValueError, match="the last layer must have no activation"):
-            torchbcd.DLAM(make_mlp(WIDTHS, output="tanh"))
-
-    def test_nothing_bound(self):
-        optimizer = torchbcd.DLAM(make_mlp(WIDTHS))
-        for call in (optimizer.step, optimizer.objective, optimizer.gap, optimizer.variables):
-            with pytest.raises(ValueError, match=r"call bind\(x, y\)"):
-                call()
-
-
-class TestDladmm:
-    def test_reference(self):
-        """Three sweeps against a literal transcription."""
-        model = make_mlp(WIDTHS, hidden="relu")
-        x, y = make_data(ROWS, 6, 3)
-        rho, nu = 0.4, 0.7
-        optimizer = torchbcd.DLADMM(model, "squared", rho=rho, nu=nu)
-        optimizer.bind(x, y)
-        w = [module.weight.detach().clone() for module in model if isinstance(module, nn.Linear)]
-        b = [module.bias.detach().clone() for module in model if isinstance(module, nn.Linear)]
-        target = nn.functional.one_hot(y, 3).double()
-        a, z = [x], []
-        for i in range(3):
-            z.append(a[i] @ w[i].t() + b[i])
-            a.append(z[i].relu())
-        u = torch.zeros_like(z[2])
-        penalty = [nu, nu, rho]
-
-        def goal(i):
-            return z[i] + u / rho if i == 2 else z[i]
-
-        def residual(i):
-            return a[i] @ w[i].t() + b[i] - goal(i)
-
-        def update_a(i):  # a[i + 1] = h(z[i])
-            g = nu * (a[i + 1] - z[i].relu()) + penalty[i + 1] * residual(i + 1) @ w[i + 1]
-            curvature = nu * g.square().sum() + penalty[i + 1] * (g @ w[i + 1].t()).square().sum()
-            a[i + 1] = a[i + 1] - g * (g.square().sum() / curvature)
-
-        def update_z(i):
-            q = a[i] @ w[i].t() + b[i]
-            z[i] = (target + rho * q - u) / (1 + rho) if i == 2 else F.prox_relu(a[i + 1], q, 1.0)
-
-        def update_b(i):
-            b[i] = b[i] - residual(i).mean(0)
-
-        def update_w(i):
-            g = residual(i).t() @ a[i]
-            w[i] = w[i] - g * (g.square().sum() / (a[i] @ g.t()).square().sum())
-
-        for _ in range(3):
-            for i in (2, 1, 0):
-                if i < 2:
-                    update_a(i)
-                update_z(i)
-                update_b(i)
-                update_w(i)
-            for i in (0, 1, 2):
-                update_w(i)
-                update_b(i)
-                update_z(i)
-                if i < 2:
-                    update_a(i)
-            u = u + rho * (z[2] - a[2] @ w[2].t() - b[2])
-            report = optimizer.step()
-        variables = optimizer.variables()
-        for mine, theirs in zip(
-            (*variables.W, *variables.b, *variables.z, *variables.a, variables.u),
-            (*w, *b, *z, *a[:3], u),
-            strict=True,
-        ):
-            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
-        lagrangian = 0.5 * (z[2] - target).square().sum() + (u * (z[2] - a[2] @ w[2].t() - b[2])).sum()
-        for i in range(3):
-            lagrangian += penalty[i] / 2 * (z[i] - a[i] @ w[i].t() - b[i]).square().sum()
-            if i < 2:
-                lagrangian += nu / 2 * (a[i + 1] - z[i].relu()).square().sum()
-        assert report.objective == pytest.approx(lagrangian.item(), rel=1e-9)
-
-    @pytest.mark.parametrize("loss", LOSSES)
-    @pytest.mark.parametrize("activation", [*MONOTONE, "polynomial"])
-    def test_it_learns(self, activation, loss):
-        model = make_mlp(WIDTHS, hidden=activation)
-        x, y = make_data(ROWS, 6, 3)
-        optimizer = torchbcd.DLADMM(model, loss, rho=0.5)
-        optimizer.bind(x, y)
-        before = optimizer.objective()  # of a forward pass: the loss
-        for _ in range(60):
-            report = optimizer.step()
-        assert report.loss < 0.8 * before
-        assert report.primal_residual < 0.3 * optimizer.variables().z[-1].norm()
-
-    def test_every_block_but_the_multiplier_lowers_the_lagrangian(self):
-        optimizer = torchbcd.DLADMM(make_mlp(WIDTHS, hidden="tanh"), rho=0.2)
-        optimizer.bind(*make_data(ROWS, 6, 3))
-        value = optimizer.objective()
-        for _ in range(20):
-            report = optimizer.step()
-            raised = 0.2 * report.primal_residual**2
-            assert report.objective <= value + raised + 1e-10
-            value = report.objective
-
-    def test_state_dict_continues_bit_for_bit(self):
-        model = make_mlp(WIDTHS)
-        optimizer = torchbcd.DLADMM(model, rho=0.1, weight_regularizer=reg.L1(0.01))
-        optimizer.bind(*make_data(ROWS, 6, 3))
-        for _ in range(5):
-            optimizer.step()
-        other = copy.deepcopy(model)
-        copied = torchbcd.DLADMM(other, rho=7.0)
-        copied.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-        for _ in range(5):
-            optimizer.step()
-            copied.step()
-        for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
-            assert torch.equal(mine, theirs)
-
-    def test_refusals(self):
-        with pytest.raises(ValueError, match="the last layer must have no activation"):
-            torchbcd.DLADMM(make_mlp(WIDTHS, output="tanh"))
-        optimizer = torchbcd.DLADMM(make_mlp(WIDTHS))
-        with pytest.raises(ValueError, match=r"call bind\(x, y\)"):
-            optimizer.step()
-        with pytest.raises(ValueError, match="penalty of layer 1 must be a finite positive number"):
-            torchbcd.DLADMM(make_mlp(WIDTHS), nu=-1.0)

@@ -1,25 +1,31 @@
-"""Bad input: a ValueError or TypeError that says what must hold and what was got, before anything changes."""
+"""Bad input: an error that says what must hold and what was got, by every optimizer, before anything changes."""
 
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
 from conftest import make_data, make_mlp
+from contracts import build, unchanged
+from tables import METHODS
 from torch import nn
 
 import torchbcd
+from torchbcd import regularizers
 
-N, D, C = 12, 6, 3
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+N, D, C = 40, 6, 3
+NAN, INF = math.nan, math.inf
+
+every_method = pytest.mark.parametrize("method", METHODS)
 
 
-def make(dtype=torch.float64, **options):
-    return torchbcd.BCD(make_mlp([D, 5, C], dtype=dtype), **options)
-
-
-def data():
-    return make_data(N, D, C)
+def bound(method):
+    """A model, its optimizer after a sweep over bound data, and the data."""
+    return build(METHODS[method], sweeps=1)
 
 
 def with_entry(t, value):
@@ -28,32 +34,26 @@ def with_entry(t, value):
     return t
 
 
-NAN, INF = float("nan"), float("inf")
-
 BAD_DATA = {
     "NaN in x": (lambda x, y: (with_entry(x, NAN), y), ValueError, "x must be finite"),
     "Inf in x": (lambda x, y: (with_entry(x, -INF), y), ValueError, "x must be finite"),
-    "NaN in y": (
-        lambda x, y: (x, with_entry(torch.zeros(N, C).double(), NAN)),
-        ValueError,
-        "y must be finite",
-    ),
+    "NaN in y": (lambda x, y: (x, with_entry(torch.zeros(N, C).double(), NAN)), ValueError, "y must be finite"),
     "x too wide": (
         lambda x, y: (x.repeat(1, 2), y),
         ValueError,
-        r"x must have shape \(n, 6\) \(got \[12, 12\]",
+        r"x must have shape \(n, 6\) \(got \[40, 12\]",
     ),
     "x of three dimensions": (lambda x, y: (x[None], y), ValueError, r"x must have shape \(n, 6\)"),
     "no rows": (lambda x, y: (x[:0], y[:0]), ValueError, r"x must have at least one row \(got \[0, 6\]"),
     "fewer targets": (
         lambda x, y: (x, y[:-1]),
         ValueError,
-        r"y must have as many rows as x, 12 \(got \[11\]",
+        r"y must have as many rows as x, 40 \(got \[39\]",
     ),
     "target width": (
         lambda x, y: (x, torch.zeros(N, C + 1).double()),
         ValueError,
-        r"y must have shape \(n, 3\) \(got \[12, 4\]",
+        r"y must have shape \(n, 3\) \(got \[40, 4\]",
     ),
     "classes in a column": (
         lambda x, y: (x, y[:, None]),
@@ -87,24 +87,44 @@ BAD_DATA = {
 
 @pytest.mark.parametrize("way", ["bind", "step"])
 @pytest.mark.parametrize("case", BAD_DATA)
-def test_bad_data(case, way):
+@every_method
+def test_bad_data(method, case, way):
     spoil, error, message = BAD_DATA[case]
-    optimizer = make()
-    optimizer.bind(*data())
-    optimizer.step()
-    before = copy.deepcopy(optimizer.state_dict())
-    with pytest.raises(error, match=message):
-        getattr(optimizer, way)(*spoil(*data()))
-    after = optimizer.state_dict()
-    for name, tensors in before["engine"].items():
-        for a, b in zip(tensors, after["engine"][name], strict=True):
-            assert torch.equal(a, b)
-    optimizer.step()
+    model, optimizer, x, y = bound(method)
+    with unchanged(model, optimizer), pytest.raises(error, match=message):
+        getattr(optimizer, way)(*spoil(x, y))
+    assert optimizer.step().sweep == 2
+
+
+BAD_WEIGHTS = {
+    "too few": (lambda ones: ones[:4], ValueError, r"sample_weight must have shape \(n,\) = \[40\]"),
+    "negative": (lambda ones: -ones, ValueError, "sample_weight must be finite and >= 0"),
+    "NaN": (lambda ones: ones * NAN, ValueError, "sample_weight must be finite and >= 0"),
+    "float32": (lambda ones: ones.float(), TypeError, "sample_weight must have the dtype of the model"),
+    "a list": (lambda ones: ones.tolist(), TypeError, "sample_weight must be a torch.Tensor"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WEIGHTS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "RelaxedBCD"])
+def test_bad_sample_weights(method, case):
+    spoil, error, message = BAD_WEIGHTS[case]
+    model, optimizer, x, y = bound(method)
+    with unchanged(model, optimizer), pytest.raises(error, match=message):
+        optimizer.bind(x, y, spoil(torch.ones(N).double()))
+
+
+@pytest.mark.parametrize("method", ["BCD", "DLAM"])
+def test_sample_weights_of_bound_rows_are_bound_with_them(method):
+    model, optimizer, _, _ = bound(method)
+    message = "sample_weight of bound rows is given to bind"
+    with unchanged(model, optimizer), pytest.raises(ValueError, match=message):
+        optimizer.step(sample_weight=torch.ones(N).double())
 
 
 BAD_INDEX = {
-    "out of range": (torch.tensor([0, N]), ValueError, r"rows from 0 to 11 \(got 12\)"),
-    "negative": (torch.tensor([0, -1]), ValueError, r"rows from 0 to 11 \(got -1\)"),
+    "out of range": (torch.tensor([0, N]), ValueError, r"rows from 0 to 39 \(got 40\)"),
+    "negative": (torch.tensor([0, -1]), ValueError, r"rows from 0 to 39 \(got -1\)"),
     "twice": (torch.tensor([4, 2, 4]), ValueError, "must not hold a row twice"),
     "empty": (torch.tensor([], dtype=torch.int64), ValueError, r"shape \(m,\) with m > 0"),
     "a matrix": (torch.tensor([[1]]), ValueError, r"shape \(m,\) with m > 0"),
@@ -113,83 +133,25 @@ BAD_INDEX = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_INDEX)
-def test_bad_index(case):
-    index, error, message = BAD_INDEX[case]
-    optimizer = make()
-    optimizer.bind(*data())
-    with pytest.raises(error, match=message):
-        optimizer.step(index=index)
+class TestIndex:
+    @pytest.mark.parametrize("case", BAD_INDEX)
+    def test_bad(self, case):
+        index, error, message = BAD_INDEX[case]
+        model, optimizer, _, _ = bound("BCD")
+        with unchanged(model, optimizer), pytest.raises(error, match=message):
+            optimizer.step(index=index)
 
+    def test_of_other_rows(self):
+        model, optimizer, x, y = bound("BCD")
+        with unchanged(model, optimizer):
+            with pytest.raises(ValueError, match="x and y must be rows `index` of the bound data"):
+                optimizer.step(x[:3], y[:3], index=torch.tensor([3, 4, 5]))
+            with pytest.raises(ValueError, match="x must have as many rows as index, 3"):
+                optimizer.step(x[:2], y[:2], index=torch.tensor([3, 4, 5]))
 
-def test_index_of_other_rows():
-    optimizer = make()
-    x, y = data()
-    optimizer.bind(x, y)
-    with pytest.raises(ValueError, match="x and y must be rows `index` of the bound data"):
-        optimizer.step(x[:3], y[:3], index=torch.tensor([3, 4, 5]))
-    with pytest.raises(ValueError, match="x must have as many rows as index, 3"):
-        optimizer.step(x[:2], y[:2], index=torch.tensor([3, 4, 5]))
-
-
-def test_nothing_bound():
-    for call in (lambda o: o.step(), lambda o: o.step(index=torch.tensor([0]))):
+    def test_of_nothing(self):
         with pytest.raises(ValueError, match="needs bound data; call bind"):
-            call(make())
-    for name in ("objective", "variables"):
-        with pytest.raises(ValueError, match="no data yet"):
-            getattr(make(), name)()
-
-
-def test_half_a_batch():
-    x, y = data()
-    with pytest.raises(ValueError, match="both inputs and targets, or neither"):
-        make().step(x)
-    with pytest.raises(ValueError, match="takes its targets from the closure"):
-        make().step(lambda: (x, y), y)
-
-
-@pytest.mark.parametrize("name", ["gamma", "rho", "alpha", "alpha_weight"])
-class TestPenalties:
-    @pytest.mark.parametrize("bad", [0.0, -1.0, NAN, INF])
-    def test_not_positive(self, name, bad):
-        for value, layer in ((bad, 1), ([1.0, bad], 2)):
-            with pytest.raises(ValueError, match=f"{name} of layer {layer} must be a finite positive number"):
-                make(**{name: value})
-
-    def test_scheduled_to_something_bad(self, name):
-        optimizer = make()
-        optimizer.bind(*data())
-        optimizer.param_groups[1][name] = -2.0
-        with pytest.raises(ValueError, match=rf"{name} of layer 2 must be .* \(got -2\)"):
-            optimizer.step()
-
-    def test_as_many_as_layers(self, name):
-        with pytest.raises(ValueError, match=f"{name} must hold one number for each of the 2 layers"):
-            make(**{name: [1.0, 1.0, 1.0]})
-
-    @pytest.mark.parametrize("bad", ["1", object(), [1.0, "2"], True])
-    def test_not_a_number(self, name, bad):
-        with pytest.raises(TypeError, match=f"{name} must be a number"):
-            make(**{name: bad})
-
-
-@pytest.mark.parametrize("bad", [0.0, -1.0, NAN, INF])
-def test_loss_weight(bad):
-    with pytest.raises(ValueError, match="loss_weight must be a finite positive number"):
-        make(loss_weight=bad)
-
-
-def test_loss_weight_type():
-    with pytest.raises(TypeError, match="loss_weight must be a number"):
-        make(loss_weight="sum")
-
-
-def test_loss():
-    with pytest.raises(ValueError, match=r"loss must be one of 'squared'.* \(got 'huber'\)"):
-        make(loss="huber")
-    with pytest.raises(TypeError, match="loss must be a name or a torchbcd.losses object"):
-        make(loss=nn.MSELoss())
+            torchbcd.BCD(make_mlp([D, C])).step(index=torch.tensor([0]))
 
 
 class MyLinear(nn.Linear):
@@ -238,71 +200,62 @@ BAD_MODELS = {
 }
 
 
-@pytest.mark.parametrize("case", BAD_MODELS)
-def test_bad_models(case):
-    model, message = BAD_MODELS[case]
-    with pytest.raises(ValueError, match=message):
-        torchbcd.BCD(model)
+@every_method
+class TestModels:
+    @pytest.mark.parametrize("case", BAD_MODELS)
+    def test_unsupported(self, method, case):
+        model, message = BAD_MODELS[case]
+        with pytest.raises(ValueError, match=message):
+            getattr(torchbcd, method)(model)
 
+    def test_not_a_sequential(self, method):
+        with pytest.raises(TypeError, match=r"model must be an nn.Sequential \(got Linear\)"):
+            getattr(torchbcd, method)(nn.Linear(2, 2))
 
-def test_not_a_sequential():
-    with pytest.raises(TypeError, match=r"model must be an nn.Sequential \(got Linear\)"):
-        torchbcd.BCD(nn.Linear(2, 2))
+    def test_half_precision(self, method):
+        with pytest.raises(TypeError, match=r"parameters must be float32 or float64 \(got Half\)"):
+            getattr(torchbcd, method)(nn.Sequential(nn.Linear(2, 2)).half())
 
-
-def test_half_precision():
-    with pytest.raises(TypeError, match=r"parameters must be float32 or float64 \(got Half\)"):
-        torchbcd.BCD(nn.Sequential(nn.Linear(2, 2)).half())
-
-
-def test_parameters_that_are_not_finite():
-    optimizer = make()
-    optimizer.bind(*data())
-    with torch.no_grad():
-        optimizer.param_groups[1]["params"][0][0, 0] = NAN
-    with pytest.raises(ValueError, match="the parameters of layer 2 must be finite"):
-        optimizer.step()
-
-
-class TestNumericalFailure:
-    """What no check of the input can see names the layer and the block that it met first."""
-
-    def test_factorisation(self):
-        x, y = data()
-        optimizer = make()
-        before = copy.deepcopy(optimizer.state_dict())
-        optimizer.bind(x * 1e180, y)
-        weights = [group["params"][0].clone() for group in optimizer.param_groups]
-        with pytest.raises(torch.linalg.LinAlgError, match="layer 2 of 2, W block: .*no Cholesky factor"):
-            optimizer.step()
-        for weight, group in zip(weights, optimizer.param_groups, strict=True):
-            assert torch.equal(weight, group["params"][0])
-        assert before["param_groups"] == optimizer.state_dict()["param_groups"]
-        optimizer.bind(x, y)
-        optimizer.step()
-
-    def test_result_that_overflows(self):
-        x, _ = data()
-        optimizer = make(dtype=torch.float32)
-        target = torch.full((N, C), 3e38)
-        before = [group["params"][0].clone() for group in optimizer.param_groups]
-        with pytest.raises(torch.linalg.LinAlgError, match="layer [12] of 2, [VUW] block"):
-            optimizer.step(x.float(), target)
-        for weight, group in zip(before, optimizer.param_groups, strict=True):
-            assert torch.equal(weight, group["params"][0])
+    def test_activations_that_a_method_does_not_take(self, method):
+        last = "the last layer must have no activation"
+        refused = {
+            "BCD": [],
+            "RelaxedBCD": [({"output": "tanh"}, "cross_entropy", last)],
+            "DLAM": [
+                ({"output": "tanh"}, "squared", last),
+                ({"hidden": "polynomial"}, "squared", "layer 1: the activation must be monotone"),
+                ({"hidden": "sign"}, "squared", "layer 1: the activation must be monotone"),
+            ],
+            "DLADMM": [({"output": "tanh"}, "squared", last)],
+        }[method]
+        for model, loss, message in refused:
+            with pytest.raises(ValueError, match=message):
+                getattr(torchbcd, method)(make_mlp([D, 5, C], **model), loss)
 
 
 class TestState:
-    def test_of_another_optimizer(self):
-        optimizer = make()
-        adam = torch.optim.Adam(optimizer.param_groups[0]["params"])
-        with pytest.raises(ValueError, match="state_dict must be one of torchbcd.BCD"):
+    @every_method
+    def test_of_another_optimizer(self, method):
+        model, optimizer, _, _ = bound(method)
+        adam = torch.optim.Adam(model.parameters())
+        with (
+            unchanged(model, optimizer),
+            pytest.raises(ValueError, match=f"state_dict must be one of torchbcd.{method}"),
+        ):
             optimizer.load_state_dict(adam.state_dict())
 
     def test_of_another_net(self):
-        optimizer = make()
-        optimizer.bind(*data())
+        optimizer = torchbcd.BCD(make_mlp([D, 5, C]))
+        optimizer.bind(*make_data(N, D, C))
         other = torchbcd.BCD(make_mlp([D, 7, C]), gamma=3.0)
         with pytest.raises(ValueError, match=r"state\['u'\] of layer 1 does not fit this model"):
-            other.load_state_dict(optimizer.state_dict())
+            other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         assert [group["gamma"] for group in other.param_groups] == [3.0, 3.0]
+
+
+def test_regularizers_check_themselves():
+    for bad in (-1.0, NAN, INF):
+        with pytest.raises(ValueError, match="weight must be finite and >= 0"):
+            regularizers.L1(bad)
+    with pytest.raises(ValueError, match="low must be at most high"):
+        regularizers.Box(1.0, 0.0)
