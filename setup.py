@@ -3,10 +3,10 @@
 CMakeLists.txt holds the one list of sources. `pip install .` makes a wheel, `pip install -e .` an editable
 install whose libraries lie beside the Python files.
 
-Environment: TORCHBCD_CUDA=auto|0|1 (FORCE_CUDA=1 is the same as 1), TORCHBCD_SANITIZE=1, MAX_JOBS, and
-TORCH_CUDA_ARCH_LIST as for any PyTorch extension. "auto" builds the CUDA kernels where torch is a CUDA
-build and a toolkit of its CUDA release is found that works, and says in one line why it does not otherwise;
-whether a GPU is present plays no part.
+Environment: TORCHBCD_CUDA=auto|0|1 (FORCE_CUDA=1 is the same as 1), TORCHBCD_UNITY=0 (every file by itself:
+for who edits), TORCHBCD_SANITIZE=1, MAX_JOBS, and TORCH_CUDA_ARCH_LIST as for any PyTorch extension. "auto"
+builds the CUDA kernels where torch is a CUDA build and a working toolkit of its CUDA release is found, and says
+in one line why it does not otherwise; whether a GPU is present plays no part.
 """
 
 import os
@@ -163,6 +163,7 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DCMAKE_INSTALL_PREFIX={package}",
             "-DTORCHBCD_PYTHON=ON",
+            f"-DTORCHBCD_UNITY={'OFF' if os.environ.get('TORCHBCD_UNITY') == '0' else 'ON'}",
             f"-DTORCHBCD_SANITIZE={'ON' if sanitize else 'OFF'}",
             *(cuda_flags() if cuda else ["-DTORCHBCD_CUDA=OFF"]),
         ]
