@@ -20,6 +20,9 @@ CUDA_DISK_GB := 14
 BIN := $(VENV)/bin
 LIBRARY_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CPP_SOURCES := $(LIBRARY_SOURCES) $(shell find examples tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
+COMPILED := $(filter %.cpp,$(LIBRARY_SOURCES))
+# Minutes, at five seconds of a core a file, unity build and torch's headers included.
+BUILD_MINUTES = $$(( ($(words $(COMPILED)) * 5 / $${MAX_JOBS:-$$(getconf _NPROCESSORS_ONLN)} + 59) / 60 ))
 BUILD_INPUTS := $(LIBRARY_SOURCES) CMakeLists.txt $(wildcard cmake/*) setup.py pyproject.toml
 PYTHON_SOURCES := setup.py torchbcd tests examples benchmarks
 
@@ -27,6 +30,7 @@ PYTHON_SOURCES := setup.py torchbcd tests examples benchmarks
 .DELETE_ON_ERROR:
 
 demo: build
+	@echo "==> training"
 	$(BIN)/python examples/python/train_mlp.py
 
 test: build
@@ -52,13 +56,18 @@ build: $(VENV)/.built
 
 # setuptools would hide the compiler's output behind pip's; warnings are errors of ours to see.
 $(VENV)/.built: $(VENV)/.installed $(BUILD_INPUTS)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
-	touch $@
+	@echo "==> building $(words $(COMPILED)) files of C++ (about $(BUILD_MINUTES) min)"
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+	@$(BIN)/python -c "from torchbcd import _build_info as b; \
+	  print(f'==> built for torch {b.TORCH_VERSION},', f'no CUDA kernels: {b.WITHOUT_CUDA}' if b.WITHOUT_CUDA else 'with CUDA kernels')"
+	@touch $@
 
 $(VENV)/.installed: requirements-dev.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --requirement requirements-dev.txt
-	touch $@
+	@echo "==> creating the environment in $(VENV), with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "==> installing requirements-dev.txt, torch among them (1 to 5 min)"
+	@$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	@touch $@
 
 # A second environment with torch's CUDA build (5.5 GB), skipped with a word where the disk has no room. What most
 # people have comes first: that torch, and no CUDA toolkit.
