@@ -4,7 +4,7 @@
 #   make test         build and run everything that can be tested without a GPU
 #   make lint         clang-format, ruff, mypy
 #   make bench        time sweeps against the published formulas and the floor
-#   make cuda-check   compile and link the CUDA kernels, without running them
+#   make cuda-check   beside torch's CUDA build: build and train without a toolkit; compile and link the CUDA kernels
 #   make sanitize     build the library under AddressSanitizer and UBSan, run the tests on it
 #   make format       rewrite the sources in the project's style
 #   make clean        remove what was built
@@ -13,23 +13,28 @@ PYTHON ?= python3
 VENV := .venv
 CUDA_VENV := .venv-cuda
 CUDA_SITE := build/cuda-site
+PLAIN_SITE := build/plain-site
 CUDA_TORCH := 2.14.1
 CUDA_DISK_GB := 14
 
 BIN := $(VENV)/bin
 LIBRARY_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 CPP_SOURCES := $(LIBRARY_SOURCES) $(shell find examples tests -name '*.cpp' -o -name '*.h' -o -name '*.cu')
-BUILD_INPUTS := $(LIBRARY_SOURCES) CMakeLists.txt cmake/TorchBCDConfig.cmake.in setup.py pyproject.toml
+COMPILED := $(filter %.cpp,$(LIBRARY_SOURCES))
+# Minutes, at five seconds of a core a file, unity build and torch's headers included.
+BUILD_MINUTES = $$(( ($(words $(COMPILED)) * 5 / $${MAX_JOBS:-$$(getconf _NPROCESSORS_ONLN)} + 59) / 60 ))
+BUILD_INPUTS := $(LIBRARY_SOURCES) CMakeLists.txt $(wildcard cmake/*) setup.py pyproject.toml
 PYTHON_SOURCES := setup.py torchbcd tests examples benchmarks
 
 .PHONY: demo test lint bench cuda-check sanitize format clean build
 .DELETE_ON_ERROR:
 
 demo: build
+	@echo "==> training"
 	$(BIN)/python examples/python/train_mlp.py
 
 test: build
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 lint: $(VENV)/.installed
 	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)
@@ -51,25 +56,44 @@ build: $(VENV)/.built
 
 # setuptools would hide the compiler's output behind pip's; warnings are errors of ours to see.
 $(VENV)/.built: $(VENV)/.installed $(BUILD_INPUTS)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
-	touch $@
+	@echo "==> building $(words $(COMPILED)) files of C++ (about $(BUILD_MINUTES) min)"
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+	@$(BIN)/python -c "from torchbcd import _build_info as b; \
+	  print(f'==> built for torch {b.TORCH_VERSION},', f'no CUDA kernels: {b.WITHOUT_CUDA}' if b.WITHOUT_CUDA else 'with CUDA kernels')"
+	@touch $@
 
 $(VENV)/.installed: requirements-dev.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --requirement requirements-dev.txt
-	touch $@
+	@echo "==> creating the environment in $(VENV), with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "==> installing requirements-dev.txt, torch among them (1 to 5 min)"
+	@$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	@touch $@
 
-# A second environment with torch's CUDA build (5.5 GB), skipped with a word where the disk has no room.
+# A second environment with torch's CUDA build (5.5 GB), skipped with a word where the disk has no room. What most
+# people have comes first: that torch, and no CUDA toolkit.
 cuda-check:
 	@if [ ! -f $(CUDA_VENV)/.installed ] && \
 	    [ $$(df --output=avail --block-size=1G . | tail -n 1) -lt $(CUDA_DISK_GB) ]; then \
-	  echo "cuda-check: SKIPPED, it needs $(CUDA_DISK_GB) GB of free disk"; \
-	elif ! command -v nvcc > /dev/null && [ -z "$$CUDA_HOME" ]; then \
-	  echo "cuda-check: SKIPPED, there is no CUDA toolkit (no nvcc on the PATH, no CUDA_HOME)"; \
-	else \
-	  $(MAKE) --no-print-directory $(CUDA_SITE)/.built && \
-	  cd build && PYTHONPATH=cuda-site ../$(CUDA_VENV)/bin/python ../tests/cuda/check_build.py 80 90 90+PTX; \
-	fi
+	  echo "cuda-check: SKIPPED, it needs $(CUDA_DISK_GB) GB of free disk"; exit; \
+	fi; \
+	$(MAKE) --no-print-directory $(PLAIN_SITE)/.checked || exit; \
+	if ! command -v nvcc > /dev/null && [ -z "$$CUDA_HOME" ]; then \
+	  echo "cuda-check: kernels SKIPPED, there is no CUDA toolkit (no nvcc on the PATH, no CUDA_HOME)"; exit; \
+	fi; \
+	$(MAKE) --no-print-directory $(CUDA_SITE)/.built && \
+	cd build && PYTHONPATH=cuda-site ../$(CUDA_VENV)/bin/python ../tests/cuda/check_build.py 80 90 90+PTX
+
+# The environment without the folders that hold an nvcc. TORCHBCD_CUDA is left at auto.
+WITHOUT_TOOLKIT = env -u CUDA_HOME -u CUDA_PATH -u FORCE_CUDA -u TORCHBCD_CUDA \
+  PATH="$(abspath $(CUDA_VENV)/bin)$$(echo "$$PATH" | tr : '\n' | while read -r folder; do \
+    [ -x "$$folder/nvcc" ] || printf ':%s' "$$folder"; done)"
+
+$(PLAIN_SITE)/.checked: $(CUDA_VENV)/.installed $(BUILD_INPUTS) $(wildcard torchbcd/*.py) tests/cuda/check_build.py
+	rm -rf $(PLAIN_SITE) build/plain-program build/lib* build/bdist*
+	$(WITHOUT_TOOLKIT) $(CUDA_VENV)/bin/pip install --quiet --no-build-isolation --no-deps --target $(PLAIN_SITE) .
+	cd build && $(WITHOUT_TOOLKIT) PYTHONPATH=plain-site \
+	  python ../tests/cuda/check_build.py --without-toolkit plain-program
+	touch $@
 
 $(CUDA_SITE)/.built: $(CUDA_VENV)/.installed $(BUILD_INPUTS) $(wildcard torchbcd/*.py)
 	rm -rf $(CUDA_SITE) build/lib* build/bdist*

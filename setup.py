@@ -3,9 +3,10 @@
 CMakeLists.txt holds the one list of sources. `pip install .` makes a wheel, `pip install -e .` an editable
 install whose libraries lie beside the Python files.
 
-Environment: TORCHBCD_CUDA=auto|0|1 (FORCE_CUDA=1 is the same as 1), TORCHBCD_SANITIZE=1, MAX_JOBS, and
-TORCH_CUDA_ARCH_LIST as for any PyTorch extension. "auto" builds the CUDA kernels where torch is a CUDA
-build and a toolkit is found; whether a GPU is present plays no part.
+Environment: TORCHBCD_CUDA=auto|0|1 (FORCE_CUDA=1 is the same as 1), TORCHBCD_UNITY=0 (every file by itself:
+for who edits), TORCHBCD_SANITIZE=1, MAX_JOBS, and TORCH_CUDA_ARCH_LIST as for any PyTorch extension. "auto"
+builds the CUDA kernels where torch is a CUDA build and a working toolkit of its CUDA release is found, and says
+in one line why it does not otherwise; whether a GPU is present plays no part.
 """
 
 import os
@@ -42,22 +43,39 @@ def cuda_home() -> Path | None:
     return Path(here[1]).parent if here else None
 
 
-def cuda_wanted() -> bool:
-    """What TORCHBCD_CUDA asks for, where torch and the toolkit allow it."""
+def cuda_obstacle() -> str | None:
+    """Why there can be no CUDA kernels for this torch on this machine, in one line; None where there can."""
     import torch
 
-    wish = os.environ.get("TORCHBCD_CUDA", "auto").lower()
-    if os.environ.get("FORCE_CUDA") == "1":
-        wish = "1"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is no CUDA build"
+    toolkit = cuda_home()
+    if toolkit is None:
+        return "there is no CUDA toolkit (no nvcc on the PATH, no CUDA_HOME)"
+    try:
+        said = subprocess.run([toolkit / "bin/nvcc", "--version"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"the CUDA toolkit in {toolkit} has no nvcc that runs ({error.strerror})"
+    release = re.search(r"release (\d+)\.\d+", said.stdout)
+    if release is None:
+        return f"the nvcc in {toolkit} does not say its release"
+    if release[1] != torch.version.cuda.split(".")[0]:
+        return f"the CUDA toolkit in {toolkit} is {release[0]}, torch was built with CUDA {torch.version.cuda}"
+    return None
+
+
+def cuda_wish() -> str:
+    """What TORCHBCD_CUDA asks for: "auto", "0" or "1"."""
+    wish = "1" if os.environ.get("FORCE_CUDA") == "1" else os.environ.get("TORCHBCD_CUDA", "auto").lower()
     if wish not in ("auto", "0", "1"):
         raise SystemExit(f"TORCHBCD_CUDA must be auto, 0 or 1 (got {wish!r})")
-    possible = torch.version.cuda is not None and cuda_home() is not None
-    if wish == "1" and not possible:
-        raise SystemExit(
-            "TORCHBCD_CUDA=1 needs a CUDA build of torch and a CUDA toolkit "
-            f"(got torch {torch.__version__}, toolkit {cuda_home()})"
-        )
-    return wish != "0" and possible
+    return wish
+
+
+def first_error(log: str) -> str:
+    """CMake's first error, on one line."""
+    errors = re.search(r"^CMake Error[^\n]*\n(.+?)(?:\n\n\n|\nCall Stack|\Z)", log, re.DOTALL | re.MULTILINE)
+    return " ".join((errors[1] if errors else log[-300:]).split())
 
 
 def cuda_flags() -> list[str]:
@@ -103,22 +121,16 @@ class CMakeBuild(build_ext):
 
         in_build = Path(self.get_ext_fullpath(ext.name)).parent.resolve()
         package = ROOT / "torchbcd" if self.in_source else in_build
-        cuda = cuda_wanted()
-        flavour = f"torch-{torch.__version__}-py{sys.version_info.major}.{sys.version_info.minor}"
-        sanitize = os.environ.get("TORCHBCD_SANITIZE") == "1"
-        build = ROOT / "build" / f"{flavour}{'-cuda' if cuda else ''}{'-sanitize' if sanitize else ''}"
-        build.mkdir(parents=True, exist_ok=True)
-        configure = [
-            "cmake",
-            *("-S", str(ROOT), "-B", str(build), "-G", "Ninja"),
-            f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}",
-            f"-DPython_EXECUTABLE={sys.executable}",
-            f"-DCMAKE_INSTALL_PREFIX={package}",
-            "-DTORCHBCD_PYTHON=ON",
-            f"-DTORCHBCD_SANITIZE={'ON' if sanitize else 'OFF'}",
-            *(cuda_flags() if cuda else ["-DTORCHBCD_CUDA=OFF"]),
-        ]
-        subprocess.run(configure, check=True)
+        wish = cuda_wish()
+        without_cuda = "TORCHBCD_CUDA=0" if wish == "0" else cuda_obstacle()
+        if without_cuda is None:
+            build, failure = self.configure(package, cuda=True, must_work=wish == "1")
+            without_cuda = failure and f"the CUDA toolkit in {cuda_home()} does not do: {failure}"
+        if without_cuda is not None:
+            if wish == "1":
+                raise SystemExit(f"TORCHBCD_CUDA=1, but {without_cuda}")
+            print(f"torchbcd: no CUDA kernels: {without_cuda}", flush=True)
+            build, _ = self.configure(package, cuda=False, must_work=True)
         jobs = os.environ.get("MAX_JOBS", str(os.cpu_count() or 1))
         subprocess.run(["cmake", "--build", str(build), "--parallel", jobs], check=True)
         subprocess.run(["cmake", "--install", str(build)], check=True)
@@ -126,8 +138,37 @@ class CMakeBuild(build_ext):
             '"""What this build of the library was made with. Written by setup.py."""\n\n'
             f'TORCHBCD_VERSION = "{version()}"\n'
             f'TORCH_VERSION = "{torch.__version__}"\n'
-            f"CUDA = {torch.version.cuda if cuda else None!r}\n"
+            f"CUDA = {torch.version.cuda if without_cuda is None else None!r}\n"
+            f"WITHOUT_CUDA = {without_cuda!r}\n"
         )
+
+    def configure(self, package: Path, *, cuda: bool, must_work: bool) -> tuple[Path, str | None]:
+        """Configure the build folder; the folder, and CMake's error where it may fail."""
+        import torch
+
+        flavour = f"torch-{torch.__version__}-py{sys.version_info.major}.{sys.version_info.minor}"
+        sanitize = os.environ.get("TORCHBCD_SANITIZE") == "1"
+        build = ROOT / "build" / f"{flavour}{'-cuda' if cuda else ''}{'-sanitize' if sanitize else ''}"
+        build.mkdir(parents=True, exist_ok=True)
+        if cuda:  # a folder configured with another toolkit would take neither this one nor its definitions
+            for stale in (build / "CMakeCache.txt", *build.glob("CMakeFiles/*/CMakeCUDACompiler.cmake")):
+                stale.unlink(missing_ok=True)
+        command = [
+            "cmake",
+            *("-S", str(ROOT), "-B", str(build), "-G", "Ninja"),
+            f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-DCMAKE_INSTALL_PREFIX={package}",
+            "-DTORCHBCD_PYTHON=ON",
+            f"-DTORCHBCD_UNITY={'OFF' if os.environ.get('TORCHBCD_UNITY') == '0' else 'ON'}",
+            f"-DTORCHBCD_SANITIZE={'ON' if sanitize else 'OFF'}",
+            *(cuda_flags() if cuda else ["-DTORCHBCD_CUDA=OFF"]),
+        ]
+        if must_work:
+            subprocess.run(command, check=True)
+            return build, None
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return build, first_error(done.stderr) if done.returncode else None
 
 
 setup(

@@ -118,7 +118,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         """Restore what :meth:`state_dict` returned, options included.
 
         Raises:
-            ValueError: The state is not that of such an optimizer, or does not fit the model; nothing has changed.
+            ValueError: The state is not that of such an optimizer, or does not fit the model.
         """
         if "torchbcd" not in state_dict:
             raise ValueError(

@@ -16,7 +16,7 @@ namespace {
 constexpr int kProximalSteps = 200;
 constexpr int kFailures = 6;  // doublings of the step bound in a row before giving up
 
-double inner(const at::Tensor& a, const at::Tensor& b) { return a.mul(b).sum(at::kDouble).item<double>(); }
+double sum_of_products(const at::Tensor& a, const at::Tensor& b) { return a.mul(b).sum(at::kDouble).item<double>(); }
 
 }  // namespace
 
@@ -53,7 +53,7 @@ QuadraticPlusRegularizer::QuadraticPlusRegularizer(at::Tensor hessian, const Reg
 
 double QuadraticPlusRegularizer::objective(const at::Tensor& x, const at::Tensor& difference,
                                            const at::Tensor& image, const at::Tensor& linear) const {
-  const double smooth = 0.5 * inner(difference, image) - inner(linear, difference);
+  const double smooth = 0.5 * sum_of_products(difference, image) - sum_of_products(linear, difference);
   return smooth + scale_ * regularizer_value(regularizer_, x.narrow(1, 0, regularized_));
 }
 

@@ -107,7 +107,7 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
       .def("scheme_options", [](Optimizer& self) { return to_python(self.scheme_options()); })
       .def("documented_options", [](Optimizer& self) { return to_python(self.documented_options()); })
       .def("set_layer_options", wrap_pybind_function([](Optimizer& self, const py::list& groups) {
-             self.set_layer_options(to_ivalue(groups, "param_groups must hold options"));
+             self.set_layer_options(to_ivalue(groups, ""));
            }))
       .def("set_scheme_options", wrap_pybind_function([](Optimizer& self, const py::dict& options) {
              self.set_scheme_options(to_ivalue(options, ""));

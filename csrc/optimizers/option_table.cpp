@@ -18,7 +18,7 @@ constexpr auto positive = [](double x) { return std::isfinite(x) && x > 0; };
 const Range kAny = {"a number", [](double) { return true; }};
 const Range kPositive = {"a finite positive number", positive};
 const Range kNonNegative = {"a finite number >= 0", [](double x) { return std::isfinite(x) && x >= 0; }};
-const Range kAtLeastOne = {"finite and at least 1", [](double x) { return std::isfinite(x) && x >= 1; }};
+const Range kAtLeastOne = {"at least 1", [](double x) { return std::isfinite(x) && x >= 1; }};
 const Range kFraction = {"in [0, 1)", [](double x) { return x >= 0 && x < 1; }};
 const Range kUnit = {"in (0, 1]", [](double x) { return x > 0 && x <= 1; }};
 const Range kZeroToTwo = {"in (0, 2)", [](double x) { return x > 0 && x < 2; }};

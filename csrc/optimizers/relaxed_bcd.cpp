@@ -34,7 +34,7 @@ const OptionTable& relaxed_options() {
       "torchbcd.RelaxedBCD",
       {
           TORCHBCD_OPTION(lr, ranges::kNonNegative, "factor of every relaxation and weight decay"),
-          TORCHBCD_OPTION(relaxation, ranges::kNonNegative,
+          TORCHBCD_OPTION(relaxation, ranges::kAny,
                           "how far W and b go to their ridge regression; times lr, in [0, 2)"),
           TORCHBCD_OPTION(over_relaxation, ranges::kZeroToTwo, "how far the states go of their line search"),
           TORCHBCD_OPTION(damping, ranges::kPositive,
@@ -47,7 +47,7 @@ const OptionTable& relaxed_options() {
                           "the most that states move, relative to their norm; None: no cap"),
           TORCHBCD_OPTION(momentum, ranges::kFraction,
                           "part of its last step that a layer goes on before a sweep"),
-          TORCHBCD_OPTION(weight_decay, ranges::kNonNegative,
+          TORCHBCD_OPTION(weight_decay, ranges::kAny,
                           "part of W, times lr, that is taken off before a sweep"),
           TORCHBCD_OPTION(weight_regularizer, ranges::kAny, "r_l(W_l)"),
           TORCHBCD_OPTION(guard, ranges::kAny, "keep the batch's true loss from rising"),
@@ -162,9 +162,10 @@ void RelaxedBCD::check_options_together() const {
     const Regularizer& regularizer = o.weight_regularizer()[l];
     const double relaxation = o.relaxation_of(l);
     const double decay = o.weight_decay_of(l);
-    check("relaxation (times lr)", relaxation, regularizer.quadratic() ? relaxation < 2 : relaxation <= 1,
+    check("relaxation (times lr)", relaxation,
+          relaxation >= 0 && (regularizer.quadratic() ? relaxation < 2 : relaxation <= 1),
           regularizer.quadratic() ? "in [0, 2)" : "in [0, 1] with a regulariser that is not a squared norm");
-    check("weight_decay (times lr)", decay, decay < 1, "in [0, 1)");
+    check("weight_decay (times lr)", decay, decay >= 0 && decay < 1, "in [0, 1)");
     check("row_blocks", static_cast<double>(o.row_blocks()[l]), o.row_blocks()[l] == 1 || regularizer.none(),
           "1 where it has a weight_regularizer");
     const bool moves = o.momentum()[l] > 0 || o.weight_decay()[l] > 0;

@@ -23,7 +23,7 @@ LOSSES = ("squared", "hinge", "logistic", "exponential", "cross_entropy")
 def regularizer_value(regularizer, values):
     if regularizer is None:
         return 0.0
-    terms = regularizer.terms()
+    terms = regularizer
     values = values.double()
     # Bounds as the dtype of the variables has them.
     inside = values.float() >= torch.tensor(terms.low).float() - 1e-7

@@ -42,7 +42,7 @@ def test_a_mini_batch_never_ends_above_its_loss(name, dtype):
 def test_blocks_come_in_the_papers_order():
     _, optimizer, _, _ = build(FOUR_LAYERS)
     blocks = []
-    optimizer.set_observer(lambda block, layer: blocks.append((block, layer + 1)))
+    optimizer.set_observer(lambda block, layer: blocks.append((block, layer)))
     optimizer.step()
     assert blocks == [(block, layer) for layer in (4, 3, 2, 1) for block in "VUW"]
 

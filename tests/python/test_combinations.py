@@ -45,7 +45,7 @@ def build(activation, loss, regularizer, splitting, dtype, **options):
 def assert_feasible(optimizer, regularizer):
     variables = optimizer.variables()
     for terms, values in zip(
-        (r.terms() if r else None for r in REGULARIZERS[regularizer]),
+        (r for r in REGULARIZERS[regularizer]),
         (variables.W, variables.V[1:]),
         strict=True,
     ):

@@ -295,9 +295,9 @@ class TestSweeps:
         optimizer.set_observer(lambda block, layer: blocks.append((block, layer)))
         optimizer.step()
         assert blocks == [
-            *((block, layer) for layer in (0, 1) for block in ("W", "z", "a")),
-            ("W", 2),
-            ("z", 2),
+            *((block, layer) for layer in (1, 2) for block in ("W", "z", "a")),
+            ("W", 3),
+            ("z", 3),
         ]
 
     def test_outside_changes_are_taken_over(self):

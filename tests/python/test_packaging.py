@@ -68,7 +68,8 @@ def test_what_the_wheel_holds(wheel):
     headers = {f"torchbcd/include/torchbcd/{p.name}" for p in (ROOT / "csrc/include/torchbcd").iterdir()}
     modules = {f"torchbcd/{p.name}" for p in (ROOT / "torchbcd").glob("*.py*")}
     wanted = headers | modules | {"torchbcd/py.typed", "torchbcd/lib/libtorchbcd.so"}
-    wanted |= {f"torchbcd/share/cmake/TorchBCD/TorchBCD{n}.cmake" for n in ("Config", "ConfigVersion", "Targets")}
+    cmake = ("TorchBCDConfig", "TorchBCDConfigVersion", "TorchBCDTargets", "FindLibTorch")
+    wanted |= {f"torchbcd/share/cmake/TorchBCD/{name}.cmake" for name in cmake}
     assert wanted <= names
     assert any(name.startswith("torchbcd/_C.") and name.endswith(".so") for name in names)
     outside = {name for name in names if not name.startswith(("torchbcd/", "torchbcd-"))}

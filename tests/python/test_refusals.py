@@ -191,7 +191,7 @@ BAD_MODELS = {
     "nothing to train": (nn.Sequential(), "at least one Linear"),
     "widths": (
         nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(5, 2)),
-        r"Linear module 2 of the model must take 3 inputs.*\(got 5\)",
+        r"module 2 of the model, Linear.* must take 3 inputs.*\(got 5\)",
     ),
     "mixed dtypes": (
         nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2).double()),
@@ -248,7 +248,7 @@ class TestState:
         optimizer = torchbcd.BCD(make_mlp([D, 5, C]))
         optimizer.bind(*make_data(N, D, C))
         other = torchbcd.BCD(make_mlp([D, 7, C]), gamma=3.0)
-        with pytest.raises(ValueError, match=r"state\['u'\] of layer 1 does not fit this model"):
+        with pytest.raises(ValueError, match=r"state\['U'\] of layer 1 does not fit this model"):
             other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         assert [group["gamma"] for group in other.param_groups] == [3.0, 3.0]
 

@@ -102,9 +102,13 @@ class TestPersistent:
             previous, penalties = report.objective, report.penalties
 
     def test_goes_with_no_momentum(self):
-        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS), persistent=True, momentum=0.5)
+        said = "persistent variables go with no momentum and no weight_decay"
+        with pytest.raises(ValueError, match=said):
+            torchbcd.RelaxedBCD(make_mlp(WIDTHS), persistent=True, momentum=0.5)
+        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS), persistent=True)
         optimizer.bind(*make_data(FEW, WIDTHS[0], WIDTHS[-1]))
-        with pytest.raises(ValueError, match="persistent variables go with no momentum and no weight_decay"):
+        optimizer.param_groups[0]["weight_decay"] = 0.1
+        with pytest.raises(ValueError, match=said):
             optimizer.step()
 
 
@@ -209,7 +213,7 @@ class TestFit:
 
         def watch(block, layer):
             if block == "V":
-                rates.append(optimizer.param_groups[layer]["lr"])
+                rates.append(optimizer.param_groups[layer - 1]["lr"])
 
         optimizer.set_observer(watch)
         optimizer.fit(*self.problem(40), 2, 20, hold=hold)
