@@ -306,8 +306,9 @@ class BCD(SweepOptimizer[_C.BCD]):
         lists = cast("dict[str, list[Tensor]]", variables)
         penalties = []
         for layer in range(len(lists["W"])):
-            *numbers, weights, states = raw.penalties(layer)
-            penalties.append(diagnostics.Penalties(*numbers, Regularizer(*weights), Regularizer(*states)))
+            gamma, rho, alpha, alpha_weight, weights, states = raw.penalties(layer)
+            regularizers = Regularizer(*weights), Regularizer(*states)
+            penalties.append(diagnostics.Penalties(gamma, rho, alpha, alpha_weight, *regularizers))
         problem = diagnostics.Problem(
             splitting=raw.splitting,
             loss=self._loss.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from math import nan
-from operator import itemgetter
+from operator import is_, itemgetter
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -76,13 +76,14 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         self._option_names = list(self._object.layer_options()[0])
         self._options_of = itemgetter(*self._option_names)
         super().__init__(groups, defaults={})
-        self._pushed = [self._options_of(group) for group in self.param_groups]
+        self._pushed = [value for group in self.param_groups for value in self._options_of(group)]
 
     def _push(self) -> ObjectT:
         """The library's object, once it knows what the param groups hold, which anyone may have changed."""
-        now = [self._options_of(group) for group in self.param_groups]
-        if now != self._pushed:
-            self._object.set_layer_options([dict(zip(self._option_names, row, strict=True)) for row in now])
+        now = [value for group in self.param_groups for value in self._options_of(group)]
+        if not all(map(is_, now, self._pushed)):  # 1 and True are equal
+            rows = [self._options_of(group) for group in self.param_groups]
+            self._object.set_layer_options([dict(zip(self._option_names, row, strict=True)) for row in rows])
             self._pushed = now
         return self._object
 
@@ -142,7 +143,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         except BaseException:
             super().load_state_dict(before)
             raise
-        self._pushed = [self._options_of(group) for group in self.param_groups]
+        self._pushed = [value for group in self.param_groups for value in self._options_of(group)]
 
     def script_object(self) -> Any:
         """This optimizer as a TorchScript object, ``torch.classes.torchbcd.<name>``.

@@ -31,7 +31,7 @@ class Regularizer:
     @property
     def numbers(self) -> tuple[float, float, float, float]:
         """The four numbers, as the library has them."""
-        return astuple(self)  # type: ignore[return-value]
+        return astuple(self)
 
 
 def _weight(name: str, value: float) -> float:

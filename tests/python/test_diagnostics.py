@@ -160,9 +160,7 @@ def test_regularizer_subdifferential():
     gradient = torch.tensor([-0.5, 0.5, 0.4, 0.9])
     intervals = torchbcd.diagnostics._regularizer_subdifferential(terms, x)
     assert torchbcd.diagnostics._distance(gradient, intervals) == pytest.approx(0.4)
-    box = torchbcd.diagnostics._regularizer_subdifferential(
-        reg.Box(0.0, 1.0), torch.tensor([0.0, 1.0, 0.5])
-    )
+    box = torchbcd.diagnostics._regularizer_subdifferential(reg.Box(0.0, 1.0), torch.tensor([0.0, 1.0, 0.5]))
     for gradient, expected in (([2.0, -2.0, 0.0], 0.0), ([-2.0, 0.0, 0.0], 2.0), ([0.0, 3.0, 0.0], 3.0)):
         assert torchbcd.diagnostics._distance(torch.tensor(gradient), box) == pytest.approx(expected)
 

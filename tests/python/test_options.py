@@ -140,7 +140,7 @@ REFUSED = [
     ("BCD", "state_regularizer", [1.0] * 3, TypeError,
      "state_regularizer must be a torchbcd.regularizers object"),
     ("BCD", "splitting", 4, ValueError, r"splitting must be 2 or 3 \(got 4\)"),
-    ("BCD", "order", "random", ValueError, "order must be 'paper' or 'states_first'"),
+    ("BCD", "order", "random", ValueError, "order must be one of 'paper', 'states_first'"),
     ("BCD", "inner_sweeps", 0, ValueError, r"inner_sweeps must be at least 1 \(got 0\)"),
     ("BCD", "inner_sweeps", 1.5, TypeError, "inner_sweeps must be a whole number"),
     ("RelaxedBCD", "state_steps", 1.5, TypeError, "state_steps must be a whole number"),
@@ -153,7 +153,8 @@ REFUSED = [
     ("RelaxedBCD", "lr", "1", TypeError, "lr must be a number"),
     ("DLAM", "momentum", "heavy", ValueError, "momentum must be one of"),
     ("DLAM", "output_solver", "newton", ValueError, "output_solver must be one of"),
-    *(("DLAM", "weight_damping", bad, ValueError, "weight_damping must be > 0 or None") for bad in (0.0, -1.0)),
+    *(("DLAM", "weight_damping", bad, ValueError, "weight_damping must be a finite positive number")
+      for bad in (0.0, -1.0)),
     ("DLAM", "rho", "1", TypeError, "rho must be a number"),
 ]  # fmt: skip
 
@@ -181,8 +182,12 @@ def test_options_that_do_not_go_together(options, message):
 
 @pytest.mark.parametrize(("eps", "joint"), [(-1.0, True), (0.0, False), (NAN, False), (INF, True)])
 def test_eps(eps, joint):
-    optimizer = make("DLAM", eps=eps, joint=joint)
-    with pytest.raises(ValueError, match="eps must be a finite positive number"):
+    said = "eps(_start)? must be a finite (positive )?number"
+    with pytest.raises(ValueError, match=said):
+        make("DLAM", eps=eps, joint=joint)
+    optimizer = make("DLAM", eps=1.0, joint=joint)
+    optimizer.eps = eps
+    with pytest.raises(ValueError, match=said):
         optimizer.bind(*make_data(20, 6, 3))
 
 
