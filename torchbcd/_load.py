@@ -19,7 +19,7 @@ def _base_version(version: str) -> str:
 
 
 def load() -> None:
-    """Load the operators and the engine into this process.
+    """Load the library, and its operators, into this process.
 
     Raises:
         ImportError: The library is missing, was built for another release of torch, or the dynamic

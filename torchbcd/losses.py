@@ -19,7 +19,7 @@ __all__ = ["CrossEntropy", "Exponential", "Hinge", "Logistic", "Loss", "Squared"
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss the C++ engine knows; one of the classes below.
+    """A loss the library knows; one of the classes below.
 
     Args:
         reduction: "sum" over rows, or "mean", the paper's 1/n. ``loss_weight`` multiplies either.
@@ -28,7 +28,7 @@ class Loss:
         ValueError: ``reduction`` is something else.
     """
 
-    name: ClassVar[str]  # the engine's name of the loss
+    name: ClassVar[str]  # the library's name of the loss
 
     reduction: str = "sum"
 
@@ -104,7 +104,7 @@ def row_losses(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def mean_row_loss(name: str, outputs: Tensor, targets: Tensor) -> float:
-    """The mean over rows of the loss called `name`, class indices encoded as the engine does."""
+    """The mean over rows of the loss called `name`, class indices encoded as the library does."""
     if not targets.is_floating_point():
         targets = torch.ops.torchbcd.encode_targets(targets, outputs, name)
     return row_losses(name, outputs, targets).double().mean().item()

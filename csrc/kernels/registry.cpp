@@ -66,16 +66,14 @@ functors::AnyActivation activation_from(std::string_view name, c10::ArrayRef<dou
 }
 
 void check_monotone(const char* op, const functors::AnyActivation& activation) {
-  const bool holds = std::visit(
-      [](const auto& f) {
+  std::visit(
+      [&](const auto& f) {
         using Activation = std::decay_t<decltype(f)>;
-        return Activation::has_preimages && Activation::continuous && f.monotone();
+        TORCH_CHECK_VALUE(Activation::has_preimages && Activation::continuous && f.monotone(), op,
+                          ": the activation must be monotone and continuous (got '", Activation::name,
+                          "', which with these parameters is not)");
       },
       activation);
-  TORCH_CHECK_VALUE(
-      holds, op,
-      ": the activation must be monotone and continuous, which a polynomial, a sign and a leaky "
-      "ReLU of slope <= 0 are not");
 }
 
 void check_continuous(const char* op, const functors::AnyActivation& activation) {

@@ -21,9 +21,6 @@
 namespace torchbcd {
 namespace {
 
-// Which rows the last step was on.
-enum class Stepped { kNothing, kBound, kBoundRows, kBatch };
-
 const OptionTable& bcd_options() {
   using Options = BCDOptions;
   static const OptionTable table(
@@ -48,6 +45,9 @@ const OptionTable& bcd_options() {
 }  // namespace
 
 struct BCD::Data {
+  // Which rows the last step was on.
+  enum class Stepped { kNothing, kBound, kBoundRows, kBatch };
+
   BCDOptions options;
   BCDOptions swept;  // those of the last sweep
   SumOverRanks sum_over_ranks;
@@ -156,7 +156,7 @@ void BCD::set_sum_over_ranks(std::function<void(const at::Tensor&)> sum) {
                     ": rows in several processes need splitting 3, whose W blocks are least squares");
   data_->sum_over_ranks = std::move(sum);
   data_->bound = {};
-  data_->stepped = Stepped::kNothing;
+  data_->stepped = Data::Stepped::kNothing;
   data_->has_before = false;
   moved();
 }
@@ -182,7 +182,7 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
   rows.cache.enabled = true;
   forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, rows);
   data_->bound = std::move(rows);
-  data_->stepped = Stepped::kBound;
+  data_->stepped = Data::Stepped::kBound;
   data_->has_before = false;
   moved();
 }
@@ -220,7 +220,7 @@ void BCD::step() {
   sync();
   TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
   sweep(/*batch=*/false);
-  data_->stepped = Stepped::kBound;
+  data_->stepped = Data::Stepped::kBound;
 }
 
 void BCD::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
@@ -239,7 +239,7 @@ void BCD::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
   forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, batch);
   sweep(/*batch=*/true);
   data_->bound.residuals = Residuals::kStale;
-  data_->stepped = Stepped::kBatch;
+  data_->stepped = Data::Stepped::kBatch;
 }
 
 void BCD::step_rows(const at::Tensor& index, const at::Tensor& x, const at::Tensor& y) {
@@ -270,12 +270,12 @@ void BCD::step_rows(const at::Tensor& index, const at::Tensor& x, const at::Tens
     bound.current.v[l].index_copy_(0, rows, batch.current.v[l]);
   }
   bound.residuals = Residuals::kStale;
-  data_->stepped = Stepped::kBoundRows;
+  data_->stepped = Data::Stepped::kBoundRows;
 }
 
 ObjectiveTerms BCD::objective_terms() {
   const c10::NoGradGuard no_grad;
-  TORCH_CHECK_VALUE(data_->stepped != Stepped::kNothing, mlp_->name,
+  TORCH_CHECK_VALUE(data_->stepped != Data::Stepped::kNothing, mlp_->name,
                     ": no data yet; call bind(x, y) or step(x, y) first");
   sync();
   BcdRows& rows = data_->on_batch(false) ? data_->batch : data_->bound;
@@ -315,7 +315,7 @@ BCD::Point BCD::point_at(const BCDOptions& options, bool batch, bool before) {
 
 BCD::Point BCD::point() {
   const c10::NoGradGuard no_grad;
-  TORCH_CHECK_VALUE(data_->stepped != Stepped::kNothing, mlp_->name,
+  TORCH_CHECK_VALUE(data_->stepped != Data::Stepped::kNothing, mlp_->name,
                     ": no data yet; call bind(x, y) or step(x, y) first");
   sync();
   return point_at(data_->options, data_->on_batch(false), /*before=*/false);
@@ -376,7 +376,7 @@ void BCD::load_state(const SavedState& state) {
     }
     committed = reader.maps(committed);
   }
-  data_->stepped = rows.defined() ? Stepped::kBound : Stepped::kNothing;
+  data_->stepped = rows.defined() ? Data::Stepped::kBound : Data::Stepped::kNothing;
   data_->bound = std::move(rows);
   data_->has_before = false;
   mlp_->committed = std::move(committed);
