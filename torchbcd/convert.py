@@ -24,6 +24,7 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {
     nn.Hardtanh: lambda module: ("hardtanh", (module.min_val, module.max_val)),
     nn.ReLU6: lambda _: ("hardtanh", (0.0, 6.0)),
     nn.Hardsigmoid: lambda _: ("hardsigmoid", ()),
+    nn.SiLU: lambda _: ("silu", ()),
     Sign: lambda _: ("sign", ()),
     Polynomial: lambda module: ("polynomial", tuple(module.coefficients)),
 }

@@ -28,6 +28,7 @@
 #include "functors/activations/relu.h"
 #include "functors/activations/sigmoid.h"
 #include "functors/activations/sign.h"
+#include "functors/activations/silu.h"
 #include "functors/activations/tanh.h"
 #include "functors/host_device.h"
 
@@ -35,7 +36,7 @@ namespace torchbcd::functors {
 
 // All there are: a new one is a header like these and a name here.
 using AnyActivation =
-    std::variant<Identity, ReLU, LeakyReLU, Sigmoid, Tanh, HardTanh, HardSigmoid, Sign, Polynomial>;
+    std::variant<Identity, ReLU, LeakyReLU, Sigmoid, Tanh, HardTanh, HardSigmoid, Sign, SiLU, Polynomial>;
 
 template <typename T, typename Activation>
 TORCHBCD_HOST_DEVICE T left_derivative(const Activation& activation, T u) {

@@ -23,7 +23,8 @@ namespace torchbcd {
 namespace {
 
 constexpr const char* kSupported =
-    "Flatten (first), Linear, Identity, ReLU, LeakyReLU, Sigmoid, Tanh, Hardtanh, ReLU6, and of torchbcd::nn "
+    "Flatten (first), Linear, Identity, ReLU, LeakyReLU, Sigmoid, Tanh, Hardtanh, ReLU6, SiLU, and of "
+    "torchbcd::nn "
     "Hardsigmoid, Sign and Polynomial";
 
 // The module as a T; null for anything else, subclasses among it: what they compute is not known.
@@ -54,6 +55,9 @@ std::optional<Activation> activation_of(const torch::nn::Module& module) {
   }
   if (exactly<torch::nn::ReLU6Impl>(module) != nullptr) {
     return Activation{"hardtanh", {0, 6}};
+  }
+  if (exactly<torch::nn::SiLUImpl>(module) != nullptr) {
+    return Activation{"silu", {}};
   }
   if (exactly<nn::HardsigmoidImpl>(module) != nullptr) {
     return Activation{"hardsigmoid", {}};

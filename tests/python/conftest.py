@@ -20,6 +20,7 @@ ACTIVATIONS = {
     "identity": nn.Identity,
     "hardtanh": lambda: nn.Hardtanh(-0.75, 1.25),
     "hardsigmoid": nn.Hardsigmoid,
+    "silu": nn.SiLU,
     "sign": torchbcd.nn.Sign,
     "polynomial": lambda: torchbcd.nn.Polynomial([0.0, 1.0, 0.3, 0.05]),
 }

@@ -240,7 +240,18 @@ def compiled_formulas(tmp_path_factory):
 
 
 PARAMETERS = {"leaky_relu": [0.1], "hardtanh": [-0.75, 1.25], "polynomial": [0.5, -1.0, 0.0, 0.3]}
-NAMES = ["identity", "relu", "leaky_relu", "sigmoid", "tanh", "hardtanh", "hardsigmoid", "sign", "polynomial"]
+NAMES = [
+    "identity",
+    "relu",
+    "leaky_relu",
+    "sigmoid",
+    "tanh",
+    "hardtanh",
+    "hardsigmoid",
+    "silu",
+    "sign",
+    "polynomial",
+]
 
 
 def spread(dtype, count=3, rows=400):

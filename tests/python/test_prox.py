@@ -33,6 +33,10 @@ def clipped(low, high):
     return lambda u: np.clip(u, low, high)
 
 
+def silu(u):
+    return u / (1 + np.exp(np.minimum(-u, 700)))
+
+
 # name -> (operator, the objective without its quadratic, on float64 NumPy arrays)
 PROXES = {
     "prox_relu": (F.prox_relu, half_square(lambda u: np.maximum(u, 0))),
@@ -42,6 +46,7 @@ PROXES = {
     "prox_tanh": (F.prox_tanh, half_square(np.tanh)),
     "prox_hardtanh": (F.prox_hardtanh, half_square(clipped(-1, 1))),
     "prox_hardsigmoid": (F.prox_hardsigmoid, half_square(hardsigmoid)),
+    "prox_silu": (torch.ops.torchbcd.prox_silu, half_square(silu)),
     "prox_sign": (F.prox_sign, half_square(sign)),
     "prox_squared_loss": (F.prox_squared_loss, half_square(lambda u: u)),
     "prox_hinge_loss": (F.prox_hinge_loss, lambda v, y: np.maximum(0, 1 - y * v)),
@@ -138,6 +143,47 @@ def test_relu_tie(gamma):
         )
         least = brute_force("prox_relu", a, b * nudge, gamma)
         assert objective("prox_relu", u.item(), a, b * nudge, gamma) == pytest.approx(least, rel=1e-7)
+
+
+SILU_LEAST, SILU_LOWEST = -0.2784645427610738, -1.2784645427610738
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_silu_where_it_is_not_monotone(gamma):
+    """`a` near its least value, between that and 0, with two preimages, and far below; `b` on either side."""
+    pairs = [
+        (a, b)
+        for a in (SILU_LEAST - 1e-6, SILU_LEAST, SILU_LEAST + 1e-6, -0.2, -0.01, -1e-6, -28.0, -1e4)
+        for b in (SILU_LOWEST - 1e-3, SILU_LOWEST, SILU_LOWEST + 1e-3, -2.4, -5.0, -50.0, 2.4, 5.0, 50.0)
+    ]
+    at = torch.tensor(pairs, dtype=torch.float64)
+    u = torch.ops.torchbcd.prox_silu(at[:, 0], at[:, 1], gamma).numpy()
+    for (a, b), point in zip(pairs, u, strict=True):
+        least = brute_force("prox_silu", a, b, gamma)
+        # float64 resolves its values to 1e-16 or so, and with them an objective near zero.
+        tolerance = 1e-10 * least + 1e-15 * abs(a) * least**0.5 + 1e-30
+        assert objective("prox_silu", point, a, b, gamma) <= least + tolerance, (a, b)
+
+
+@pytest.mark.parametrize("a, gamma", [(2.0, 0.05), (1.0, 0.3), (0.2, 0.01), (-0.2, 1e-3), (-100.0, 0.3)])
+def test_silu_tie(a, gamma):
+    """`b` where the minimiser jumps, found by bisection: both sides of the jump cost the same."""
+
+    def prox(b):
+        return torch.ops.torchbcd.prox_silu(torch.tensor(a).double(), torch.tensor(b).double(), gamma).item()
+
+    grid = np.linspace(-40, 60, 2001)
+    u = [prox(b) for b in grid]
+    k = int(np.abs(np.diff(u)).argmax())
+    low, high = grid[k], grid[k + 1]
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        near_low = abs(prox(middle) - prox(low)) < abs(prox(middle) - prox(high))
+        low, high = (middle, high) if near_low else (low, middle)
+    assert prox(high) - prox(low) > 0.1
+    for b in (low, high):
+        least = brute_force("prox_silu", a, b, gamma)
+        assert objective("prox_silu", prox(b), a, b, gamma) == pytest.approx(least, rel=1e-10)
 
 
 @given(

@@ -225,6 +225,7 @@ class TestModels:
                 ({"output": "tanh"}, "squared", last),
                 ({"hidden": "polynomial"}, "squared", "layer 1: the activation must be monotone"),
                 ({"hidden": "sign"}, "squared", "layer 1: the activation must be monotone"),
+                ({"hidden": "silu"}, "squared", "monotone and continuous .got 'silu'"),
             ],
             "DLADMM": [({"output": "tanh"}, "squared", last)],
         }[method]

@@ -28,6 +28,8 @@
     prox_activation<functors::HardSigmoid>, broadcast)                                                      \
   X(prox_sign, 3, "(Tensor a, Tensor b, float gamma) -> Tensor",                                            \
     prox_activation<functors::Sign>, broadcast)                                                             \
+  X(prox_silu, 0, "(Tensor a, Tensor b, float gamma) -> Tensor",                                            \
+    prox_activation<functors::SiLU>, broadcast)                                                             \
   X(prox_leaky_relu, 4, "(Tensor a, Tensor b, float gamma, float negative_slope=0.01) -> Tensor",           \
     (prox_activation<functors::LeakyReLU, double>), broadcast)                                              \
   X(prox_hardtanh, 5, "(Tensor a, Tensor b, float gamma, float min_val=-1.0, float max_val=1.0) -> Tensor", \
