@@ -76,8 +76,8 @@ class BCD(SweepOptimizer[_C.BCD]):
     Args:
         model: ``nn.Sequential`` of ``[Flatten,] Linear, activation, ..., Linear[, activation]``, float32
             or float64. Hidden Linear modules without an activation have the identity.
-        loss: "squared", "hinge", "logistic", "exponential", "cross_entropy", or an object of
-            :mod:`torchbcd.losses`. Integer targets of shape (n,) are class indices.
+        loss: A name, such as "squared" or "cross_entropy", or an object of :mod:`torchbcd.losses`, which has
+            them all. Integer targets of shape (n,) are class indices.
         gamma: Penalty of :math:`V_i = \sigma_i(U_i)`, > 0; one number, or one for each layer.
         rho: Penalty of :math:`U_i = V_{i-1} W_i^\top + 1 b_i^\top`, > 0, likewise. None: as gamma ([Z]).
         alpha: Proximal weight of the states, > 0, likewise.

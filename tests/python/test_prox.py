@@ -165,7 +165,7 @@ def test_silu_where_it_is_not_monotone(gamma):
         assert objective("prox_silu", point, a, b, gamma) <= least + tolerance, (a, b)
 
 
-@pytest.mark.parametrize("a, gamma", [(2.0, 0.05), (1.0, 0.3), (0.2, 0.01), (-0.2, 1e-3), (-100.0, 0.3)])
+@pytest.mark.parametrize(("a", "gamma"), [(2.0, 0.05), (1.0, 0.3), (0.2, 0.01), (-0.2, 1e-3), (-100.0, 0.3)])
 def test_silu_tie(a, gamma):
     """`b` where the minimiser jumps, found by bisection: both sides of the jump cost the same."""
 

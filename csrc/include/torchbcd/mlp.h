@@ -14,8 +14,8 @@
 namespace torchbcd {
 
 /// An activation by name: "identity", "relu", "leaky_relu" (parameter: its negative slope, default 0.01),
-/// "sigmoid", "tanh", "hardtanh" (parameters: its bounds, default -1 and 1), "hardsigmoid", "sign" or
-/// "polynomial" (parameters: its coefficients, the constant one first).
+/// "hardtanh" (parameters: its bounds, default -1 and 1), "polynomial" (parameters: its coefficients, the
+/// constant one first), and more without parameters; an unknown one is answered with all there are.
 struct TORCHBCD_API Activation {
   std::string name = "identity";
   std::vector<double> parameters;
@@ -35,9 +35,8 @@ struct Mlp {
   size_t depth() const { return weights.size(); }
 };
 
-/// Reads a Sequential of Flatten (first), Linear, Identity, ReLU, LeakyReLU, Sigmoid, Tanh, Hardtanh, ReLU6,
-/// and of torchbcd::nn Hardsigmoid, Sign and Polynomial. Throws a ValueError that names any other module, or
-/// one out of place.
+/// Reads a Sequential of Flatten (first), Linear, and activations of torch::nn and torchbcd::nn. Throws a
+/// ValueError that names any other module, and all that are supported, or one out of place.
 TORCHBCD_API Mlp read_mlp(const torch::nn::Sequential& model);
 
 namespace nn {

@@ -23,7 +23,7 @@ double row_loss_weight(const Options& options, int64_t rows) {
 
 /// Options of BCD.
 struct BCDOptions {
-  /// "squared", "hinge", "logistic", "exponential" or "cross_entropy".
+  /// By name, such as "squared" or "cross_entropy"; an unknown one is answered with all there are.
   TORCH_ARG(std::string, loss) = "squared";
   /// Penalty of V_i = sigma_i(U_i), > 0.
   TORCH_ARG(PerLayer<double>, gamma) = 1.0;
@@ -54,7 +54,7 @@ struct BCDOptions {
 
 /// Options of RelaxedBCD; docs/relaxed.md says what they do.
 struct RelaxedBCDOptions {
-  /// "squared", "hinge", "logistic", "exponential" or "cross_entropy".
+  /// By name, such as "squared" or "cross_entropy"; an unknown one is answered with all there are.
   TORCH_ARG(std::string, loss) = "squared";
   /// A factor of every relaxation and decay, for schedules.
   TORCH_ARG(PerLayer<double>, lr) = 1.0;
@@ -121,7 +121,7 @@ struct EpsSchedule {
 
 /// Options of DLAM; docs/dlam.md says what they do.
 struct DLAMOptions {
-  /// "squared", "hinge", "logistic", "exponential" or "cross_entropy".
+  /// By name, such as "squared" or "cross_entropy"; an unknown one is answered with all there are.
   TORCH_ARG(std::string, loss) = "cross_entropy";
   /// Penalty of z_l = a_{l-1} W_l^T + 1 b_l^T, > 0.
   TORCH_ARG(PerLayer<double>, rho) = 1e-3;
@@ -149,7 +149,7 @@ struct DLAMOptions {
 
 /// Options of DLADMM.
 struct DLADMMOptions {
-  /// "squared", "hinge", "logistic", "exponential" or "cross_entropy".
+  /// By name, such as "squared" or "cross_entropy"; an unknown one is answered with all there are.
   TORCH_ARG(std::string, loss) = "cross_entropy";
   /// Penalty of the last layer's constraint, > 0.
   TORCH_ARG(double, rho) = 1e-3;
