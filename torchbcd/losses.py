@@ -1,7 +1,7 @@
 r"""Losses of the output layer, as objects to pass to an optimizer's ``loss`` argument, or by name.
 
 Every loss is a sum over rows, of which ``loss_weight`` takes a multiple or the mean; ``sample_weight`` weighs
-the rows. Integer targets of shape (n,) are class indices. For the squared loss and the cross-entropy they
+the rows. Integer targets of shape (n,) are class indices. For squared loss, Huber's and cross-entropy they
 become one-hot rows; for hinge, logistic and exponential loss one class against the rest, +1 and -1, and with
 a single output the classes 0 and 1 become -1 and +1.
 """
@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-__all__ = ["CrossEntropy", "Exponential", "Hinge", "Logistic", "Loss", "Squared", "resolve"]
+__all__ = ["CrossEntropy", "Exponential", "Hinge", "Huber", "Logistic", "Loss", "Squared", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,17 @@ class Exponential(Loss):
 
 
 @dataclass(frozen=True)
+class Huber(Loss):
+    r"""Huber's loss with :math:`\delta = 1`, as ``nn.HuberLoss``.
+
+    The sum over c of :math:`\tfrac12 (v_c - y_c)^2` where :math:`|v_c - y_c| \le 1`, and of
+    :math:`|v_c - y_c| - \tfrac12` beyond.
+    """
+
+    name: ClassVar[str] = "huber"
+
+
+@dataclass(frozen=True)
 class CrossEntropy(Loss):
     r"""Softmax cross-entropy, :math:`-\sum_c t_c \log \mathrm{softmax}(v)_c` a row.
 
@@ -77,7 +88,7 @@ class CrossEntropy(Loss):
 
 
 _BY_NAME: dict[str, type[Loss]] = {
-    loss.name: loss for loss in (Squared, Hinge, Logistic, Exponential, CrossEntropy)
+    loss.name: loss for loss in (Squared, Hinge, Logistic, Exponential, Huber, CrossEntropy)
 }
 
 

@@ -22,6 +22,7 @@
 #include "functors/losses/cross_entropy.h"
 #include "functors/losses/exponential.h"
 #include "functors/losses/hinge.h"
+#include "functors/losses/huber.h"
 #include "functors/losses/logistic.h"
 #include "functors/losses/squared.h"
 #include "functors/pair.h"
@@ -29,7 +30,8 @@
 namespace torchbcd::functors {
 
 // All there are: a new one is a header like these and a name here.
-using AnyLoss = std::variant<SquaredLoss, HingeLoss, LogisticLoss, ExponentialLoss, CrossEntropyLoss>;
+using AnyLoss =
+    std::variant<SquaredLoss, HingeLoss, LogisticLoss, ExponentialLoss, HuberLoss, CrossEntropyLoss>;
 
 inline bool couples_row(const AnyLoss& loss) {
   return std::visit([](const auto& l) { return std::decay_t<decltype(l)>::couples_row; }, loss);

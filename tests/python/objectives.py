@@ -17,7 +17,7 @@ REGULARIZERS = {
     "nonnegative": (reg.Nonnegative(), reg.Nonnegative()),
     "box": (reg.Box(-0.4, 0.5), reg.Box(-1.0, 1.5)),
 }
-LOSSES = ("squared", "hinge", "logistic", "exponential", "cross_entropy")
+LOSSES = ("squared", "hinge", "logistic", "exponential", "huber", "cross_entropy")
 
 
 def regularizer_value(regularizer, values):
@@ -42,6 +42,7 @@ def row_losses(loss, v, y):
         "squared": lambda: 0.5 * (v - one_hot).square(),
         "hinge": lambda: (1 - sign * v).clamp_min(0),
         "logistic": lambda: nnf.softplus(-sign * v),
+        "huber": lambda: nnf.huber_loss(v, one_hot, reduction="none"),
         "exponential": lambda: torch.exp(-sign * v),
     }[loss]()
     return entries.sum(1)

@@ -59,7 +59,7 @@ ALL_ACTIVATIONS = [*ACTIVATIONS, "mixed"]
 
 
 def in_design(activation, loss, regularizer):
-    """Whether a combination is one of the fifth in which each two of its values meet once or more."""
+    """Whether a combination is one of those in which each two of its values meet once or more."""
     place = ALL_ACTIVATIONS.index(activation) + list(REGULARIZERS).index(regularizer)
     return place % len(LOSSES) == LOSSES.index(loss)
 

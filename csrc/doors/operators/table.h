@@ -44,6 +44,8 @@
     prox_loss<functors::LogisticLoss>, broadcast)                                                           \
   X(prox_exponential_loss, 3, "(Tensor y, Tensor b, float gamma) -> Tensor",                                \
     prox_loss<functors::ExponentialLoss>, broadcast)                                                        \
+  X(prox_huber_loss, 0, "(Tensor y, Tensor b, float gamma) -> Tensor",                                      \
+    prox_loss<functors::HuberLoss>, broadcast)                                                              \
   X(prox_cross_entropy_loss, 3, "(Tensor target, Tensor b, float gamma) -> Tensor",                         \
     prox_cross_entropy, new_like_second)                                                                    \
   X(prox_l1, 2, "(Tensor x, float t) -> Tensor", prox_l1_of, like_first)                                    \
