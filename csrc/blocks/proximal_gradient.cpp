@@ -16,7 +16,9 @@ namespace {
 constexpr int kProximalSteps = 200;
 constexpr int kFailures = 6;  // doublings of the step bound in a row before giving up
 
-double sum_of_products(const at::Tensor& a, const at::Tensor& b) { return a.mul(b).sum(at::kDouble).item<double>(); }
+double sum_of_products(const at::Tensor& a, const at::Tensor& b) {
+  return a.mul(b).sum(at::kDouble).item<double>();
+}
 
 }  // namespace
 

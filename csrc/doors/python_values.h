@@ -45,7 +45,8 @@ inline c10::IValue to_ivalue(const py::handle& value, const std::string& what) {
     c10::impl::GenericDict dict = python_dict();
     for (const auto& item : value.cast<py::dict>()) {
       const auto key = item.first.cast<std::string>();
-      dict.insert(key, to_ivalue(item.second, what.empty() ? key + " must be a number, a name or None" : what));
+      dict.insert(key,
+                  to_ivalue(item.second, what.empty() ? key + " must be a number, a name or None" : what));
     }
     return dict;
   }

@@ -302,7 +302,8 @@ void checkpoints_continue(const std::string& folder) {
   EXPECT_THROWS(c10::ValueError, torchbcd::load_checkpoint(path, narrow, misfit),
                 "must hold 0.weight of shape");
   torchbcd::RelaxedBCD stranger(other);
-  EXPECT_THROWS(c10::ValueError, torchbcd::load_checkpoint(path, other, stranger), "the state's optimizer must be");
+  EXPECT_THROWS(c10::ValueError, torchbcd::load_checkpoint(path, other, stranger),
+                "the state's optimizer must be");
   EXPECT(equal(before, copies(other)));
   EXPECT_THROWS(c10::ValueError, torchbcd::load_checkpoint(folder + "/none.pt", other, restored),
                 "cannot read");
