@@ -64,6 +64,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 SHARED = ("programs", "wheel", "results", "compiled_formulas")
 
 
+# Before pytest-xdist reads the marks, which it does in a hook of the same name.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
         for name in SHARED:

@@ -98,6 +98,7 @@ def test_the_wheel_works_in_another_directory(wheel, tmp_path):
     )
 
 
+@pytest.mark.xdist_group("wheel")  # which also writes setuptools' metadata into the checkout
 def test_the_sdist_is_complete(tmp_path):
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
     if not tracked:
