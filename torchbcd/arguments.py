@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from torchbcd.regularizers import Regularizer
 
-Closure: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
+Closure: TypeAlias = Callable[[], tuple[Tensor, Tensor] | None]
 PerLayer: TypeAlias = float | Sequence[float]
 PerLayerRegularizer: TypeAlias = Regularizer | Sequence[Regularizer | None] | None
+
+
+def plain(value: Any) -> Any:
+    """A number or a list of numbers, where it is an array or a tensor of them; otherwise the value itself."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def whole(name: str, value: object) -> int:
+    """The value, if it is a whole number, Python's or NumPy's."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number (got {value!r})") from None
 
 
 def tensor(name: str, value: object) -> Tensor:
     """The value, if it is a tensor."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor (got {type(value).__name__})")
+        hint = "; use torch.from_numpy" if type(value).__name__ == "ndarray" else ""
+        if isinstance(value, tuple) and len(value) == 2:
+            hint = "; give inputs and targets as two arguments"
+        raise TypeError(f"{name} must be a torch.Tensor (got {type(value).__name__}){hint}")
     return value
 
 
@@ -26,12 +45,27 @@ def optional_tensor(name: str, value: object) -> Tensor | None:
     return None if value is None else tensor(name, value)
 
 
-def batch(inputs: Tensor | Closure | None, targets: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """What a step is given: a closure's result, or inputs and targets, or neither."""
+def batch(
+    inputs: Tensor | Closure | None, targets: Tensor | None, closure: Closure | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """What a step is given: inputs and targets, or a closure's result, or neither."""
     if callable(inputs) and not isinstance(inputs, Tensor):
-        if targets is not None:
-            raise ValueError("step(closure) takes its targets from the closure (got targets too)")
-        inputs, targets = inputs()
+        if closure is not None:
+            raise TypeError("step takes one closure (got two)")
+        inputs, closure = None, inputs
+    if closure is not None:
+        given = closure()
+        if given is not None:
+            if not isinstance(given, tuple | list) or len(given) != 2:
+                raise TypeError(
+                    "a closure must return (inputs, targets), or None for the bound data; a sweep reads the data and "
+                    f"has no use for a loss and its gradients (got {type(given).__name__})"
+                )
+            if inputs is not None or targets is not None:
+                raise ValueError("step takes its targets from the closure (got inputs or targets, too)")
+            inputs, targets = given
+    if inputs is not None and targets is None:
+        inputs = tensor("inputs", inputs)
     if (inputs is None) != (targets is None):
         raise ValueError("step needs both inputs and targets, or neither")
     return None if inputs is None else (tensor("x", inputs), tensor("targets", targets))
@@ -39,4 +73,5 @@ def batch(inputs: Tensor | Closure | None, targets: Tensor | None) -> tuple[Tens
 
 def loss_weight(value: float | str, mean: bool) -> dict[str, object]:
     """The options that ``loss_weight`` stands for: a number, or "mean" for 1/n."""
-    return {"loss_weight": 1.0 if value == "mean" else value, "mean_loss": mean or value == "mean"}
+    named = isinstance(value, str) and value == "mean"
+    return {"loss_weight": 1.0 if named else value, "mean_loss": mean or named}

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from torchbcd import _C, arguments, diagnostics, losses
 from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
-from torchbcd.convert import Activation
 from torchbcd.optimizer import SweepOptimizer
 from torchbcd.regularizers import Regularizer
 from torchbcd.reports import FitResult, SweepReport
@@ -124,6 +123,7 @@ class BCD(SweepOptimizer[_C.BCD]):
     """
 
     _object_class = _C.BCD
+    _copied = ("_process_group",)
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class BCD(SweepOptimizer[_C.BCD]):
             "order": order,
             "inner_sweeps": inner_sweeps,
         }
-        super().__init__(model, loss, loss_weight, options, activation=self._training_activation)
+        super().__init__(model, loss, loss_weight, options)
         self._process_group = process_group
         if process_group is not None:
             self._object.set_process_group(process_group.group_name)
@@ -161,7 +161,7 @@ class BCD(SweepOptimizer[_C.BCD]):
     def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
         """Keep a full batch and set its U and V by one forward pass ([Z], Section 5).
 
-        The data are not copied where they are contiguous; do not change them while they are bound.
+        The data are copied: what is written into x or y afterwards is not seen.
 
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
@@ -184,6 +184,7 @@ class BCD(SweepOptimizer[_C.BCD]):
         *,
         index: Tensor | None = None,
         sample_weight: Tensor | None = None,
+        closure: Closure | None = None,
     ) -> SweepReport:
         """Run one full sweep; see the class for the three ways to step.
 
@@ -195,6 +196,8 @@ class BCD(SweepOptimizer[_C.BCD]):
                 where given too, must be those rows.
             sample_weight: Weight of each row's loss in a mini-batch that is not of the bound data, as in
                 :meth:`bind`, which is where bound rows get theirs.
+            closure: The same by keyword, as other optimizers take it: returns ``(inputs, targets)``, or None for
+                what the other arguments say. One that returns a loss is refused.
 
         Returns:
             A report on the sweep, whose values are computed when read.
@@ -205,7 +208,7 @@ class BCD(SweepOptimizer[_C.BCD]):
             torch.linalg.LinAlgError: A block has no solution in floating point; the message names layer
                 and block.
         """
-        batch = arguments.batch(inputs, targets)
+        batch = arguments.batch(inputs, targets, closure)
         weight = arguments.optional_tensor("sample_weight", sample_weight)
         if weight is not None and (batch is None or index is not None):
             raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
@@ -264,7 +267,7 @@ class BCD(SweepOptimizer[_C.BCD]):
         Raises:
             ValueError: As for :meth:`bind`; or ``max_sweeps`` or ``tol`` is out of range.
         """
-        if max_sweeps < 1:
+        if arguments.whole("max_sweeps", max_sweeps) < 1:
             raise ValueError(f"max_sweeps must be at least 1 (got {max_sweeps})")
         if not tol >= 0:
             raise ValueError(f"tol must be >= 0 (got {tol})")
@@ -287,8 +290,9 @@ class BCD(SweepOptimizer[_C.BCD]):
         """
         return Variables(**cast("dict[str, list[Any]]", self._push().variables()))
 
-    # What the sweeps see in place of the model's activations.
-    _training_activation: Activation | None = None
+    def __getstate__(self) -> dict[str, Any]:  # noqa: D105 (the base class documents it)
+        self._check_all_rows_here("a copy")
+        return super().__getstate__()
 
     def script_object(self) -> Any:  # noqa: D102 (the base class documents it)
         self._check_all_rows_here("script_object")
@@ -317,6 +321,7 @@ class BCD(SweepOptimizer[_C.BCD]):
             loss_weight=raw.row_loss_weight,
             y=raw.y.double(),
             row_weight=raw.row_weight.double(),
+            trained=tuple(raw.trained),
         )
         return problem, diagnostics.Point(w=lists["W"], b=variables["b"], u=lists["U"], v=lists["V"])
 

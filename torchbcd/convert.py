@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
@@ -31,37 +31,139 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {
 _SUPPORTED = ", ".join(["Flatten (first)", "Linear", *(cls.__name__ for cls in _ACTIVATIONS)])
 
 
-class Model(NamedTuple):
-    """A model as the library sees it.
+class _Watched(NamedTuple):
+    """A module of the model as it was found."""
+
+    position: str
+    module: nn.Module
+    kind: str
+    activation: str
+    numbers: tuple[float, ...]
+    bias: bool
+
+
+def _modules(model: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Position and module, in order; those of nested Sequentials in their place."""
+    for position, module in enumerate(model._modules.values()):
+        assert module is not None
+        if type(module) is nn.Sequential and not _runs_otherwise(module):
+            yield from _modules(module, f"{prefix}{position}.")
+        else:
+            yield f"{prefix}{position}", module
+
+
+def _runs_otherwise(module: nn.Module) -> str:
+    """What makes a module compute something else than its class's forward, if anything does."""
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "has forward hooks"
+    return "has a forward of its own" if "forward" in module.__dict__ else ""
+
+
+def _watch(position: str, module: nn.Module) -> _Watched:
+    """The module as it is now. What a subclass computes is not known."""
+    kind = type(module)
+    if otherwise := _runs_otherwise(module):
+        raise ValueError(
+            f"module {position} of the model, {module}, {otherwise}, which a sweep would pass over; take that off "
+            "(weight_norm, spectral_norm and pruning work by it, too)"
+        )
+    if kind in _ACTIVATIONS:
+        return _Watched(position, module, "activation", *_ACTIVATIONS[kind](module), bias=False)
+    if kind is nn.Linear:
+        missing = [name for name in ("weight", "bias") if name not in module._parameters]
+        if missing:
+            raise ValueError(f"module {position} of the model, {module}, has no parameter {missing[0]!r} any more")
+        return _Watched(position, module, "linear", "", (), module._parameters["bias"] is not None)
+    if isinstance(module, nn.Flatten) and kind is nn.Flatten:
+        whole = (module.start_dim, module.end_dim) == (1, -1)
+        return _Watched(position, module, "flatten" if whole else "partial_flatten", "", (), bias=False)
+    return _Watched(position, module, "unknown", "", (), bias=False)
+
+
+class Model:
+    """An MLP in an ``nn.Sequential`` as the library sees it, and what there is to say once it has changed.
 
     Attributes:
-        mlp: The library's own object.
-        linears: The Linear modules.
+        module: The Sequential.
+        linears: Its Linear modules.
         activations: What follows each of them; the identity where nothing does.
         flatten: Whether inputs are flattened first.
     """
 
-    mlp: _C.Mlp
-    linears: list[nn.Linear]
-    activations: list[Activation]
-    flatten: bool
+    def __init__(self, module: nn.Sequential, activation: Activation | None) -> None:
+        """Made by :func:`read_model`."""
+        self.module = module
+        self._check_forward()
+        self._found = [_watch(*found) for found in _modules(module)]
+        self._seen = activation
+        self.linears = [found.module for found in self._found if isinstance(found.module, nn.Linear)]
+        self.flatten = any(found.kind == "flatten" for found in self._found)
+        self.activations: list[Activation] = []
+        for found in self._found:
+            if found.kind == "linear":
+                self.activations.append(("identity", ()))
+            elif found.kind == "activation" and self.activations:
+                self.activations[-1] = activation or (found.activation, found.numbers)
+
+    def read(self) -> _C.Mlp:
+        """The library's own object. It judges whether it can be trained."""
+        rows = []
+        for found in self._found:
+            parameters = found.module._parameters if found.kind == "linear" else {}
+            seen = (found.activation, found.numbers)
+            if self._seen is not None and found.kind == "activation":
+                seen = self._seen
+            rows.append(
+                (
+                    found.kind,
+                    found.position,
+                    str(found.module),
+                    parameters.get("weight"),
+                    parameters.get("bias"),
+                    *seen,
+                )
+            )
+        return _C.read_modules(rows, _SUPPORTED)
+
+    def parameters(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Weight and bias of each Linear, as they are now.
+
+        Raises:
+            ValueError: A module was replaced, appended or removed, or computes something else than it did.
+        """
+        self._check_forward()
+        now = list(_modules(self.module))
+        for was, (position, module) in zip(self._found, now, strict=False):
+            if module is not was.module:
+                raise ValueError(
+                    f"module {position} of the model is another one now, {module}, than the {was.module} that the "
+                    f"optimizer was made for; {_ANEW}"
+                )
+            is_now = _watch(position, module)
+            if is_now[2:] != was[2:]:
+                raise ValueError(f"module {position} of the model, {module}, has been changed; {_ANEW}")
+        if len(now) != len(self._found):
+            raise ValueError(
+                f"the model has {len(now)} modules and had {len(self._found)} when the optimizer was made; {_ANEW}"
+            )
+        return [(m._parameters["weight"], m._parameters["bias"]) for m in self.linears]  # type: ignore[misc]
+
+    def _check_forward(self) -> None:
+        kind = type(self.module)
+        if kind.forward is not nn.Sequential.forward or kind.__call__ is not nn.Module.__call__:
+            raise ValueError(
+                f"the model's class {kind.__name__} has a forward of its own, which a sweep would pass over; give "
+                "a plain nn.Sequential"
+            )
+        if otherwise := _runs_otherwise(self.module):
+            raise ValueError(f"the model {otherwise}, which a sweep would pass over; take that off")
 
 
-def _found(module: nn.Module) -> tuple[str, str, Tensor | None, Tensor | None, str, tuple[float, ...]]:
-    """(kind, text, weight, bias, activation, its numbers). What a subclass computes is not known."""
-    kind = type(module)
-    if isinstance(module, nn.Flatten) and kind is nn.Flatten:
-        whole = (module.start_dim, module.end_dim) == (1, -1)
-        return "flatten" if whole else "partial_flatten", str(module), None, None, "", ()
-    if isinstance(module, nn.Linear) and kind is nn.Linear:
-        return "linear", str(module), module.weight, module.bias, "", ()
-    if kind in _ACTIVATIONS:
-        return "activation", str(module), None, None, *_ACTIVATIONS[kind](module)
-    return "unknown", str(module), None, None, "", ()
+_ANEW = "make a new optimizer"
 
 
 def read_model(model: nn.Module, activation: Activation | None = None) -> Model:
-    """The layers of ``[Flatten,] Linear, activation, ..., Linear[, activation]``.
+    """The layers of ``[Flatten,] Linear, activation, ..., Linear[, activation]``, nested Sequentials among them.
 
     Subclasses of the supported modules are refused. Two Linear modules in a row have the identity between them.
 
@@ -71,19 +173,8 @@ def read_model(model: nn.Module, activation: Activation | None = None) -> Model:
 
     Raises:
         TypeError: ``model`` is not an ``nn.Sequential``.
-        ValueError: A module is not supported, or not at its place; the message names it and its position.
+        ValueError: A module computes something else than its class does; the message names it and its position.
     """
     if not isinstance(model, nn.Sequential):
         raise TypeError(f"model must be an nn.Sequential (got {type(model).__name__})")
-    found = [_found(module) for module in model]
-    if activation is not None:
-        found = [(*module[:4], *activation) if module[0] == "activation" else module for module in found]
-    mlp = _C.read_modules(found, _SUPPORTED)
-    activations: list[Activation] = []
-    for kind, *_, name, numbers in found:
-        if kind == "linear":
-            activations.append(("identity", ()))
-        elif kind == "activation":
-            activations[-1] = (name, tuple(numbers))
-    linears = [module for module in model if isinstance(module, nn.Linear)]
-    return Model(mlp, linears, activations, any(kind == "flatten" for kind, *_ in found))
+    return Model(model, activation)

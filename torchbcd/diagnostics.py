@@ -68,6 +68,7 @@ class Problem:
     loss_weight: float  # of a row of weight one
     y: Tensor
     row_weight: Tensor  # (n, 1) or (1, 1)
+    trained: tuple[tuple[bool, bool], ...]  # W and b of each layer: a frozen one is no variable
 
     @property
     def depth(self) -> int:
@@ -166,8 +167,9 @@ def stationarity(problem: Problem, point: Point) -> Stationarity:
         else:
             outward = at_right
         regularizer = _regularizer_subdifferential(penalties.weight_regularizer, point.w[i])
-        distance = _distance(outward.t() @ point.v[i], regularizer)
-        bias = outward.sum(0).norm().item() if point.b[i] is not None else 0.0
+        of_weight, of_bias = problem.trained[i]
+        distance = _distance(outward.t() @ point.v[i], regularizer) if of_weight else 0.0
+        bias = outward.sum(0).norm().item() if of_bias else 0.0
         weight.append(sqrt(distance**2 + bias**2))
         states = -penalties.gamma * gap
         intervals = [_regularizer_subdifferential(penalties.state_regularizer, point.v[i + 1])]
@@ -353,7 +355,7 @@ class Lemma6(NamedTuple):
     """The subgradient of Lemma 6 at the end of a sweep of Algorithm 2, by its blocks, from layer 1.
 
     Attributes:
-        w: Of W, shape (d_i, d_{i-1}).
+        w: Of W, shape (d_i, d_{i-1}); zero where it is frozen, and likewise b.
         b: Of b, shape (d_i,), None for a layer without one.
         u: Of U, shape (n, d_i).
         v: Of V, shape (n, d_i).
@@ -404,8 +406,9 @@ def lemma6_subgradient(problem: Problem, before: Point, after: Point) -> Lemma6:
             b.append(None)
         else:
             g_b = penalties.rho * (after.product(i) - moved).sum(0)
-            b.append(g_b - penalties.alpha_weight * (new_bias - old_bias))
-        w.append(g_w)
+            g_b = g_b - penalties.alpha_weight * (new_bias - old_bias)
+            b.append(g_b if problem.trained[i][1] else torch.zeros_like(g_b))
+        w.append(g_w if problem.trained[i][0] else torch.zeros_like(g_w))
         u.append(g_u)
         v.append(g_v)
     return Lemma6(w, b, u, v)

@@ -98,7 +98,7 @@ class DLADMM(SweepOptimizer[_C.DLADMM]):
         super().__init__(model, loss, loss_weight, options)
 
     def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
-        """Keep a full batch, set its z and a by one forward pass and the multiplier to zero.
+        """Keep a copy of a full batch, set its z and a by one forward pass and the multiplier to zero.
 
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
@@ -115,13 +115,19 @@ class DLADMM(SweepOptimizer[_C.DLADMM]):
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
     def step(  # type: ignore[override]
-        self, inputs: Tensor | Closure | None = None, targets: Tensor | None = None
+        self,
+        inputs: Tensor | Closure | None = None,
+        targets: Tensor | None = None,
+        *,
+        closure: Closure | None = None,
     ) -> DladmmReport:
         """Run one full sweep over the bound data.
 
         Args:
             inputs: None; or inputs, or a closure that returns ``(inputs, targets)``, to bind first.
             targets: Targets of the inputs.
+            closure: The same by keyword, as other optimizers take it: returns ``(inputs, targets)``, or None for
+                what the other arguments say. One that returns a loss is refused.
 
         Returns:
             A report on the sweep.
@@ -130,7 +136,7 @@ class DLADMM(SweepOptimizer[_C.DLADMM]):
             ValueError: As for :meth:`bind`; or nothing is bound.
             torch.linalg.LinAlgError: An update is not finite; the message names layer and block.
         """
-        batch = arguments.batch(inputs, targets)
+        batch = arguments.batch(inputs, targets, closure)
         if batch is not None:
             self.bind(*batch)
         library = self._push()

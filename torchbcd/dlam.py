@@ -143,6 +143,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
     """
 
     _object_class = _C.DLAM
+    _copied = ("eps", "_pushed_eps")
 
     def __init__(
         self,
@@ -177,7 +178,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         self._pushed_eps: Eps = eps
 
     def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
-        """Keep a full batch and set its z and a by one forward pass.
+        """Keep a copy of a full batch and set its z and a by one forward pass.
 
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
@@ -201,6 +202,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         *,
         sweeps: int | None = None,
         sample_weight: Tensor | None = None,
+        closure: Closure | None = None,
     ) -> DlamReport:
         """Run one full sweep over the bound data; or some over a mini-batch, its z and a from a forward pass.
 
@@ -214,6 +216,8 @@ class DLAM(SweepOptimizer[_C.DLAM]):
             targets: Targets of the mini-batch, as in :meth:`bind`.
             sweeps: How many sweeps over the mini-batch, >= 1. None: one more than the model has Linear modules.
             sample_weight: Weight of each row's loss in the mini-batch, as in :meth:`bind`.
+            closure: The same by keyword, as other optimizers take it: returns ``(inputs, targets)``, or None for
+                what the other arguments say. One that returns a loss is refused.
 
         Returns:
             A report on the last sweep.
@@ -223,11 +227,12 @@ class DLAM(SweepOptimizer[_C.DLAM]):
             ValueError: As for :meth:`bind`; or nothing is bound where data are needed.
             torch.linalg.LinAlgError: An update is not finite; the message names layer and block.
         """
-        batch = arguments.batch(inputs, targets)
+        batch = arguments.batch(inputs, targets, closure)
         weight = arguments.optional_tensor("sample_weight", sample_weight)
+        count = None if sweeps is None else arguments.whole("sweeps", sweeps)
         library = self._push()
         if batch is not None:
-            return DlamReport(library, library.step_batch(*batch, sweeps, weight))
+            return DlamReport(library, library.step_batch(*batch, count, weight))
         if weight is not None:
             raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
         if sweeps is not None:

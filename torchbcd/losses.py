@@ -112,10 +112,3 @@ def row_losses(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
     """The loss called `name` of every row, shape (n, 1), for targets of the outputs' shape."""
     losses: Tensor = torch.ops.torchbcd.row_losses(targets, outputs, name)
     return losses
-
-
-def mean_row_loss(name: str, outputs: Tensor, targets: Tensor) -> float:
-    """The mean over rows of the loss called `name`, class indices encoded as the library does."""
-    if not targets.is_floating_point():
-        targets = torch.ops.torchbcd.encode_targets(targets, outputs, name)
-    return row_losses(name, outputs, targets).double().mean().item()

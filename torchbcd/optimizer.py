@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from math import nan
 from operator import is_, itemgetter
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from torchbcd import _C, arguments, losses
 from torchbcd.convert import Activation, read_model
@@ -37,11 +38,31 @@ def _numbers(name: str, value: Any) -> list[float]:
     return [nan if value is None else float(value)]
 
 
+def _same(listed: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return len(listed) == len(others) and all(map(is_, listed, others))
+
+
+class _Group(dict[str, Any]):
+    """A param group, which says why it has no learning rate, rather than KeyError, to those who schedule one."""
+
+    def __missing__(self, key: str) -> Any:
+        if key == "lr":
+            raise ValueError(
+                "this optimizer has no learning rate for a scheduler to drive: its steps are minimisers of blocks; "
+                "torchbcd.RelaxedBCD has one. Other options of the param groups can be set between steps"
+            )
+        raise KeyError(key)
+
+
 class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
     """An optimizer whose steps are sweeps of an object of the library over the layers of an MLP.
 
     The object holds options, data and state. ``param_groups``, one for each Linear, are filled from it, and what
-    anyone has changed in them is told to it before each call.
+    anyone has changed in them is told to it before each call, as are the model's parameters, wherever they are
+    by then.
+
+    ``copy.deepcopy`` and pickle give an optimizer that continues bit for bit, over the copy of the model that
+    goes with it, or its own. An observer is not copied.
 
     Args:
         model: The MLP.
@@ -52,6 +73,11 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
     """
 
     _object_class: ClassVar[Callable[..., Any]]
+    # What the sweeps see in place of the model's activations.
+    _training_activation: Activation | None = None
+    # Options that schedulers look for among the defaults, and attributes that a copy has too.
+    _scheduled: ClassVar[tuple[str, ...]] = ()
+    _copied: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -59,33 +85,81 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         loss: str | losses.Loss,
         loss_weight: float | str,
         options: Mapping[str, object],
-        *,
-        activation: Activation | None = None,
     ) -> None:
-        self._model = read_model(model, activation)
-        self._loss = losses.resolve(loss)
-        weight = arguments.loss_weight(loss_weight, self._loss.reduction == "mean")
-        self._object: ObjectT = self._object_class(self._model.mlp, self._loss.name, {**options, **weight})
+        loss = losses.resolve(loss)
+        weight = arguments.loss_weight(loss_weight, loss.reduction == "mean")
+        self._build(model, loss, {**options, **weight})
+
+    def _build(self, model: nn.Sequential, loss: losses.Loss, options: Mapping[str, object]) -> None:
+        self._model = read_model(model, self._training_activation)
+        self._loss = loss
+        plain = {name: arguments.plain(value) for name, value in options.items()}
+        self._object: ObjectT = self._object_class(self._model.read(), loss.name, plain)
         self._pushed: list[object] = []
-        groups = []
-        for linear, kept in zip(self._model.linears, self._object.layer_options(), strict=True):
-            parameters = [p for p in (linear.weight, linear.bias) if p is not None]
-            groups.append(
-                {"params": parameters, **{name: _to_python(name, value) for name, value in kept.items()}}
-            )
-        self._option_names = list(self._object.layer_options()[0])
+        self._parameters: list[list[Tensor]] = []
+        kept = self._object.layer_options()
+        self._option_names = list(kept[0])
         self._options_of = itemgetter(*self._option_names)
-        super().__init__(groups, defaults={})
+        groups = []
+        for (weight, bias), values in zip(self._model.parameters(), kept, strict=True):
+            self._parameters.append([weight] if bias is None else [weight, bias])
+            own = {name: _to_python(name, value) for name, value in values.items()}
+            groups.append(_Group({"params": list(self._parameters[-1]), **own}))
+        super().__init__(groups, defaults={name: kept[0][name] for name in self._scheduled})
         self._pushed = [value for group in self.param_groups for value in self._options_of(group)]
 
     def _push(self) -> ObjectT:
-        """The library's object, once it knows what the param groups hold, which anyone may have changed."""
+        """The library's object, once it knows parameters and options, which anyone may have changed."""
+        self._follow()
         now = [value for group in self.param_groups for value in self._options_of(group)]
-        if not all(map(is_, now, self._pushed)):  # 1 and True are equal
-            rows = [self._options_of(group) for group in self.param_groups]
+        if not all(map(is_, now, self._pushed)) or any(isinstance(value, Tensor) for value in now):
+            rows = [map(arguments.plain, self._options_of(group)) for group in self.param_groups]
             self._object.set_layer_options([dict(zip(self._option_names, row, strict=True)) for row in rows])
-            self._pushed = now
+            self._pushed = now  # 1 and True are equal, hence `is` above; a tensor may be changed in place
         return self._object
+
+    def _follow(self) -> None:
+        """Tell the library where the model's parameters are by now."""
+        parameters = self._model.parameters()
+        now = [[weight] if bias is None else [weight, bias] for weight, bias in parameters]
+        groups = self.param_groups
+        if len(groups) != len(now):
+            raise ValueError(
+                f"there must be {len(now)} param groups, one for each Linear (got {len(groups)}: some were added or "
+                "removed)"
+            )
+        for layer, (group, known, theirs) in enumerate(zip(groups, self._parameters, now, strict=True)):
+            listed = group["params"]
+            if not (_same(listed, known) or _same(listed, theirs)):
+                raise ValueError(
+                    f"param group {layer} must hold the parameters of layer {layer + 1}; the groups were reordered "
+                    "or their parameters changed"
+                )
+            if not _same(listed, theirs):
+                group["params"] = list(theirs)
+        self._parameters = now
+        self._object.follow([weight for weight, _ in parameters], [bias for _, bias in parameters])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: the model, options and state."""
+        return {
+            "model": self._model.module,
+            "loss": self._loss,
+            "options": self._push().scheme_options(),
+            "state": self.state_dict(),
+            **{name: getattr(self, name) for name in self._copied},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Be the copy; or take torch's own state, which ``load_state_dict`` gives."""
+        if "model" not in state:
+            super().__setstate__(state)
+            self.param_groups = [_Group(group) for group in self.param_groups]
+            return
+        for name in self._copied:
+            setattr(self, name, state[name])
+        self._build(state["model"], state["loss"], state["options"])
+        self.load_state_dict(state["state"])
 
     def set_observer(self, observer: Callable[[str, int], object] | None) -> None:
         """Have a function called after each block of every sweep, to watch a sweep or to end it.
@@ -111,12 +185,21 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         Loaded into an optimizer of the same kind over a model with the same parameters, it continues bit for
         bit.
         """
-        state = super().state_dict()
+        own = self._push().state_dict()["torchbcd"]
+        hooks, self._optimizer_state_dict_post_hooks = self._optimizer_state_dict_post_hooks, OrderedDict()
+        try:
+            state = super().state_dict()
+        finally:
+            self._optimizer_state_dict_post_hooks = hooks
         groups = [{name: _to_plain(value) for name, value in group.items()} for group in state["param_groups"]]
-        return {**state, "param_groups": groups, "torchbcd": self._push().state_dict()["torchbcd"]}
+        state = {**state, "param_groups": groups, "torchbcd": own}
+        for hook in hooks.values():
+            changed = hook(self, state)
+            state = state if changed is None else changed
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned, options included.
+        """Restore what :meth:`state_dict` returned, options included; one that it lacks takes its default.
 
         Raises:
             ValueError: The state is not that of such an optimizer, or does not fit the model.
@@ -125,24 +208,22 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             raise ValueError(
                 f"state_dict must be one of torchbcd.{type(self).__name__} (got one without an entry 'torchbcd')"
             )
+        self._follow()
         groups = [
             {name: _to_python(name, value) for name, value in group.items()}
             for group in state_dict["param_groups"]
         ]
-        before = super().state_dict()
-        super().load_state_dict({"state": {}, "param_groups": groups})
+        before = self.param_groups
+        super().load_state_dict({**state_dict, "state": {}, "param_groups": groups})
         try:
-            self._object.load_state_dict(
-                {
-                    "param_groups": [
-                        dict(zip(self._option_names, self._options_of(g), strict=True)) for g in groups
-                    ],
-                    "torchbcd": state_dict["torchbcd"],
-                }
-            )
+            own = [{name: arguments.plain(g[name]) for name in self._option_names if name in g} for g in groups]
+            self._object.load_state_dict({"param_groups": own, "torchbcd": state_dict["torchbcd"]})
         except BaseException:
-            super().load_state_dict(before)
+            self.param_groups = before
             raise
+        for group, kept in zip(self.param_groups, self._object.layer_options(), strict=True):
+            for name in set(self._option_names) - group.keys():
+                group[name] = _to_python(name, kept[name])
         self._pushed = [value for group in self.param_groups for value in self._options_of(group)]
 
     def script_object(self) -> Any:
@@ -170,9 +251,10 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         }
         names = {name: value for name, value in own["options"].items() if isinstance(value, str)}
         options |= {name: _numbers(name, value) for name, value in own["options"].items() if name not in names}
+        parameters = self._model.parameters()
         script = getattr(torch.classes.torchbcd, own["optimizer"])(
-            [linear.weight for linear in self._model.linears],
-            [linear.bias for linear in self._model.linears],
+            [weight for weight, _ in parameters],
+            [bias for _, bias in parameters],
             own["activations"],
             self._loss.name,
             options,

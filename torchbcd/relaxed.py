@@ -106,6 +106,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
     """
 
     _object_class = _C.RelaxedBCD
+    _scheduled = ("lr", "momentum")
+    _copied = ("_certificate",)
 
     def __init__(
         self,
@@ -150,7 +152,6 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             "output_penalty": output_penalty,
         }
         super().__init__(model, loss, loss_weight, options)
-        self._module = model
         self._certificate = certificate
 
     @classmethod
@@ -178,7 +179,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         return cls(model, loss, **{**_C.relaxed_options_for_any_depth(), **options})
 
     def bind(self, x: Tensor, y: Tensor) -> None:
-        """Keep a full batch for ``step()``.
+        """Keep a copy of a full batch for ``step()``.
 
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
@@ -193,7 +194,11 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
     def step(  # type: ignore[override]
-        self, inputs: Tensor | Closure | None = None, targets: Tensor | None = None
+        self,
+        inputs: Tensor | Closure | None = None,
+        targets: Tensor | None = None,
+        *,
+        closure: Closure | None = None,
     ) -> RelaxedReport:
         """Run one sweep over a mini-batch, or over the bound data.
 
@@ -201,6 +206,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             inputs: Inputs of a mini-batch, shaped as in :meth:`bind`; or a closure that returns
                 ``(inputs, targets)``; or None for the bound data.
             targets: Targets of the mini-batch, as in :meth:`bind`.
+            closure: The same by keyword, as other optimizers take it: returns ``(inputs, targets)``, or None for
+                what the other arguments say. One that returns a loss is refused.
 
         Returns:
             A report on the sweep, whose values are computed when read.
@@ -212,7 +219,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             torch.linalg.LinAlgError: A block has no solution in floating point; the message names layer and
                 block.
         """
-        batch = arguments.batch(inputs, targets)
+        batch = arguments.batch(inputs, targets, closure)
         library = self._push()
         raw = library.step() if batch is None else library.step_batch(*batch)
         report = RelaxedReport(library.sweeps, raw)
@@ -260,7 +267,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         Raises:
             ValueError: As for :meth:`step`; or a number is out of range.
         """
-        if epochs < 1 or batch_size < 1:
+        if arguments.whole("epochs", epochs) < 1 or arguments.whole("batch_size", batch_size) < 1:
             raise ValueError(f"epochs and batch_size must be at least 1 (got {epochs} and {batch_size})")
         if not 0 <= hold < 1:
             raise ValueError(f"hold must be in [0, 1) (got {hold})")
@@ -268,10 +275,20 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             raise ValueError(f"average must be in (0, 1) or None (got {average})")
         if patience is not None and validation is None:
             raise ValueError("patience needs validation data")
+        library = self._push()
+        library.checked(arguments.tensor("x", x), arguments.tensor("y", y), "")
+        classes = False
+        if validation is not None:
+            inputs, targets = validation
+            validation = library.checked(
+                arguments.tensor("validation x", inputs), arguments.tensor("validation y", targets), "validation "
+            )
+            classes = not targets.is_floating_point()
+        module = self._model.module
         averaged = None
         if average is not None:
             averaging = get_ema_multi_avg_fn(average)  # type: ignore[no-untyped-call]
-            averaged = AveragedModel(self._module, multi_avg_fn=averaging)
+            averaged = AveragedModel(module, multi_avg_fn=averaging)
         rates = [group["lr"] for group in self.param_groups]
         total = epochs * -(-len(x) // batch_size)
         done, best, since = 0, inf, 0
@@ -280,23 +297,25 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         try:
             for epoch in range(1, epochs + 1):
                 before = 0.0
-                shuffled = torch.randperm(len(x), generator=generator)
+                shuffled = torch.randperm(len(x), generator=generator, device="cpu")
                 for rows in torch.split(shuffled, batch_size):
                     if decay:
                         for group, rate in zip(self.param_groups, rates, strict=True):
                             group["lr"] = rate * min(1.0, (1 - done / total) / (1 - hold))
                     inputs = x[rows.to(x.device)]
                     if noise:
-                        perturbation = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype)
+                        perturbation = torch.randn(
+                            inputs.shape, generator=generator, dtype=inputs.dtype, device="cpu"
+                        )
                         inputs = inputs + noise * perturbation.to(inputs.device)
                     before += self.step(inputs, y[rows.to(y.device)]).before
                     if averaged is not None:
-                        averaged.update_parameters(self._module)
+                        averaged.update_parameters(module)
                     done += 1
-                evaluated = self._module if averaged is None else averaged.module
+                evaluated = module if averaged is None else averaged.module
                 loss = accuracy = None
                 if validation is not None:
-                    loss, accuracy = self._evaluate(evaluated, *validation)
+                    loss, accuracy = self._evaluate(evaluated, *validation, classes)
                 reports.append(EpochReport(epoch, before / len(x), loss, accuracy))
                 if callback is not None:
                     callback(reports[-1])
@@ -310,18 +329,22 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             for group, rate in zip(self.param_groups, rates, strict=True):
                 group["lr"] = rate
             if best_state is not None:
-                self._module.load_state_dict(best_state)
+                module.load_state_dict(best_state)
             elif averaged is not None:
-                self._module.load_state_dict(averaged.module.state_dict())
+                module.load_state_dict(averaged.module.state_dict())
         return reports
 
     @torch.no_grad()
-    def _evaluate(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float | None]:
-        """Mean loss of a row, and, for class indices, the accuracy."""
-        outputs = model(x)
-        loss = losses.mean_row_loss(self._loss.name, outputs, y)
-        classes = not y.is_floating_point() and outputs.shape[1] > 1
-        return loss, (outputs.argmax(1) == y).double().mean().item() if classes else None
+    def _evaluate(self, model: nn.Module, x: Tensor, y: Tensor, classes: bool) -> tuple[float, float | None]:
+        """Mean loss of a row, and, where the targets encode classes, the accuracy."""
+        with torch.autocast(x.device.type, enabled=False):
+            outputs = model(x)
+        loss = losses.row_losses(self._loss.name, outputs, y).double().mean().item()
+        if not classes:
+            return loss, None
+        # The only output of two classes stands for the second one.
+        found, true = (outputs > 0, y > 0) if y.shape[1] == 1 else (outputs.argmax(1), y.argmax(1))
+        return loss, (found == true).double().mean().item()
 
     def objective(self) -> float:
         """L of the last sweep's rows at its variables, computed from them, accumulated in float64.

@@ -74,30 +74,40 @@ void HiddenStateBlock::solve_(const at::Tensor& v, const at::Tensor& previous, c
   }
 }
 
-WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightPenalties& penalties,
+WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, Trained trained, const WeightPenalties& penalties,
                          bool always_primal, const char* where, SumOverRanks sum_over_ranks)
     : v_(std::move(v)),
-      bias_(bias),
+      weight_(trained.weight),
+      bias_(trained.bias),
       penalties_(penalties),
       primal_(always_primal || sum_over_ranks || !penalties.regularizer.quadratic() ||
               primal_is_cheaper(static_cast<double>(v_.size(0)), static_cast<double>(outputs),
                                 static_cast<double>(v_.size(1)))),
       sum_over_ranks_(std::move(sum_over_ranks)),
-      bias_gain_((penalties.alpha + penalties.regularizer.l2) / penalties.alpha) {
+      bias_gain_((penalties.alpha + penalties.regularizer.l2) / penalties.alpha_bias) {
+  if (!weight_) {
+    return;
+  }
   const double ridge = penalties.alpha / penalties.rho;
+  const double weight_ridge = ridge * ((penalties.alpha + penalties.regularizer.l2) / penalties.alpha);
+  const double bias_ridge = penalties.alpha_bias / penalties.rho;
   if (!penalties.regularizer.quadratic()) {
     problem_ = QuadraticPlusRegularizer(
-        gram_matrix({.a = v_, .ridge = ridge, .ones_column = bias, .sum_over_ranks = sum_over_ranks_}),
+        gram_matrix({.a = v_,
+                     .ridge = ridge,
+                     .ones_column = bias_,
+                     .ones_ridge = bias_ridge,
+                     .sum_over_ranks = sum_over_ranks_}),
         penalties.regularizer, 1 / penalties.rho, v_.size(1));
   } else if (primal_) {
     factor_ = factor({.a = v_,
-                      .ridge = ridge * bias_gain_,
-                      .ones_column = bias,
-                      .ones_ridge = ridge,
+                      .ridge = weight_ridge,
+                      .ones_column = bias_,
+                      .ones_ridge = bias_ridge,
                       .sum_over_ranks = sum_over_ranks_},
                      where);
   } else {
-    factor_ = factor({.a = v_.t(), .ridge = ridge * bias_gain_, .ones_row = bias ? bias_gain_ : 0}, where);
+    factor_ = factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = bias_ ? bias_gain_ : 0}, where);
   }
 }
 
@@ -118,11 +128,33 @@ at::Tensor WeightBlock::cross_product(const at::Tensor& residual) const {
 }
 
 void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const {
+  if (!weight_) {
+    next.weight.copy_(previous.weight);
+    solve_bias(residual, previous, next);
+    return;
+  }
+  if (previous.bias.defined() && !bias_) {
+    next.bias.copy_(previous.bias);
+  }
   if (penalties_.regularizer.quadratic()) {
     solve_ridge(residual, previous, next);
   } else {
     solve_iteratively(residual, previous, next);
   }
+}
+
+// The bias alone: a mean of the residual, shrunk by the proximal term, rho/2 |R - 1 d^T|^2 + alpha/2 |d|^2.
+void WeightBlock::solve_bias(const at::Tensor& residual, const AffineMap& previous,
+                             const AffineMap& next) const {
+  const at::Tensor sums = residual.sum(0, /*keepdim=*/false, at::kDouble);
+  auto rows = static_cast<double>(residual.size(0));
+  if (sum_over_ranks_) {
+    sum_over_ranks_(sums);
+    torchbcd::sum_over_ranks(sum_over_ranks_, residual.device(), {&rows});
+  }
+  const at::Tensor step = sums.mul_(penalties_.rho / (penalties_.rho * rows + penalties_.alpha_bias));
+  at::Tensor bias = next.bias;
+  at::add_out(bias, previous.bias, step.to(bias.scalar_type()));
 }
 
 // With a squared norm l2/2 |W|^2 the change D of the weights is penalised by alpha/2 |D|^2 + l2/2 |W + D|^2 =

@@ -4,8 +4,8 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include "doors/optional_tensors.h"
+#include "doors/python_model.h"
 #include "doors/python_values.h"
-#include "optimizers/found_modules.h"
 #include "optimizers/option_table.h"
 #include "torchbcd/bcd.h"
 #include "torchbcd/dladmm.h"
@@ -46,35 +46,12 @@ BlockObserver observer_from(const py::object& callback) {
   };
 }
 
-// (kind, text, weight, bias, activation, its parameters) of each module.
-using PythonModule =
-    std::tuple<std::string, std::string, OptionalTensor, OptionalTensor, std::string, std::vector<double>>;
-
-Mlp read_modules(const std::vector<PythonModule>& modules, const std::string& supported) {
-  using Kind = FoundModule::Kind;
-  const std::map<std::string, Kind> kinds = {{"linear", Kind::kLinear},
-                                             {"activation", Kind::kActivation},
-                                             {"flatten", Kind::kFlatten},
-                                             {"partial_flatten", Kind::kPartialFlatten},
-                                             {"unknown", Kind::kUnknown}};
-  std::vector<FoundModule> found;
-  for (const auto& [kind, text, weight, bias, activation, parameters] : modules) {
-    found.push_back({kinds.at(kind),
-                     text,
-                     weight.value_or(at::Tensor()),
-                     bias.value_or(at::Tensor()),
-                     {activation, parameters}});
-  }
-  return mlp_of(found, supported);
-}
-
 // RelaxedBCD's setting for any depth: the options that are not the defaults.
 py::object options_for_any_depth() {
   RelaxedBCDOptions setting = RelaxedBCDOptions::for_any_depth();
-  RelaxedBCDOptions defaults;
   c10::impl::GenericDict changed = python_dict();
   for (const OptionRow& row : RelaxedBCD::table().rows()) {
-    if (get_option(&setting, row, 0) != get_option(&defaults, row, 0)) {
+    if (get_option(&setting, row, 0) != RelaxedBCD::table().default_of(row)) {
       changed.insert(row.name, get_option(&setting, row, 0));
     }
   }
@@ -99,10 +76,18 @@ template <typename Optimizer, typename Options>
 py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
   return py::class_<Optimizer>(m, name)
       .def(py::init(wrap_pybind_function(make<Optimizer, Options>)))
-      .def("set_observer", [](Optimizer& self, const py::object& f) { self.set_observer(observer_from(f)); })
+      .def("set_observer", wrap_pybind_function([](Optimizer& self, const py::object& f) {
+             self.set_observer(observer_from(f));
+           }))
+      .def("follow", wrap_pybind_function([](Optimizer& self, const OptionalTensors& weights,
+                                             const OptionalTensors& biases) {
+             self.follow(handles(weights), handles(biases));
+           }))
       .def_property_readonly("bound", &Optimizer::bound)
       .def_property_readonly("sweeps", &Optimizer::sweeps)
       .def_property_readonly("last_sweep", &Optimizer::last_sweep)
+      .def("checked", wrap_pybind_function([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
+                                              const std::string& of) { return self.checked(x, y, of); }))
       .def("layer_options", [](Optimizer& self) { return to_python(self.layer_options()); })
       .def("scheme_options", [](Optimizer& self) { return to_python(self.scheme_options()); })
       .def("documented_options", [](Optimizer& self) { return to_python(self.documented_options()); })
@@ -139,6 +124,7 @@ void bind_bcd(py::module_& m) {
       .def_readonly("y", &BCD::Point::y)
       .def_readonly("row_weight", &BCD::Point::row_weight)
       .def_readonly("row_loss_weight", &BCD::Point::row_loss_weight)
+      .def_readonly("trained", &BCD::Point::trained)
       .def_property_readonly("splitting", [](const BCD::Point& self) { return self.options.splitting(); })
       .def_property_readonly("order", [](const BCD::Point& self) { return self.options.order(); })
       .def_property_readonly("inner_sweeps",

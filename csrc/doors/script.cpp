@@ -2,6 +2,7 @@
 // with them and run without Python.
 #include <torch/custom_class.h>
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <string>
@@ -109,6 +110,9 @@ class Script : public torch::CustomClassHolder {
   static Mlp mlp_of(std::vector<at::Tensor> weights, const OptionalTensors& biases,
                     const std::vector<std::string>& activations, bool flatten) {
     Mlp mlp{std::move(weights), from_optional(biases), {}, flatten};
+    const auto trains = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
+    mlp.can_be_frozen = std::any_of(mlp.weights.begin(), mlp.weights.end(), trains) ||
+                        std::any_of(mlp.biases.begin(), mlp.biases.end(), trains);
     for (const std::string& text : activations) {
       mlp.activations.push_back(Activation::parse(text));
     }

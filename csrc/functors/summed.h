@@ -13,8 +13,14 @@ namespace torchbcd::functors {
 template <typename T, int outputs, int sums>
 struct EntryAndSums {
   T out[outputs > 0 ? outputs : 1];
-  T sum[sums];
+  double sum[sums];
 };
+
+// In float64, where the square of a float32 neither overflows nor vanishes.
+template <typename T>
+TORCHBCD_HOST_DEVICE double square(T x) {
+  return static_cast<double>(x) * static_cast<double>(x);
+}
 
 // sum x^2
 template <typename T, typename = Nothing>
@@ -22,7 +28,7 @@ struct SumOfSquares {
   using Pass = SummedPass<NoChoice, 1, 0, 1>;
   using Result = EntryAndSums<T, 0, 1>;
 
-  TORCHBCD_HOST_DEVICE Result operator()(T x) const { return {{T(0)}, {x * x}}; }
+  TORCHBCD_HOST_DEVICE Result operator()(T x) const { return {{T(0)}, {square(x)}}; }
 };
 
 // r = a - b; sum r^2
@@ -33,7 +39,7 @@ struct Difference {
 
   TORCHBCD_HOST_DEVICE Result operator()(T a, T b) const {
     const T r = a - b;
-    return {{r}, {r * r}};
+    return {{r}, {square(r)}};
   }
 };
 
@@ -47,7 +53,7 @@ struct ExtrapolatedDifference {
 
   TORCHBCD_HOST_DEVICE Result operator()(T q, T q_previous, T z) const {
     const T r = (q - z) + omega * (q - q_previous);
-    return {{r}, {r * r}};
+    return {{r}, {square(r)}};
   }
 };
 
@@ -61,7 +67,7 @@ struct ResidualStep {
 
   TORCHBCD_HOST_DEVICE Result operator()(T r, T d, T z) const {
     const T moved = r + step * d;
-    return {{z + moved}, {moved * moved}};
+    return {{z + moved}, {square(moved)}};
   }
 };
 
@@ -99,7 +105,7 @@ struct PreimageProjection {
   TORCHBCD_HOST_DEVICE Result operator()(T q, T a, T z) const {
     const T projected = project_to_preimage(activation, q, a, z, eps);
     const T r = q - projected;
-    return {{projected}, {r * r}};
+    return {{projected}, {square(r)}};
   }
 };
 
@@ -123,7 +129,7 @@ struct ImageStep {
     const T moved = target < low ? low : (target > high ? high : target);
     const T d = moved - from;
     const T change = moved - a;
-    return {{moved, d}, {d * d, change * change}};
+    return {{moved, d}, {square(d), square(change)}};
   }
 };
 
@@ -161,7 +167,7 @@ struct JointStep {
     const T r = q - moved_z;
     const T change = moved - a;
     const T change_z = moved_z - z;
-    return {{moved_z, moved, d}, {d * d, r * r, change * change + change_z * change_z}};
+    return {{moved_z, moved, d}, {square(d), square(r), square(change) + square(change_z)}};
   }
 };
 
@@ -176,7 +182,7 @@ struct RelaxedResidual {
 
   TORCHBCD_HOST_DEVICE Result operator()(T r, T x) const {
     const T next = keep * r + gain * x;
-    return {{next}, {next * next}};
+    return {{next}, {square(next)}};
   }
 };
 
@@ -193,7 +199,7 @@ struct StateDirection {
   TORCHBCD_HOST_DEVICE Result operator()(T g, T u, T s) const {
     const T slope = activation.derivative(u);
     const T z = slope * g - ratio * s;
-    return {{z, slope * z}, {z * z}};
+    return {{z, slope * z}, {square(z)}};
   }
 };
 
@@ -209,7 +215,7 @@ struct StateMove {
   TORCHBCD_HOST_DEVICE Result operator()(T u, T v, T z, T s) const {
     const T d = scale * z;
     const T slack = keep * s + d;
-    return {{slack, activation.value(u + d) - v}, {slack * slack}};
+    return {{slack, activation.value(u + d) - v}, {square(slack)}};
   }
 };
 

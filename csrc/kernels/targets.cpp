@@ -1,6 +1,7 @@
 #include "kernels/targets.h"
 
 #include <ATen/ops/full.h>
+#include <ATen/ops/masked_select.h>
 #include <c10/util/Exception.h>
 
 #include <type_traits>
@@ -17,7 +18,8 @@ at::Tensor one_hot(const char* op, const char* name, const at::Tensor& target, i
                    const at::Tensor& like, double off, double on) {
   const int64_t rows = like.size(0);
   TORCH_CHECK_VALUE(target.dim() == 1 && target.size(0) == rows, op, ": ", name,
-                    " of class indices must have shape (n,) = [", rows, "] (got ", target.sizes(), ")");
+                    " of class indices must have shape (n,) = [", rows, "] (got ", target.sizes(), ")",
+                    target.dim() == 2 && target.size(1) == 1 ? "; use squeeze(1)" : "");
   const at::Tensor index = target.to(at::kLong);
   at::Tensor result = at::full({rows, classes}, off, like.options());
   if (rows > 0) {
@@ -30,14 +32,21 @@ at::Tensor one_hot(const char* op, const char* name, const at::Tensor& target, i
   return result;
 }
 
+functors::TargetEncoding encoding_of(const functors::AnyLoss& loss) {
+  return std::visit([](const auto& l) { return std::decay_t<decltype(l)>::encoding; }, loss);
+}
+
+// Whether targets are probabilities.
+bool is_distribution(const functors::AnyLoss& loss) {
+  return std::visit([](const auto& l) { return std::decay_t<decltype(l)>::probabilities; }, loss);
+}
+
 }  // namespace
 
 at::Tensor encode_classes(const char* op, const char* name, const at::Tensor& target, const at::Tensor& like,
                           const functors::AnyLoss& loss) {
-  const functors::TargetEncoding encoding =
-      std::visit([](const auto& l) { return std::decay_t<decltype(l)>::encoding; }, loss);
   const int64_t outputs = like.size(1);
-  switch (encoding) {
+  switch (encoding_of(loss)) {
     case functors::TargetEncoding::kOneHot:
       return one_hot(op, name, target, outputs, like, 0, 1);
     case functors::TargetEncoding::kPlusMinusOne:
@@ -49,12 +58,36 @@ at::Tensor encode_classes(const char* op, const char* name, const at::Tensor& ta
   TORCH_INTERNAL_ASSERT(false, "an encoding that is not written yet");
 }
 
-void check_probabilities(const char* op, const char* name, const at::Tensor& target,
+bool predicts_targets(const functors::AnyLoss& loss) {
+  return encoding_of(loss) == functors::TargetEncoding::kOneHot && !is_distribution(loss);
+}
+
+void check_outputs(const char* op, int64_t outputs, const functors::AnyLoss& loss) {
+  TORCH_CHECK_VALUE(outputs > 1 || !is_distribution(loss), op,
+                    ": cross-entropy needs at least two outputs, since the softmax of one is always 1; for two "
+                    "classes and one output take the loss 'logistic'");
+}
+
+void check_takes_classes(const char* op, const char* name, int64_t outputs, const functors::AnyLoss& loss) {
+  TORCH_CHECK_VALUE(outputs > 1 || encoding_of(loss) == functors::TargetEncoding::kPlusMinusOne, op, ": ", name,
+                    " holds integers, which are class indices, and one output tells no classes apart by this "
+                    "loss; give numbers, y[:, None].float()");
+}
+
+void check_target_values(const char* op, const char* name, const at::Tensor& target,
                          const functors::AnyLoss& loss) {
-  const bool demanded =
-      std::visit([](const auto& l) { return std::decay_t<decltype(l)>::probabilities; }, loss);
-  TORCH_CHECK_VALUE(!demanded || target.numel() == 0 || target.min().item<double>() >= 0, op, ": ", name,
-                    " must hold probabilities >= 0 (got ", target.min().item<double>(), ")");
+  if (target.numel() == 0) {
+    return;
+  }
+  if (is_distribution(loss)) {
+    const auto least = target.min().item<double>();
+    TORCH_CHECK_VALUE(least >= 0, op, ": ", name, " must hold probabilities >= 0 (got ", least, ")");
+  } else if (encoding_of(loss) == functors::TargetEncoding::kPlusMinusOne) {
+    const at::Tensor wrong = target.masked_select(target.abs().ne(1));
+    TORCH_CHECK_VALUE(wrong.numel() == 0, op, ": ", name,
+                      " must hold -1 and 1 for this loss, or class indices of an integer dtype (got ",
+                      wrong.numel() == 0 ? 0 : wrong[0].item<double>(), ")");
+  }
 }
 
 at::Tensor class_probabilities(const char* op, const char* name, const at::Tensor& target,
@@ -69,7 +102,7 @@ at::Tensor class_probabilities(const char* op, const char* name, const at::Tenso
                    " must hold class indices or have the dtype of b, ", like.scalar_type(), " (got ",
                    target.scalar_type(), ")");
   checks::has_shape(op, {name, target}, like.sizes(), "that of b");
-  check_probabilities(op, name, target, loss);
+  check_target_values(op, name, target, loss);
   return target;
 }
 

@@ -14,8 +14,18 @@ namespace torchbcd {
 at::Tensor encode_classes(const char* op, const char* name, const at::Tensor& target, const at::Tensor& like,
                           const functors::AnyLoss& loss);
 
-/// Throws a ValueError where `loss` asks for probabilities and there is a negative target.
-void check_probabilities(const char* op, const char* name, const at::Tensor& target,
+/// Whether outputs are compared with the targets themselves, as numbers of one scale.
+bool predicts_targets(const functors::AnyLoss& loss);
+
+/// Throws a ValueError where `loss` has nothing to say on so many outputs.
+void check_outputs(const char* op, int64_t outputs, const functors::AnyLoss& loss);
+
+/// Throws a ValueError where class indices mean nothing to `loss` with so many outputs.
+void check_takes_classes(const char* op, const char* name, int64_t outputs, const functors::AnyLoss& loss);
+
+/// Throws a ValueError where `loss` asks for probabilities and there is a negative target, or for -1 and 1
+/// and there is another.
+void check_target_values(const char* op, const char* name, const at::Tensor& target,
                          const functors::AnyLoss& loss);
 
 /// The targets of a cross-entropy as probabilities (n, C): what `target` holds, or the one-hot rows of its

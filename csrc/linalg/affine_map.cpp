@@ -37,12 +37,16 @@ std::vector<AffineMap> allocate_like(const std::vector<AffineMap>& maps) {
   return result;
 }
 
+void copy_map(const AffineMap& from, const AffineMap& to) {
+  to.weight.copy_(from.weight);
+  if (from.bias.defined()) {
+    to.bias.copy_(from.bias);
+  }
+}
+
 void copy_maps(const std::vector<AffineMap>& from, const std::vector<AffineMap>& to) {
   for (size_t l = 0; l < from.size(); ++l) {
-    to[l].weight.copy_(from[l].weight);
-    if (from[l].bias.defined()) {
-      to[l].bias.copy_(from[l].bias);
-    }
+    copy_map(from[l], to[l]);
   }
 }
 

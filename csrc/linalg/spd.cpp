@@ -88,15 +88,15 @@ at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
     products.add_(system.ones_row);
   }
   if (system.ones_column) {
-    k.select(0, d).narrow(0, 0, d).copy_(at::sum(system.a, 0));
+    k.select(0, d).narrow(0, 0, d).copy_(at::sum(system.a, 0, /*keepdim=*/false, dtype));
     k.select(0, d).select(0, d).fill_(static_cast<double>(n));
   }
   if (system.sum_over_ranks) {
     system.sum_over_ranks(k.tril_());
   }
-  k.diagonal().add_(system.ridge);
-  if (system.ones_column && system.ones_ridge >= 0) {
-    k.select(0, d).select(0, d).add_(system.ones_ridge - system.ridge);
+  products.diagonal().add_(system.ridge);
+  if (system.ones_column) {
+    k.select(0, d).select(0, d).add_(system.ones_ridge >= 0 ? system.ones_ridge : system.ridge);
   }
   return k;
 }

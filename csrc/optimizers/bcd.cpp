@@ -4,7 +4,6 @@
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/ne.h>
-#include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
 #include <tuple>
@@ -24,7 +23,7 @@ namespace {
 const OptionTable& bcd_options() {
   using Options = BCDOptions;
   static const OptionTable table(
-      "torchbcd.BCD",
+      "torchbcd.BCD", std::make_shared<Options>(),
       {
           TORCHBCD_OPTION(gamma, ranges::kPositive, "penalty of V_i = sigma_i(U_i)"),
           TORCHBCD_OPTION(rho, ranges::kPositive, "penalty of U_i = V_{i-1} W_i^T + 1 b_i^T; None: as gamma"),
@@ -33,7 +32,8 @@ const OptionTable& bcd_options() {
           TORCHBCD_OPTION(weight_regularizer, ranges::kAny, "r_i(W_i)"),
           TORCHBCD_OPTION(state_regularizer, ranges::kAny, "s_i(V_i)"),
           TORCHBCD_OPTION(splitting, ranges::kTwoOrThree,
-                          "3 for Algorithm 2 (V, U, W), 2 for Algorithm 1 (V, W)"),
+                          "3 for Algorithm 2 (V, U, W), 2 for Algorithm 1 (V, W)", {}, /*at_start=*/false,
+                          /*of_scheme=*/true),
           TORCHBCD_OPTION(order, ranges::kAny, "of the blocks of a sweep", {"paper", "states_first"}),
           TORCHBCD_OPTION(inner_sweeps, ranges::kAtLeastOne, "updates of V and U before the W that follows"),
           TORCHBCD_OPTION(loss_weight, ranges::kPositive, "of the loss term"),
@@ -59,7 +59,7 @@ struct BCD::Data {
   bool has_before = false;  // whether the variables of before the last sweep are still there
 
   BcdProblem problem(const TrainedMlp& mlp, const BCDOptions& with) const {
-    return {mlp.name, mlp.activations, mlp.loss, with, sum_over_ranks};
+    return {mlp.name, mlp.activations, mlp.loss, mlp.trained, with, sum_over_ranks};
   }
   int64_t rows_of_all_ranks(int64_t rows, const at::Device& device) const {
     auto total = static_cast<double>(rows);
@@ -162,7 +162,7 @@ void BCD::set_sum_over_ranks(std::function<void(const at::Tensor&)> sum) {
 }
 
 void BCD::set_process_group(const std::string& name) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kChange);
   TORCH_CHECK_VALUE(data_->options.splitting() == 3, "a process_group needs splitting=3 (got ",
                     data_->options.splitting(), ")");
   broadcast_from_first_rank(tensors_of(mlp_->parameters), name);
@@ -170,7 +170,7 @@ void BCD::set_process_group(const std::string& name) {
 }
 
 void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kChange);
   sync();
   BcdRows rows;
   rows.x = mlp_->inputs("x", x);
@@ -216,7 +216,7 @@ void BCD::sweep(bool batch) {
 }
 
 void BCD::step() {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kStep);
   sync();
   TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
   sweep(/*batch=*/false);
@@ -224,7 +224,7 @@ void BCD::step() {
 }
 
 void BCD::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kStep);
   sync();
   const at::Tensor inputs = mlp_->inputs("x", x);
   const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
@@ -243,7 +243,7 @@ void BCD::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
 }
 
 void BCD::step_rows(const at::Tensor& index, const at::Tensor& x, const at::Tensor& y) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kStep);
   sync();
   data_->check_index(mlp_->name, index);
   BcdRows& bound = data_->bound;
@@ -274,7 +274,7 @@ void BCD::step_rows(const at::Tensor& index, const at::Tensor& x, const at::Tens
 }
 
 ObjectiveTerms BCD::objective_terms() {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   TORCH_CHECK_VALUE(data_->stepped != Data::Stepped::kNothing, mlp_->name,
                     ": no data yet; call bind(x, y) or step(x, y) first");
   sync();
@@ -285,7 +285,7 @@ ObjectiveTerms BCD::objective_terms() {
 }
 
 ObjectiveTerms BCD::last_sweep_terms(bool before) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   BcdRows& rows = data_->on_batch(true) ? data_->batch : data_->bound;
   const BcdProblem problem = data_->problem(*mlp_, data_->swept);
   if (before) {
@@ -302,19 +302,22 @@ BCD::Point BCD::point_at(const BCDOptions& options, bool batch, bool before) {
     refresh_residuals(data_->problem(*mlp_, options), mlp_->committed, rows);
   }
   const BcdVariables& at = before ? rows.next : rows.current;
-  Point point{{}, rows.y, rows.row_weight, row_loss_weight(options, rows.population), options};
+  Point point{{}, rows.y.clone(), rows.row_weight.clone(), row_loss_weight(options, rows.population), options, {}};
+  for (const Trained& trained : mlp_->trained) {
+    point.trained.emplace_back(trained.weight, trained.bias);
+  }
   for (const AffineMap& map : clone_maps(before ? mlp_->next : mlp_->committed)) {
     point.variables.W.push_back(map.weight);
     point.variables.b.push_back(map.bias);
   }
   point.variables.U = clone_all(at.u);
   point.variables.V = clone_all(at.v);
-  point.variables.V.insert(point.variables.V.begin(), rows.x);
+  point.variables.V.insert(point.variables.V.begin(), rows.x.clone());
   return point;
 }
 
 BCD::Point BCD::point() {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   TORCH_CHECK_VALUE(data_->stepped != Data::Stepped::kNothing, mlp_->name,
                     ": no data yet; call bind(x, y) or step(x, y) first");
   sync();
@@ -322,7 +325,7 @@ BCD::Point BCD::point() {
 }
 
 BCD::Point BCD::sweep_point(const SweepId& sweep, bool before) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   check_current(sweep);
   if (before) {
     data_->check_before(mlp_->name);
@@ -333,16 +336,15 @@ BCD::Point BCD::sweep_point(const SweepId& sweep, bool before) {
 BCD::Variables BCD::variables() { return point().variables; }
 
 SavedState BCD::state() const {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   SavedState state;
+  state.numbers["splitting"] = {static_cast<double>(data_->options.splitting())};
   state.numbers["sweeps"] = {static_cast<double>(sweeps())};
   if (!bound()) {
     return state;
   }
   const BcdRows& rows = data_->bound;
-  state.tensors["x"] = {rows.x};
-  state.tensors["y"] = {rows.y};
-  save_row_weight(state, rows.row_weight, rows.rows());
+  save_data(state, rows.x, rows.y, rows.row_weight);
   state.tensors["U"] = clone_all(rows.current.u);
   state.tensors["V"] = clone_all(rows.current.v);
   // The first layer's residual is recomputed from the data, to the same bits; the others, which
@@ -355,9 +357,12 @@ SavedState BCD::state() const {
 }
 
 void BCD::load_state(const SavedState& state) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kChange);
   const StateReader reader(mlp_->name, state);
   const int64_t sweeps = reader.count("sweeps");
+  TORCH_CHECK_VALUE(reader.count("splitting") == data_->options.splitting(), mlp_->name,
+                    ": the state is of splitting ", reader.count("splitting"), ", the optimizer's is ",
+                    data_->options.splitting());
   BcdRows rows;
   std::vector<AffineMap> committed = mlp_->committed;
   if (reader.has("x")) {

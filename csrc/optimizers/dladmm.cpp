@@ -1,6 +1,5 @@
 #include "torchbcd/dladmm.h"
 
-#include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
 #include <utility>
@@ -18,7 +17,7 @@ namespace {
 const OptionTable& dladmm_options() {
   using Options = DLADMMOptions;
   static const OptionTable table(
-      "torchbcd.DLADMM",
+      "torchbcd.DLADMM", std::make_shared<Options>(),
       {
           TORCHBCD_OPTION(penalty, ranges::kPositive, "nu of a hidden layer, rho of the last"),
           TORCHBCD_OPTION(weight_regularizer, ranges::kAny, "Omega_l(W_l)"),
@@ -39,7 +38,7 @@ struct DLADMM::Data {
   DladmmReport report;
 
   DladmmProblem problem(const TrainedMlp& mlp, const DLADMMOptions& with) const {
-    return {mlp.name, mlp.activations, mlp.loss, with};
+    return {mlp.name, mlp.activations, mlp.loss, mlp.trained, with};
   }
 };
 
@@ -77,7 +76,7 @@ void DLADMM::check_bound() const {
 }
 
 void DLADMM::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kChange);
   sync();
   const at::Tensor inputs = mlp_->inputs("x", x);
   const int64_t n = inputs.size(0);
@@ -92,7 +91,7 @@ void DLADMM::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sa
 }
 
 const DladmmReport& DLADMM::step() {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kStep);
   check_bound();
   sync();
   DladmmRows& rows = data_->rows;
@@ -111,19 +110,19 @@ const DladmmReport& DLADMM::step() {
 }
 
 ObjectiveTerms DLADMM::objective_terms() {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   check_bound();
   sync();
   return torchbcd::objective_terms(data_->problem(*mlp_, data_->options), mlp_->committed, data_->rows);
 }
 
 ObjectiveTerms DLADMM::last_sweep_terms(bool) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   return torchbcd::objective_terms(data_->problem(*mlp_, data_->swept), mlp_->committed, data_->rows);
 }
 
 DLADMM::Variables DLADMM::variables() {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   check_bound();
   const DladmmVariables& v = data_->rows.current;
   Variables result;
@@ -133,22 +132,20 @@ DLADMM::Variables DLADMM::variables() {
   }
   result.z = clone_all(v.z);
   result.a = clone_all(v.a);
-  result.a.insert(result.a.begin(), data_->rows.x);
+  result.a.insert(result.a.begin(), data_->rows.x.clone());
   result.u = v.u.clone();
   return result;
 }
 
 SavedState DLADMM::state() const {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   SavedState state;
   state.numbers["sweeps"] = {static_cast<double>(sweeps())};
   if (!bound()) {
     return state;
   }
   const DladmmRows& rows = data_->rows;
-  state.tensors["x"] = {rows.x};
-  state.tensors["y"] = {rows.y};
-  save_row_weight(state, rows.row_weight, rows.rows());
+  save_data(state, rows.x, rows.y, rows.row_weight);
   state.tensors["z"] = clone_all(rows.current.z);
   state.tensors["a"] = clone_all(rows.current.a);
   state.tensors["q"] = clone_all(rows.current.q);
@@ -159,7 +156,7 @@ SavedState DLADMM::state() const {
 }
 
 void DLADMM::load_state(const SavedState& state) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kChange);
   const StateReader reader(mlp_->name, state);
   const int64_t sweeps = reader.count("sweeps");
   DladmmRows rows;

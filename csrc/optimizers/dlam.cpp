@@ -1,6 +1,5 @@
 #include "torchbcd/dlam.h"
 
-#include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -36,7 +35,7 @@ OptionRef eps_member(void* options) {
 const OptionTable& dlam_options() {
   using Options = DLAMOptions;
   static const OptionTable table(
-      "torchbcd.DLAM",
+      "torchbcd.DLAM", std::make_shared<Options>(),
       {
           TORCHBCD_OPTION(rho, ranges::kPositive, "penalty of z_l = a_{l-1} W_l^T + 1 b_l^T"),
           TORCHBCD_OPTION(weight_regularizer, ranges::kAny, "Omega_l(W_l)"),
@@ -71,7 +70,7 @@ struct DLAM::Data {
   DlamReport report;
 
   DlamProblem problem(const TrainedMlp& mlp, const DLAMOptions& with) const {
-    return {mlp.name, mlp.activations, mlp.loss, with};
+    return {mlp.name, mlp.activations, mlp.loss, mlp.trained, with};
   }
   const DlamRows& point(const char* name) const {
     TORCH_CHECK_VALUE(at_batch || bound.defined(), name,
@@ -84,6 +83,7 @@ DLAM::DLAM(const torch::nn::Sequential& model, const DLAMOptions& options) : DLA
 
 DLAM::DLAM(Mlp mlp, const DLAMOptions& options)
     : SplitOptimizer("torchbcd.DLAM", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {
+  const Call call = mlp_->call(Call::Kind::kChange);
   for (size_t l = 0; l + 1 < mlp_->depth(); ++l) {
     check_monotone(("torchbcd.DLAM: layer " + std::to_string(l + 1)).c_str(), mlp_->activations[l]);
   }
@@ -131,7 +131,7 @@ void DLAM::parameters_changed() {
 }
 
 void DLAM::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kChange);
   const int64_t before = std::exchange(data_->sweeps_since_bind, 0);
   try {
     sync();
@@ -159,7 +159,7 @@ DlamRows DLAM::forward(const at::Tensor& x, const at::Tensor& y, const at::Tenso
 }
 
 const DlamReport& DLAM::step() {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kStep);
   sync();
   TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
   sweep(data_->bound);
@@ -170,7 +170,7 @@ const DlamReport& DLAM::step() {
 
 const DlamReport& DLAM::step(const at::Tensor& x, const at::Tensor& y, std::optional<int64_t> sweeps,
                              const at::Tensor& sample_weight) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kStep);
   sync();
   const int64_t count = sweeps.value_or(static_cast<int64_t>(mlp_->depth()) + 1);
   TORCH_CHECK_VALUE(count >= 1, mlp_->name, ": sweeps must be at least 1 (got ", count, ")");
@@ -227,7 +227,7 @@ void DLAM::sweep(DlamRows& rows) {
 }
 
 ObjectiveTerms DLAM::objective_terms() {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   data_->point(mlp_->name);
   sync();
   return torchbcd::objective_terms(data_->problem(*mlp_, data_->options), mlp_->committed,
@@ -235,13 +235,13 @@ ObjectiveTerms DLAM::objective_terms() {
 }
 
 ObjectiveTerms DLAM::last_sweep_terms(bool) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   return torchbcd::objective_terms(data_->problem(*mlp_, data_->swept), mlp_->committed,
                                    data_->point(mlp_->name));
 }
 
 double DLAM::gap() {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   const std::vector<double> all = gaps(data_->problem(*mlp_, data_->options), data_->point(mlp_->name));
   return all.empty() ? -std::numeric_limits<double>::infinity() : *std::max_element(all.begin(), all.end());
 }
@@ -252,7 +252,7 @@ double DLAM::sweep_gap(const SweepId& sweep) {
 }
 
 DLAM::Variables DLAM::variables() {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   const DlamRows& rows = data_->point(mlp_->name);
   Variables result;
   for (const AffineMap& map : clone_maps(mlp_->parameters)) {
@@ -261,12 +261,12 @@ DLAM::Variables DLAM::variables() {
   }
   result.z = clone_all(rows.current.z);
   result.a = clone_all(rows.current.a);
-  result.a.insert(result.a.begin(), rows.x);
+  result.a.insert(result.a.begin(), rows.x.clone());
   return result;
 }
 
 SavedState DLAM::state() const {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   SavedState state;
   state.numbers["sweeps"] = {static_cast<double>(sweeps())};
   state.numbers["sweeps_since_bind"] = {static_cast<double>(data_->sweeps_since_bind)};
@@ -274,9 +274,7 @@ SavedState DLAM::state() const {
     return state;
   }
   const DlamRows& rows = data_->bound;
-  state.tensors["x"] = {rows.x};
-  state.tensors["y"] = {rows.y};
-  save_row_weight(state, rows.row_weight, rows.rows());
+  save_data(state, rows.x, rows.y, rows.row_weight);
   state.tensors["z"] = clone_all(rows.current.z);
   state.tensors["a"] = clone_all(rows.current.a);
   state.tensors["q"] = clone_all(rows.current.q);
@@ -294,7 +292,7 @@ SavedState DLAM::state() const {
 }
 
 void DLAM::load_state(const SavedState& state) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kChange);
   const StateReader reader(mlp_->name, state);
   const int64_t sweeps = reader.count("sweeps");
   const int64_t sweeps_since_bind = reader.count("sweeps_since_bind");

@@ -15,6 +15,7 @@ struct FoundModule {
   enum class Kind { kFlatten, kPartialFlatten, kLinear, kActivation, kUnknown };
 
   Kind kind = Kind::kUnknown;
+  std::string position;     // in the model: "2", or "1.0" within a nested Sequential
   std::string text;         // how errors call it
   at::Tensor weight, bias;  // of a Linear
   Activation activation;

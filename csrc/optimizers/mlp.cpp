@@ -111,11 +111,11 @@ std::string Activation::text() const {
 Mlp mlp_of(const std::vector<FoundModule>& modules, const std::string& supported) {
   using Kind = FoundModule::Kind;
   Mlp mlp;
+  mlp.can_be_frozen = true;
   bool activated = true;  // whether the last Linear has its activation
-  for (size_t position = 0; position < modules.size(); ++position) {
-    const FoundModule& found = modules[position];
+  for (const FoundModule& found : modules) {
     const auto check = [&](bool holds, const std::string& reason) {
-      TORCH_CHECK_VALUE(holds, "module ", position, " of the model, ", found.text, ", ", reason);
+      TORCH_CHECK_VALUE(holds, "module ", found.position, " of the model, ", found.text, ", ", reason);
     };
     check(found.kind != Kind::kUnknown, "is not supported; supported are " + supported);
     if (found.kind == Kind::kActivation) {
@@ -124,9 +124,6 @@ Mlp mlp_of(const std::vector<FoundModule>& modules, const std::string& supported
       mlp.activations.back() = found.activation;
       activated = true;
     } else if (found.kind == Kind::kLinear) {
-      for (const at::Tensor& weight : mlp.weights) {
-        check(!weight.is_same(found.weight), "shares its weight with an earlier module");
-      }
       if (!mlp.weights.empty()) {
         const int64_t width = mlp.weights.back().size(0);
         check(width == found.weight.size(1),
@@ -138,7 +135,7 @@ Mlp mlp_of(const std::vector<FoundModule>& modules, const std::string& supported
       mlp.activations.push_back({"identity", {}});
       activated = false;
     } else {
-      check(position == 0, "must be the first module");
+      check(&found == &modules.front(), "must be the first module");
       check(found.kind == Kind::kFlatten, "must flatten all but the first dimension");
       mlp.flatten = true;
     }
@@ -147,11 +144,19 @@ Mlp mlp_of(const std::vector<FoundModule>& modules, const std::string& supported
   return mlp;
 }
 
-Mlp read_mlp(const torch::nn::Sequential& model) {
+namespace {
+
+// The modules of a Sequential, those of nested ones in their place.
+void find_modules(const torch::nn::Module& model, const std::string& prefix,
+                  std::vector<FoundModule>& modules) {
   using Kind = FoundModule::Kind;
-  std::vector<FoundModule> modules;
-  for (const std::shared_ptr<torch::nn::Module>& module : model->children()) {
-    FoundModule found{Kind::kUnknown, module->name(), {}, {}, {}};
+  size_t position = 0;
+  for (const std::shared_ptr<torch::nn::Module>& module : model.children()) {
+    FoundModule found{Kind::kUnknown, prefix + std::to_string(position++), module->name(), {}, {}, {}};
+    if (exactly<torch::nn::SequentialImpl>(*module) != nullptr) {
+      find_modules(*module, found.position + ".", modules);
+      continue;
+    }
     if (const auto* flatten = exactly<torch::nn::FlattenImpl>(*module)) {
       const bool whole = flatten->options.start_dim() == 1 && flatten->options.end_dim() == -1;
       found.kind = whole ? Kind::kFlatten : Kind::kPartialFlatten;
@@ -165,6 +170,13 @@ Mlp read_mlp(const torch::nn::Sequential& model) {
     }
     modules.push_back(std::move(found));
   }
+}
+
+}  // namespace
+
+Mlp read_mlp(const torch::nn::Sequential& model) {
+  std::vector<FoundModule> modules;
+  find_modules(*model, "", modules);
   return mlp_of(modules, kSupported);
 }
 

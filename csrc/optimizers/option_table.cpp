@@ -227,6 +227,16 @@ void OptionTable::check(void* options, size_t depth) const {
   }
 }
 
+c10::IValue OptionTable::default_of(const OptionRow& row) const {
+  return get_option(defaults_.get(), row, 0);
+}
+
+void OptionTable::complete(c10::impl::GenericDict saved, const OptionRow& row) const {
+  if (!saved.contains(row.name)) {
+    saved.insert(row.name, default_of(row));
+  }
+}
+
 OptionValues OptionTable::values(void* options, size_t depth) const {
   OptionValues values;
   for (const OptionRow& row : rows_) {

@@ -7,6 +7,7 @@
 #include <c10/util/ArrayRef.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
@@ -40,6 +41,7 @@ struct OptionRow {
   const char* help;
   std::vector<std::string> choices = {};  // where it is a name
   bool at_start = false;  // only the constructor reads it, and makes other options of it: it is not kept
+  bool of_scheme = false;  // it says what the state means: one with another is refused
 
   bool of_layers(void* options) const;
   bool is_choice() const { return !choices.empty(); }
@@ -55,9 +57,9 @@ using OptionValues = std::vector<c10::IValue>;
 /// An optimizer's Options by their rows.
 class TORCHBCD_API OptionTable {
  public:
-  /// `optimizer` is how errors call it.
-  OptionTable(const char* optimizer, std::vector<OptionRow> rows)
-      : optimizer_(optimizer), rows_(std::move(rows)) {}
+  /// `optimizer` is how errors call it; `defaults` an Options object as it is made.
+  OptionTable(const char* optimizer, std::shared_ptr<void> defaults, std::vector<OptionRow> rows)
+      : optimizer_(optimizer), defaults_(std::move(defaults)), rows_(std::move(rows)) {}
 
   const std::vector<OptionRow>& rows() const { return rows_; }
   /// The row of an option that is kept; ValueError, with the names of all, where there is none.
@@ -72,11 +74,17 @@ class TORCHBCD_API OptionTable {
   /// Throws a ValueError, with the option and its layer, unless every value is in its range.
   void check(void* options, size_t depth) const;
 
+  /// The value of an option of somebody who has not set it.
+  c10::IValue default_of(const OptionRow& row) const;
+  /// Gives a saved option that is missing, being newer than the state, its default.
+  void complete(c10::impl::GenericDict saved, const OptionRow& row) const;
+
   OptionValues values(void* options, size_t depth) const;
   void restore(void* options, size_t depth, const OptionValues& values) const;
 
  private:
   const char* optimizer_;
+  std::shared_ptr<void> defaults_;
   std::vector<OptionRow> rows_;
 };
 

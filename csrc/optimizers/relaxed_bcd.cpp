@@ -3,16 +3,14 @@
 #include <ATen/ops/add.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/lerp.h>
-#include <ATen/ops/mul.h>
-#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/sub.h>
-#include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
+#include "blocks/output_scale.h"
 #include "kernels/passes.h"
 #include "linalg/reductions.h"
 #include "optimizers/option_table.h"
@@ -31,7 +29,7 @@ constexpr int kGuardHalvings = 10;
 const OptionTable& relaxed_options() {
   using Options = RelaxedBCDOptions;
   static const OptionTable table(
-      "torchbcd.RelaxedBCD",
+      "torchbcd.RelaxedBCD", std::make_shared<Options>(),
       {
           TORCHBCD_OPTION(lr, ranges::kNonNegative, "factor of every relaxation and weight decay"),
           TORCHBCD_OPTION(relaxation, ranges::kAny,
@@ -80,7 +78,7 @@ struct RelaxedBCD::Data {
   RelaxedReport report;
 
   RelaxedProblem problem(const TrainedMlp& mlp, const RelaxedBCDOptions& with) const {
-    return {mlp.name, mlp.activations, mlp.loss, with};
+    return {mlp.name, mlp.activations, mlp.loss, mlp.trained, with};
   }
   const std::vector<AffineMap>& start(const TrainedMlp& mlp) const {
     return start_apart ? start_storage : mlp.committed;
@@ -198,19 +196,43 @@ void RelaxedBCD::set_start() {
   }
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     const AffineMap& from = mlp_->committed[l];
-    at::Tensor weight = d.start_storage[l].weight;
-    at::mul_out(weight, from.weight, at::scalar_tensor(1 - d.options.weight_decay_of(l), at::kDouble));
-    if (!d.velocity.empty()) {
-      weight.add_(d.velocity[l].weight, d.options.momentum()[l]);
+    const AffineMap& start = d.start_storage[l];
+    const Trained trained = mlp_->trained[l];
+    copy_map(from, start);
+    if (trained.weight) {
+      start.weight.mul_(1 - d.options.weight_decay_of(l));
     }
-    if (from.bias.defined()) {
-      at::Tensor bias = d.start_storage[l].bias;
-      bias.copy_(from.bias);
-      if (!d.velocity.empty()) {
-        bias.add_(d.velocity[l].bias, d.options.momentum()[l]);
-      }
+    if (!d.velocity.empty() && trained.weight) {
+      start.weight.add_(d.velocity[l].weight, d.options.momentum()[l]);
+    }
+    if (!d.velocity.empty() && trained.bias) {
+      start.bias.add_(d.velocity[l].bias, d.options.momentum()[l]);
     }
   }
+}
+
+// An untrained net's outputs are as large as its inputs. The last layer is scaled first, since hidden layers
+// that answer for outputs a thousand times too large would only learn to be silent.
+bool RelaxedBCD::match_output_scale(bool batch) {
+  Data& d = *data_;
+  RelaxedRows& rows = batch ? d.batch : d.bound;
+  const size_t last = mlp_->depth() - 1;
+  if (!(mlp_->trained[last] == Trained{true, mlp_->committed[last].bias.defined()}) ||
+      d.options.weight_regularizer()[last].bounded() ||
+      !std::holds_alternative<functors::Identity>(mlp_->activations[last])) {
+    return false;
+  }
+  if (!d.start_apart) {
+    d.start_storage = clone_maps(mlp_->committed);
+  }
+  const AffineMap& map = d.start_storage[last];
+  if (!torchbcd::match_output_scale(rows.p[last], rows.y, mlp_->loss, map)) {
+    return false;
+  }
+  affine_out(last == 0 ? rows.x : rows.v[last - 1], map, rows.p[last]);
+  rows.v[last].copy_(rows.p[last]);
+  d.start_apart = true;
+  return true;
 }
 
 // With momentum: the step from the model's weights to the sweep's, before they become the model's.
@@ -240,12 +262,12 @@ void RelaxedBCD::guard(bool forward_with_old) {
     const std::vector<at::Tensor> products = allocate_states(rows.rows(), maps);
     const std::vector<at::Tensor> states = allocate_states(rows.rows(), maps);
     forward_out(rows.x, maps, mlp_->activations, products, states);
-    return true_loss(problem, rows, states.back());
+    return summed_loss(rows.y, states.back(), problem.loss);
   };
   const auto loss_before = [&] {
     const at::Tensor outputs = at::empty_like(rows.p.back());
     passes::activation(rows.p.back(), mlp_->activations.back(), outputs);
-    return true_loss(problem, rows, outputs);
+    return summed_loss(rows.y, outputs, problem.loss);
   };
   const std::vector<AffineMap>& next = mlp_->next;
   const std::vector<AffineMap>& old = mlp_->committed;
@@ -281,6 +303,7 @@ void RelaxedBCD::sweep(bool batch) {
   } ended{d};
   d.swept = d.options;
   const RelaxedProblem problem = d.problem(*mlp_, d.swept);
+  bool rescaled = false;
   if (restored) {
     products_out(rows.x, rows.saved_v, mlp_->committed, rows.p);
     for (size_t l = 0; l < mlp_->depth(); ++l) {
@@ -289,6 +312,7 @@ void RelaxedBCD::sweep(bool batch) {
     }
   } else {
     forward_out(rows.x, d.start(*mlp_), mlp_->activations, rows.p, rows.v);
+    rescaled = sweeps() == 0 && match_output_scale(batch);
     rows.penalties = relaxed_penalties(problem, d.start(*mlp_), rows.rows());
   }
   d.report = sweep_relaxed({problem, d.start(*mlp_), mlp_->next, rows, restored, d.progress, observer_});
@@ -304,13 +328,15 @@ void RelaxedBCD::sweep(bool batch) {
       rows.saved_v[l] = rows.v[l].clone();
     }
   }
-  keep_velocity();
+  if (!rescaled) {  // which is no step to go on with
+    keep_velocity();
+  }
   commit();
   ended.complete = true;
 }
 
 void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kChange);
   sync();
   const at::Tensor inputs = mlp_->inputs("x", x);
   const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
@@ -323,7 +349,7 @@ void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y) {
 }
 
 const RelaxedReport& RelaxedBCD::step() {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kStep);
   sync();
   TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
   sweep(/*batch=*/false);
@@ -331,7 +357,7 @@ const RelaxedReport& RelaxedBCD::step() {
 }
 
 const RelaxedReport& RelaxedBCD::step(const at::Tensor& x, const at::Tensor& y) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kStep);
   sync();
   TORCH_CHECK_VALUE(!data_->options.persistent(), mlp_->name,
                     ": persistent variables need bound data; call bind(x, y) and step()");
@@ -345,12 +371,12 @@ const RelaxedReport& RelaxedBCD::step(const at::Tensor& x, const at::Tensor& y) 
 }
 
 RelaxedBCD::Variables RelaxedBCD::variables() const {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   const Data& d = *data_;
   const RelaxedRows& rows = d.last_rows(mlp_->name);
   const RelaxedProgress progress = d.sweeping ? d.progress : RelaxedProgress{0, 0};
   Variables result;
-  result.V = {rows.x};
+  result.V = {rows.x.clone()};
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     result.U.push_back(l >= progress.first_moved ? at::add(rows.p[l], rows.slack[l]) : rows.p[l].clone());
     result.V.push_back(rows.v[l].clone());
@@ -368,7 +394,7 @@ RelaxedBCD::Variables RelaxedBCD::variables() const {
 ObjectiveTerms RelaxedBCD::last_sweep_terms(bool) { return objective_terms(); }
 
 ObjectiveTerms RelaxedBCD::objective_terms() {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   const RelaxedRows& rows = data_->last_rows(mlp_->name);
   const Variables at = variables();
   std::vector<AffineMap> maps;
@@ -380,7 +406,7 @@ ObjectiveTerms RelaxedBCD::objective_terms() {
 }
 
 SavedState RelaxedBCD::state() const {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kLook);
   SavedState state;
   state.numbers["sweeps"] = {static_cast<double>(sweeps())};
   save_maps(state, data_->velocity, "_velocity");
@@ -388,8 +414,7 @@ SavedState RelaxedBCD::state() const {
     return state;
   }
   const RelaxedRows& rows = data_->bound;
-  state.tensors["x"] = {rows.x};
-  state.tensors["y"] = {rows.y};
+  save_data(state, rows.x, rows.y);
   if (!rows.saved_u.empty()) {
     state.tensors["U"] = clone_all(rows.saved_u);
     state.tensors["V"] = clone_all(rows.saved_v);
@@ -399,7 +424,7 @@ SavedState RelaxedBCD::state() const {
 }
 
 void RelaxedBCD::load_state(const SavedState& state) {
-  const c10::NoGradGuard no_grad;
+  const Call call = mlp_->call(Call::Kind::kChange);
   const StateReader reader(mlp_->name, state);
   const int64_t sweeps = reader.count("sweeps");
   std::vector<AffineMap> velocity;

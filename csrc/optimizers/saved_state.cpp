@@ -13,9 +13,13 @@ void save_maps(SavedState& state, const std::vector<AffineMap>& maps, const std:
   }
 }
 
-void save_row_weight(SavedState& state, const at::Tensor& row_weight, int64_t rows) {
-  const bool uniform = row_weight.size(0) != rows;
-  state.tensors["row_weight"] = {uniform ? at::Tensor() : row_weight.clone()};
+void save_data(SavedState& state, const at::Tensor& x, const at::Tensor& y, const at::Tensor& row_weight) {
+  state.tensors["x"] = {x.clone()};
+  state.tensors["y"] = {y.clone()};
+  if (row_weight.defined()) {
+    const bool uniform = row_weight.size(0) != x.size(0);
+    state.tensors["row_weight"] = {uniform ? at::Tensor() : row_weight.clone()};
+  }
 }
 
 const std::vector<at::Tensor>& StateReader::list(const std::string& key, size_t count) const {

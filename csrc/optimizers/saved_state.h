@@ -13,8 +13,8 @@ namespace torchbcd {
 /// Copies of weights and biases, as lists `weight` + suffix and `bias` + suffix.
 void save_maps(SavedState& state, const std::vector<AffineMap>& maps, const std::string& suffix = "");
 
-/// The weights of rows' losses; nothing where all weigh one.
-void save_row_weight(SavedState& state, const at::Tensor& row_weight, int64_t rows);
+/// Copies of bound data. The weights of rows' losses are left out where all weigh one.
+void save_data(SavedState& state, const at::Tensor& x, const at::Tensor& y, const at::Tensor& row_weight = {});
 
 /// What a state holds, by its keys. Every method throws a ValueError, in the optimizer's name, where an entry
 /// is missing or does not fit.

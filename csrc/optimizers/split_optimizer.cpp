@@ -83,7 +83,32 @@ void SplitOptimizer::check_options() const {
   check_options_together();
 }
 
+void SplitOptimizer::set_observer(BlockObserver observer) {
+  const Call call = mlp_->call(Call::Kind::kChange);
+  observer_ = std::move(observer);
+}
+
+void SplitOptimizer::follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases) {
+  const Call call = mlp_->call(Call::Kind::kLook);
+  TORCH_CHECK_VALUE(weights.size() == mlp_->depth() && biases.size() == mlp_->depth(), mlp_->name,
+                    ": there must be ", mlp_->depth(), " weights and biases (got ", weights.size(), " and ",
+                    biases.size(), ")");
+  if (!mlp_->within_sweep()) {
+    mlp_->follow(weights, biases);
+  }
+}
+
+std::pair<at::Tensor, at::Tensor> SplitOptimizer::checked(const at::Tensor& x, const at::Tensor& y,
+                                                          const std::string& of) {
+  const Call call = mlp_->call(Call::Kind::kLook);
+  const at::Tensor inputs = mlp_->inputs((of + "x").c_str(), x);
+  return {inputs, mlp_->targets((of + "y").c_str(), y, inputs.size(0))};
+}
+
 void SplitOptimizer::sync() {
+  if (mlp_->within_sweep()) {
+    return;
+  }
   check_options();
   if (mlp_->sync()) {
     moved();
@@ -103,6 +128,7 @@ void SplitOptimizer::check_current(const SweepId& sweep) const {
 }
 
 ObjectiveTerms SplitOptimizer::sweep_terms(const SweepId& sweep, bool before) {
+  const Call call = mlp_->call(Call::Kind::kLook);
   check_current(sweep);
   return last_sweep_terms(before);
 }
@@ -150,6 +176,7 @@ void SplitOptimizer::set_options(const std::map<std::string, std::vector<double>
 
 // All of a change, or none of it.
 void SplitOptimizer::change_options(const std::function<void()>& change) {
+  const Call call = mlp_->call(Call::Kind::kChange);
   const OptionValues before = option_table().values(option_values(), mlp_->depth());
   try {
     change();
@@ -209,6 +236,7 @@ void SplitOptimizer::set_scheme_options(const c10::IValue& options) {
 }
 
 c10::IValue SplitOptimizer::state_dict() {
+  const Call call = mlp_->call(Call::Kind::kLook);
   c10::impl::GenericList groups = layer_options().toList();
   int64_t parameters = 0;
   for (size_t l = 0; l < mlp_->depth(); ++l) {
@@ -233,6 +261,7 @@ c10::IValue SplitOptimizer::state_dict() {
 }
 
 void SplitOptimizer::load_state_dict(const c10::IValue& state) {
+  const Call call = mlp_->call(Call::Kind::kChange);
   const c10::impl::GenericDict dict = as_dict("the state", state);
   const c10::impl::GenericDict own = as_dict("torchbcd", entry(dict, "torchbcd"));
   const auto check_same = [&](const char* what, const c10::IValue& saved, const c10::IValue& mine) {
@@ -244,11 +273,28 @@ void SplitOptimizer::load_state_dict(const c10::IValue& state) {
   check_same("loss", entry(own, "loss"), loss());
   std::vector<c10::IValue> mine = texts_of(mlp().activations).vec();
   check_same("activations", c10::str(as_list("activations", entry(own, "activations"))), c10::str(mine));
+  const c10::impl::GenericDict options = as_dict("options", entry(own, "options")).copy();
+  c10::impl::GenericList groups = python_list();
+  for (const c10::IValue& group : as_list("param_groups", entry(dict, "param_groups"))) {
+    groups.push_back(as_dict("a param group", group).copy());
+  }
+  for (const OptionRow& row : option_table().rows()) {
+    if (row.of_scheme) {
+      check_same(row.name, entry(options, row.name), get_option(option_values(), row, 0));
+    }
+    if (!row.at_start && row.of_layers(option_values())) {
+      for (const c10::IValue& group : groups) {
+        option_table().complete(group.toGenericDict(), row);
+      }
+    } else if (!row.at_start) {
+      option_table().complete(options, row);
+    }
+  }
   const SavedState saved = from_dict(own);
   const OptionValues before = option_table().values(option_values(), mlp_->depth());
   try {
-    set_layer_options(entry(dict, "param_groups"));
-    set_scheme_options(entry(own, "options"));
+    set_layer_options(groups);
+    set_scheme_options(options);
     load_state(saved);
   } catch (...) {
     option_table().restore(option_values(), mlp_->depth(), before);
@@ -259,6 +305,7 @@ void SplitOptimizer::load_state_dict(const c10::IValue& state) {
 void SplitOptimizer::loaded(int64_t sweeps) {
   sweeps_ = sweeps;
   last_sweep_ = {};
+  mlp_->unchecked = true;
   moved();
 }
 

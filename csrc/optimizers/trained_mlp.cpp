@@ -1,8 +1,15 @@
 #include "optimizers/trained_mlp.h"
 
+#include <ATen/ops/_unique.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/isin.h>
 #include <ATen/ops/ones.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+#include <cstdint>
+#include <optional>
 #include <utility>
 
 #include "kernels/registry.h"
@@ -33,6 +40,9 @@ std::vector<AffineMap> checked_parameters(const char* name, const Mlp& mlp) {
     }
     TORCH_CHECK_VALUE(weights[l].dim() == 2 && (!biases[l].defined() || biases[l].dim() == 1), name,
                       ": layer ", l + 1, " must have a matrix as weight and a vector as bias");
+    TORCH_CHECK_VALUE(weights[l].numel() > 0, name, ": layer ", l + 1,
+                      " must have at least one input and one output (got a weight of shape ",
+                      weights[l].sizes(), ")");
     TORCH_CHECK_VALUE(l == 0 || weights[l].size(1) == weights[l - 1].size(0), name, ": layer ", l + 1,
                       " must take as many inputs as layer ", l, " has outputs, ", weights[l - 1].size(0),
                       " (got ", weights[l].size(1), ")");
@@ -50,6 +60,69 @@ void check_kind(const char* name, const char* which, size_t layer, const at::Ten
                     " on ", now.device(), " of shape ", now.sizes(), "); make a new one");
 }
 
+// A parameter's name in errors, and the bytes from its first to its last number.
+struct Place {
+  std::string name;
+  const at::Tensor* tensor;
+  uintptr_t begin, end;
+};
+
+// Where in memory every number of a tensor is.
+at::Tensor addresses(const Place& place) {
+  const at::Tensor& t = *place.tensor;
+  const int64_t size = static_cast<int64_t>(place.end - place.begin) / static_cast<int64_t>(t.element_size());
+  return at::arange(size, at::kLong)
+      .as_strided(t.sizes(), t.strides())
+      .reshape(-1)
+      .mul(static_cast<int64_t>(t.element_size()))
+      .add_(static_cast<int64_t>(place.begin));
+}
+
+// Blocks are solved for one by one, so no number may belong to two parameters, or twice to one.
+void check_memory(const char* name, const std::vector<AffineMap>& maps) {
+  std::vector<Place> places;
+  const auto add = [&](const char* which, size_t layer, const at::Tensor& t) {
+    if (!t.defined() || t.numel() == 0) {
+      return;
+    }
+    const auto begin = reinterpret_cast<uintptr_t>(t.const_data_ptr());
+    uintptr_t last = 0;
+    for (int64_t d = 0; d < t.dim(); ++d) {
+      last += static_cast<uintptr_t>((t.size(d) - 1) * t.stride(d));
+    }
+    places.push_back({c10::str("the ", which, " of layer ", layer + 1), &t, begin,
+                      begin + (last + 1) * t.element_size()});
+    if (!t.is_non_overlapping_and_dense()) {
+      const at::Tensor found = addresses(places.back());
+      TORCH_CHECK_VALUE(std::get<0>(at::_unique(found)).numel() == t.numel(), name, ": ", places.back().name,
+                        " has several entries at one place in memory (as expand() makes); give it memory of "
+                        "its own");
+    }
+  };
+  for (size_t l = 0; l < maps.size(); ++l) {
+    add("weight", l, maps[l].weight);
+    add("bias", l, maps[l].bias);
+  }
+  std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.begin < b.begin; });
+  for (size_t i = 0; i < places.size(); ++i) {
+    for (size_t j = i + 1; j < places.size() && places[j].begin < places[i].end; ++j) {
+      TORCH_CHECK_VALUE(!at::isin(addresses(places[i]), addresses(places[j])).any().item<bool>(), name, ": ",
+                        std::max(places[i].name, places[j].name), " shares memory with ",
+                        std::min(places[i].name, places[j].name),
+                        "; every block is solved for by itself, so each needs memory of its own");
+    }
+  }
+}
+
+// A strided copy, whatever the layout of the strides, and whether signs are kept aside.
+at::Tensor copy_of(const at::Tensor& t) { return at::empty(t.sizes(), t.options()).copy_(t); }
+
+void check_dense(const char* name, const char* argument, const at::Tensor& t) {
+  TORCH_CHECK_TYPE(t.defined(), name, ": ", argument, " must be a tensor (got none)");
+  TORCH_CHECK_TYPE(t.layout() == at::kStrided && !t.is_nested(), name, ": ", argument,
+                   " must be a dense tensor (got layout ", t.layout(), "); use to_dense()");
+}
+
 }  // namespace
 
 TrainedMlp::TrainedMlp(const char* name, Mlp mlp, const std::string& loss)
@@ -58,11 +131,37 @@ TrainedMlp::TrainedMlp(const char* name, Mlp mlp, const std::string& loss)
       loss_name(loss),
       loss(loss_from(loss)),
       parameters(checked_parameters(name, this->mlp)) {
+  const Call made = call(Call::Kind::kChange);
   for (const Activation& activation : this->mlp.activations) {
     activations.push_back(activation_from(activation.name, activation.parameters));
   }
+  check_outputs(name, parameters.back().weight.size(0), this->loss);
+  check_memory(name, parameters);
+  trained = now_trained();
   committed = clone_maps(parameters);
   next = allocate_like(parameters);
+}
+
+void TrainedMlp::follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases) {
+  for (size_t l = 0; l < depth(); ++l) {
+    mlp.weights[l] = weights[l];
+    mlp.biases[l] = biases[l];
+    parameters[l] = {weights[l], biases[l]};
+  }
+}
+
+std::vector<Trained> TrainedMlp::now_trained() const {
+  std::vector<Trained> now;
+  bool any = false;
+  for (const AffineMap& map : parameters) {
+    const auto is_trained = [&](const at::Tensor& t) {
+      return t.defined() && (!mlp.can_be_frozen || t.requires_grad());
+    };
+    now.push_back({is_trained(map.weight), is_trained(map.bias)});
+    any = any || now.back().any();
+  }
+  TORCH_CHECK_VALUE(any, name, ": at least one parameter must require gradients; all are frozen");
+  return now;
 }
 
 bool TrainedMlp::sync() {
@@ -72,18 +171,23 @@ bool TrainedMlp::sync() {
       check_kind(name, "bias", l, parameters[l].bias, committed[l].bias);
     }
   }
+  check_memory(name, parameters);
+  std::vector<Trained> training = now_trained();
   const std::vector<at::Tensor> now = tensors_of(parameters);
-  if (all_equal(now, tensors_of(committed))) {
-    return false;  // committed ones are finite
-  }
-  if (!all_finite(now)) {
+  const bool same = all_equal(now, tensors_of(committed));
+  if ((!same || unchecked) && !all_finite(now)) {
     for (size_t l = 0; l < depth(); ++l) {
       TORCH_CHECK_VALUE(all_finite({parameters[l].weight, parameters[l].bias}), name,
                         ": the parameters of layer ", l + 1, " must be finite (got NaN or infinite entries)");
     }
   }
-  copy_maps(parameters, committed);
-  return true;
+  unchecked = false;
+  if (!same) {
+    copy_maps(parameters, committed);
+  }
+  const bool changed = !same || training != trained;
+  trained = std::move(training);
+  return changed;
 }
 
 void TrainedMlp::check_next() const {
@@ -96,12 +200,31 @@ void TrainedMlp::check_next() const {
 }
 
 void TrainedMlp::commit() {
-  copy_maps(next, parameters);
+  const auto write = [this](const std::vector<AffineMap>& values) {
+    for (size_t l = 0; l < depth(); ++l) {
+      std::optional<c10::InferenceMode> as_they_are;
+      if (parameters[l].weight.is_inference()) {
+        as_they_are.emplace();
+      }
+      if (trained[l].weight) {
+        parameters[l].weight.copy_(values[l].weight);
+      }
+      if (trained[l].bias) {
+        parameters[l].bias.copy_(values[l].bias);
+      }
+    }
+  };
+  try {
+    write(next);
+  } catch (...) {
+    write(committed);
+    throw;
+  }
   std::swap(committed, next);
 }
 
 at::Tensor TrainedMlp::inputs(const char* argument, const at::Tensor& given) const {
-  TORCH_CHECK_TYPE(given.defined(), name, ": ", argument, " must be a tensor (got none)");
+  check_dense(name, argument, given);
   const at::Tensor x = mlp.flatten && given.dim() > 1 ? given.flatten(1) : given;
   const at::Tensor& weight = parameters.front().weight;
   TORCH_CHECK_TYPE(x.scalar_type() == weight.scalar_type(), name, ": ", argument,
@@ -112,29 +235,33 @@ at::Tensor TrainedMlp::inputs(const char* argument, const at::Tensor& given) con
   TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) == weight.size(1), name, ": ", argument,
                     " must have shape (n, ", weight.size(1), ") (got ", x.sizes(), ")");
   TORCH_CHECK_VALUE(x.size(0) > 0, name, ": ", argument, " must have at least one row (got ", x.sizes(), ")");
-  TORCH_CHECK_VALUE(all_finite(x), name, ": ", argument, " must be finite (got NaN or infinite entries)");
-  return x.detach().contiguous();
+  const at::Tensor own = copy_of(x);
+  TORCH_CHECK_VALUE(all_finite(own), name, ": ", argument, " must be finite (got NaN or infinite entries)");
+  return own;
 }
 
 at::Tensor TrainedMlp::targets(const char* argument, const at::Tensor& y, int64_t rows) const {
+  check_dense(name, argument, y);
   const at::Tensor& weight = parameters.back().weight;
   const int64_t outputs = weight.size(0);
   TORCH_CHECK_VALUE(y.device() == weight.device(), name, ": ", argument,
                     " must be on the device of the model, ", weight.device(), " (got ", y.device(), ")");
   TORCH_CHECK_VALUE(y.dim() >= 1 && y.size(0) == rows, name, ": ", argument, " must have as many rows as x, ",
                     rows, " (got ", y.sizes(), ")");
-  if (c10::isIntegralType(y.scalar_type(), /*includeBool=*/false)) {
-    const at::Tensor like = weight.select(0, 0).select(0, 0).expand({rows, outputs});
+  if (c10::isIntegralType(y.scalar_type(), /*includeBool=*/true)) {
+    check_takes_classes(name, argument, outputs, loss);
+    const at::Tensor like = weight.detach().select(0, 0).select(0, 0).expand({rows, outputs});
     return encode_classes(name, argument, y, like, loss);
   }
   TORCH_CHECK_TYPE(y.scalar_type() == weight.scalar_type(), name, ": ", argument,
                    " must hold class indices or have the dtype of the model, ", weight.scalar_type(),
                    " (got ", y.scalar_type(), ")");
-  TORCH_CHECK_VALUE(y.dim() == 2 && y.size(1) == outputs, name, ": ", argument, " must have shape (n, ",
-                    outputs, ") (got ", y.sizes(), ")");
-  TORCH_CHECK_VALUE(all_finite(y), name, ": ", argument, " must be finite (got NaN or infinite entries)");
-  check_probabilities(name, argument, y, loss);
-  return y.detach().contiguous();
+  TORCH_CHECK_VALUE(y.dim() == 2 ? y.size(1) == outputs : y.dim() == 1 && outputs == 1, name, ": ", argument,
+                    " must have shape (n, ", outputs, ") (got ", y.sizes(), ")");
+  const at::Tensor own = copy_of(y.dim() == 1 ? y.unsqueeze(1) : y);
+  TORCH_CHECK_VALUE(all_finite(own), name, ": ", argument, " must be finite (got NaN or infinite entries)");
+  check_target_values(name, argument, own, loss);
+  return own;
 }
 
 at::Tensor TrainedMlp::row_weight(const at::Tensor& sample_weight, int64_t rows) const {
@@ -142,6 +269,7 @@ at::Tensor TrainedMlp::row_weight(const at::Tensor& sample_weight, int64_t rows)
   if (!sample_weight.defined()) {
     return at::ones({1, 1}, weight.options());
   }
+  check_dense(name, "sample_weight", sample_weight);
   TORCH_CHECK_TYPE(sample_weight.scalar_type() == weight.scalar_type(), name,
                    ": sample_weight must have the dtype of the model, ", weight.scalar_type(), " (got ",
                    sample_weight.scalar_type(), ")");
@@ -152,7 +280,7 @@ at::Tensor TrainedMlp::row_weight(const at::Tensor& sample_weight, int64_t rows)
                     ": sample_weight must have shape (n,) = [", rows, "] (got ", sample_weight.sizes(), ")");
   TORCH_CHECK_VALUE(all_finite(sample_weight) && sample_weight.min().item<double>() >= 0, name,
                     ": sample_weight must be finite and >= 0");
-  return sample_weight.detach().unsqueeze(1).contiguous();
+  return copy_of(sample_weight.unsqueeze(1));
 }
 
 }  // namespace torchbcd

@@ -10,6 +10,7 @@
 #include "functors/activations.h"
 #include "functors/losses.h"
 #include "linalg/affine_map.h"
+#include "optimizers/call.h"
 #include "torchbcd/mlp.h"
 
 namespace torchbcd {
@@ -24,26 +25,41 @@ struct TrainedMlp {
   functors::AnyLoss loss;
   std::vector<functors::AnyActivation> activations;
   std::vector<AffineMap> parameters;  // the model's own tensors, whatever storage they have by now
-  std::vector<AffineMap> committed;   // their values at the last complete sweep
+  std::vector<Trained> trained;       // those that require gradients, where the model says so
+  std::vector<AffineMap> committed;   // the parameters' values at the last complete sweep
   std::vector<AffineMap> next;        // where the running sweep writes
+  bool unchecked = true;              // whether nobody has seen yet if the committed ones are finite
+  Caller caller;
 
   size_t depth() const { return parameters.size(); }
 
-  /// Takes over parameters that somebody else has changed since the last sweep (load_state_dict, an in-place
-  /// edit, a new storage), and returns whether there were any. Throws, changing nothing, where they are not
-  /// finite or no longer of the kind and shape that the optimizer was made for.
+  /// What a call of the optimizer begins with.
+  [[nodiscard]] Call call(Call::Kind kind) { return {caller, name, kind}; }
+  /// Whether this is a look from within a sweep, whose snapshot stands.
+  bool within_sweep() const { return caller.stepping && caller.depth > 1; }
+
+  /// Other tensors in the place of the model's own.
+  void follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases);
+  /// Takes over parameters that somebody else has changed or frozen since the last sweep (load_state_dict, an
+  /// in-place edit, a new storage), and returns whether there were any. Throws, changing nothing, where they
+  /// are not finite, share memory, are all frozen, or are no longer of the kind and shape that the optimizer
+  /// was made for.
   bool sync();
   /// Throws, naming layer and block, unless the weights in `next` are finite.
   void check_next() const;
-  /// Makes `next` the point: the end of a complete sweep. Leaves the point before it in `next`.
+  /// Makes `next` the point: the end of a complete sweep. Leaves the point before it in `next`. Where it
+  /// fails, the parameters are those of the point before.
   void commit();
 
-  /// Checked, flattened where the model does so, contiguous. `argument` is how errors call it.
+  /// A copy, checked, flattened where the model does so, contiguous. `argument` is how errors call it.
   at::Tensor inputs(const char* argument, const at::Tensor& x) const;
-  /// Checked; class indices encoded as the loss takes them.
+  /// A copy, checked; class indices encoded as the loss takes them.
   at::Tensor targets(const char* argument, const at::Tensor& y, int64_t rows) const;
-  /// (n, 1), or (1, 1) where all weigh one.
+  /// A copy, checked, (n, 1); or (1, 1) where all weigh one.
   at::Tensor row_weight(const at::Tensor& sample_weight, int64_t rows) const;
+
+ private:
+  std::vector<Trained> now_trained() const;
 };
 
 }  // namespace torchbcd

@@ -79,9 +79,9 @@ ObjectiveTerms objective_terms(const BcdProblem& problem, const std::vector<Affi
       }
       terms.state_penalty[l] += regularizer_value(options.state_regularizer()[l], chunk.v[l]);
     }
-    at::Tensor losses = passes::row_losses(rows.y.narrow(0, begin, size), chunk.v.back(), problem.loss);
-    losses.mul_(rows.row_weights(begin, size));
-    terms.loss += row_loss_weight(options, rows.population) * losses.sum(at::kDouble).item<double>();
+    terms.loss += row_loss_weight(options, rows.population) *
+                  summed_loss(rows.y.narrow(0, begin, size), chunk.v.back(), problem.loss,
+                              rows.row_weights(begin, size));
   });
   if (problem.sum_over_ranks) {
     std::vector<double*> sums = {&terms.loss};

@@ -22,6 +22,7 @@ struct BcdProblem {
   const char* name;  // of the optimizer, for errors
   const std::vector<functors::AnyActivation>& activations;
   const functors::AnyLoss& loss;
+  const std::vector<Trained>& trained;  // of each layer
   const BCDOptions& options;
   const SumOverRanks& sum_over_ranks;  // where the rows lie in several processes
 
@@ -48,6 +49,7 @@ enum class Residuals { kStale, kAllButFirst, kCurrent };
 struct InputBlockCache {
   bool enabled = false;
   WeightPenalties penalties;  // what it was made for
+  Trained trained;
   std::unique_ptr<WeightBlock> block;
 };
 

@@ -101,25 +101,36 @@ class TwoSplittingSweep {
     const AffineMap& next = sweep_.next_maps[l];
     const std::string name = where("W", l);
     const at::Tensor& target = rows_.next.v[l];
-    const bool bias = map.bias.defined();
+    const Trained trained = sweep_.problem.trained[l];
+    if (!trained.any()) {
+      copy_map(map, next);
+      return;
+    }
     if (linear(l)) {
       at::Tensor residual = rows_.next.residual[l];
       at::sub_out(residual, target, predicted);
-      const WeightPenalties penalties{options_.gamma()[l], options_.alpha_weight_of(l),
-                                      options_.weight_regularizer()[l]};
-      WeightBlock(input, map.weight.size(0), bias, penalties, /*always_primal=*/false, name.c_str())
+      const double alpha = options_.alpha_weight_of(l);
+      const WeightPenalties penalties{options_.gamma()[l], alpha, alpha, options_.weight_regularizer()[l]};
+      WeightBlock(input, map.weight.size(0), trained, penalties, /*always_primal=*/false, name.c_str())
           .solve(residual, map, next);
     } else {
-      const int64_t inputs = map.weight.size(1);
-      const at::Tensor design =
-          bias ? at::cat({input, at::ones({input.size(0), 1}, input.options())}, 1) : input;
-      const at::Tensor centre = bias ? at::cat({map.weight, map.bias.unsqueeze(1)}, 1) : map.weight;
+      const int64_t inputs = trained.weight ? map.weight.size(1) : 0;
+      const auto trained_part = [&](const at::Tensor& of_weight, const at::Tensor& of_bias) {
+        return !trained.bias     ? of_weight
+               : !trained.weight ? of_bias
+                                 : at::cat({of_weight, of_bias}, 1);
+      };
+      const at::Tensor design = trained_part(input, at::ones({input.size(0), 1}, input.options()));
+      const at::Tensor centre = trained_part(map.weight, trained.bias ? map.bias.unsqueeze(1) : map.bias);
       const at::Tensor solution = centre.clone();
       const NonlinearLeastSquares problem(design, options_.alpha_weight_of(l), options_.gamma()[l],
                                           activation(l), options_.weight_regularizer()[l], inputs);
       problem.minimise_(solution, centre, target.t(), predicted.t().clone(), name.c_str());
-      next.weight.copy_(solution.narrow(1, 0, inputs));
-      if (bias) {
+      copy_map(map, next);
+      if (trained.weight) {
+        next.weight.copy_(solution.narrow(1, 0, inputs));
+      }
+      if (trained.bias) {
         next.bias.copy_(solution.select(1, inputs));
       }
     }

@@ -98,18 +98,24 @@ class ThreeSplittingSweep {
 
   void weight_block(size_t l, const at::Tensor& input) {
     const AffineMap& map = sweep_.maps[l];
-    const WeightPenalties penalties{options_.rho_of(l), options_.alpha_weight_of(l),
-                                    options_.weight_regularizer()[l]};
+    const Trained trained = sweep_.problem.trained[l];
+    if (!trained.any()) {
+      copy_map(map, sweep_.next_maps[l]);
+      return;
+    }
+    const double alpha = options_.alpha_weight_of(l);
+    const WeightPenalties penalties{options_.rho_of(l), alpha, alpha, options_.weight_regularizer()[l]};
     const auto make = [&](bool keep) {
       const std::string name = where("W", l);
-      return std::make_unique<WeightBlock>(input, map.weight.size(0), map.bias.defined(), penalties, keep,
+      return std::make_unique<WeightBlock>(input, map.weight.size(0), trained, penalties, keep,
                                            name.c_str(), sweep_.problem.sum_over_ranks);
     };
     InputBlockCache& cache = rows_.cache;
     const bool keep = l == 0 && cache.enabled;
-    if (keep && !(cache.block && cache.penalties == penalties)) {
+    if (keep && !(cache.block && cache.penalties == penalties && cache.trained == trained)) {
       cache.block = make(/*keep=*/true);
       cache.penalties = penalties;
+      cache.trained = trained;
     }
     const std::unique_ptr<WeightBlock> passing = keep ? nullptr : make(/*keep=*/false);
     (keep ? *cache.block : *passing).solve(rows_.next.residual[l], map, sweep_.next_maps[l]);

@@ -121,7 +121,7 @@ class DladmmBlocks {
 
   // b_l: the mean residual, exactly.
   void b_block(size_t l) {
-    if (!map(l).bias.defined()) {
+    if (!problem_.trained[l].bias) {
       return;
     }
     const at::Tensor residual = scratch(0, v_.q[l].size(1));
@@ -133,6 +133,9 @@ class DladmmBlocks {
   }
 
   void weight_block(size_t l) {
+    if (!problem_.trained[l].weight) {
+      return;
+    }
     const double penalty = options_.penalty()[l];
     const at::Tensor residual = scratch(0, v_.q[l].size(1));
     const at::Tensor goal = target(l);
@@ -203,8 +206,8 @@ ObjectiveTerms objective_terms(const DladmmProblem& problem, const std::vector<A
     }
     terms.activation_penalty.push_back(gap);
   }
-  const at::Tensor losses = passes::row_losses(rows.y, v.z.back(), problem.loss).mul_(rows.row_weight);
-  terms.loss = row_loss_weight(options, rows.rows()) * losses.sum(at::kDouble).item<double>();
+  terms.loss = row_loss_weight(options, rows.rows()) *
+               summed_loss(rows.y, v.z.back(), problem.loss, rows.row_weight);
   return terms;
 }
 

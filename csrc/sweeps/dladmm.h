@@ -25,6 +25,7 @@ struct DladmmProblem {
   const char* name;  // of the optimizer, for errors
   const std::vector<functors::AnyActivation>& activations;
   const functors::AnyLoss& loss;
+  const std::vector<Trained>& trained;  // of each layer
   const DLADMMOptions& options;
 
   size_t depth() const { return activations.size(); }

@@ -43,6 +43,11 @@ AffineMap extrapolated(const AffineMap& map, const AffineMap& previous, double o
   return {along(map.weight, previous.weight), along(map.bias, previous.bias)};
 }
 
+// Without what is frozen: a map of no inputs, or without a bias.
+AffineMap trained_part(const AffineMap& map, Trained trained) {
+  return {trained.weight ? map.weight : map.weight.narrow(1, 0, 0), trained.bias ? map.bias : at::Tensor()};
+}
+
 class DlamBlocks {
  public:
   explicit DlamBlocks(const DlamSweep& sweep)
@@ -176,8 +181,13 @@ class DlamBlocks {
     const Regularizer& regularizer = options_.weight_regularizer()[l];
     const AffineMap& map = sweep_.maps[l];
     const AffineMap& next = sweep_.next_maps[l];
+    const Trained trained = problem_.trained[l];
     const at::Tensor residual = scratch(0, z.size(1));
     const double start = passes::difference(q, z, residual);
+    if (!trained.any()) {
+      keep_weight(l, q, start);
+      return;
+    }
     const double before = rho / 2 * start + regularizer_value(regularizer, map.weight);
     if (options_.weight_damping().has_value()) {
       if (!solve_weight(l, a, z, residual, before)) {
@@ -193,8 +203,15 @@ class DlamBlocks {
     const auto take_step = [&](double omega) -> Step {
       extrapolate_residual(l, a, q, z, omega, residual);
       const AffineMap from = extrapolated(map, sweep_.previous_maps[l], omega);
-      step = weight_step(a, z, from, rho, regularizer, guess, {residual, scratch(1, z.size(1))}, next,
+      step = weight_step(trained.weight ? a : a.narrow(1, 0, 0), z, trained_part(from, trained), rho, regularizer,
+                         guess, {residual, scratch(1, z.size(1))}, trained_part(next, trained),
                          rows_.trial_q[l]);
+      if (!trained.weight) {
+        next.weight.copy_(map.weight);
+        step.regularizer = regularizer_value(regularizer, map.weight);
+      } else if (map.bias.defined() && !trained.bias) {
+        next.bias.copy_(map.bias);
+      }
       if (step.distance == 0) {
         step.theta = rows_.theta[l];  // every theta satisfies (2) for a step that goes nowhere
       }
@@ -262,7 +279,7 @@ class DlamBlocks {
     const std::string where = block_name(problem_.name, problem_.depth(), "W", l);
     at::Tensor target = residual;
     target.neg_();
-    WeightBlock(a, z.size(1), map.bias.defined(), {rho, alpha, regularizer}, /*always_primal=*/false,
+    WeightBlock(a, z.size(1), problem_.trained[l], {rho, alpha, alpha, regularizer}, /*always_primal=*/false,
                 where.c_str())
         .solve(target, map, next);
     affine_out(a, next, rows_.trial_q[l]);

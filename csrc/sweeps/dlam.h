@@ -24,6 +24,7 @@ struct DlamProblem {
   const char* name;  // of the optimizer, for errors
   const std::vector<functors::AnyActivation>& activations;
   const functors::AnyLoss& loss;
+  const std::vector<Trained>& trained;  // of each layer
   const DLAMOptions& options;
 
   size_t depth() const { return activations.size(); }

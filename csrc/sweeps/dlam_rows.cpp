@@ -73,9 +73,8 @@ ObjectiveTerms objective_terms(const DlamProblem& problem, const std::vector<Aff
     const bool feasible = l + 1 == problem.depth() || gap[l] <= rounding_of(rows.current.a[l], rows.eps);
     terms.activation_penalty.push_back(feasible ? 0 : std::numeric_limits<double>::infinity());
   }
-  const at::Tensor losses =
-      passes::row_losses(rows.y, rows.current.z.back(), problem.loss).mul_(rows.row_weight);
-  terms.loss = row_loss_weight(options, rows.rows()) * losses.sum(at::kDouble).item<double>();
+  terms.loss = row_loss_weight(options, rows.rows()) *
+               summed_loss(rows.y, rows.current.z.back(), problem.loss, rows.row_weight);
   return terms;
 }
 

@@ -19,6 +19,15 @@ void observe(const BlockObserver& observer, const char* block, size_t layer) {
   }
 }
 
+double summed_loss(const at::Tensor& y, const at::Tensor& v, const functors::AnyLoss& loss,
+                   const at::Tensor& row_weight) {
+  at::Tensor losses = passes::row_losses(y.to(at::kDouble), v.to(at::kDouble), loss);
+  if (row_weight.defined()) {
+    losses.mul_(row_weight);
+  }
+  return losses.sum().item<double>();
+}
+
 void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_t size)>& f) {
   constexpr int64_t kChunkRows = 2048;
   for (int64_t begin = 0; begin < rows; begin += kChunkRows) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "functors/activations.h"
+#include "functors/losses.h"
 #include "linalg/affine_map.h"
 #include "torchbcd/reports.h"
 
@@ -22,6 +23,11 @@ std::string block_name(const char* optimizer, size_t depth, const char* block, s
 
 /// Tells an observer, if there is one, that a block is done.
 void observe(const BlockObserver& observer, const char* block, size_t layer);
+
+/// The sum over rows of row_weight l(v; y) in float64, where it neither overflows nor loses what is small; an
+/// undefined row_weight weighs all alike.
+double summed_loss(const at::Tensor& y, const at::Tensor& v, const functors::AnyLoss& loss,
+                   const at::Tensor& row_weight = {});
 
 /// Calls f(begin, size) on consecutive chunks of rows, small enough for a chunk's arrays to stay in cache.
 void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_t size)>& f);

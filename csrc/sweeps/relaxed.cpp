@@ -73,7 +73,7 @@ class RelaxedBlocks {
   }
   const at::Tensor& input(size_t l) const { return l == 0 ? rows_.x : rows_.v[l - 1]; }
 
-  // The unknowns of an output of layer l.
+  // The unknowns of an output of layer l, frozen ones among them.
   int64_t inputs(size_t l) const { return input(l).size(1) + (sweep_.maps[l].bias.defined() ? 1 : 0); }
 
   // The rows of one of the blocks that layer l is fitted on: all of them where fewer would save nothing.
@@ -89,7 +89,7 @@ class RelaxedBlocks {
     return r.none() ? 0 : rows_.penalties[l] * regularizer_value(r, map.weight);
   }
 
-  double loss_value(const at::Tensor& v) const { return loss_weight_ * true_loss(problem_, rows_, v); }
+  double loss_value(const at::Tensor& v) const { return loss_weight_ * summed_loss(rows_.y, v, problem_.loss); }
 
   // U_N and V_N = sigma(U_N): the target itself for the squared loss of a linear output, otherwise the
   // minimiser of weight l(sigma(U); Y) + rho/2 |U - P|^2. Leaves the residual U_N - P_N.
@@ -137,40 +137,55 @@ class RelaxedBlocks {
     const AffineMap& map = sweep_.maps[l];
     const AffineMap& next = sweep_.next_maps[l];
     const at::Tensor& v = input(l);
-    const bool bias = map.bias.defined();
+    const Trained trained = problem_.trained[l];
     input_square_ = passes::sum_of_squares(v);
-    const double alpha =
-        options_.damping()[l] * std::max(input_square_ / static_cast<double>(inputs(l)), kTiny);
+    if (!trained.any()) {
+      copy_map(map, next);
+      sweep_.progress.first_updated = l;
+      return;
+    }
+    // Relative to the square of what each multiplies: a column of inputs, and for a bias one of ones. So large
+    // inputs do not bind it.
+    const double column = std::max(input_square_ / static_cast<double>(inputs(l)), kTiny);
+    const double alpha = options_.damping()[l] * column;
+    const double alpha_bias = options_.damping()[l] * std::min(column, static_cast<double>(v.size(0)));
     const std::string where = block_name(problem_.name, problem_.depth(), "W", l);
     const double nu = options_.relaxation_of(l);
     const Regularizer& r = options_.weight_regularizer()[l];
     at::Tensor out = scratch(1 + static_cast<int>(l % 2), residual_.size(1));
     at::Tensor sums;
     const int64_t block = rows_of_a_block(l);
-    if (block < inputs(l) && r.none()) {
-      // On the side of the rows: D = Z^T V with Z = (V V^T + 1 1^T + alpha I)^{-1} R, and the residual that
-      // the full step would leave is alpha Z, so that the new one costs no product. Of several blocks of
+    if (block < inputs(l) && r.none() && trained.weight) {
+      // On the side of the rows: D = Z^T V and d = c Z^T 1 with c = alpha / alpha_bias and Z = (V V^T + c 1 1^T
+      // + alpha I)^{-1} R, and the residual that the full step would leave is alpha Z, so that the new one costs no product. Of several blocks of
       // rows, the average of their D: what the others' do to a block's residual is then left out of the new
       // one.
       const at::Tensor z = scratch(0, residual_.size(1));
-      solve_row_blocks(v, block, alpha, bias ? 1 : 0, residual_, z, where.c_str());
+      const double bias_gain = alpha / alpha_bias;
+      solve_row_blocks(v, block, alpha, trained.bias ? bias_gain : 0, residual_, z, where.c_str());
       const double part = nu * static_cast<double>(block) / static_cast<double>(v.size(0));
       at::Tensor weight = next.weight;
       at::addmm_out(weight, map.weight, z.t(), v, 1, part);
-      if (bias) {
+      if (trained.bias) {
         at::Tensor new_bias = next.bias;
-        at::add_out(new_bias, map.bias, z.sum(0), part);
+        at::add_out(new_bias, map.bias, z.sum(0), part * bias_gain);
+      } else if (map.bias.defined()) {
+        next.bias.copy_(map.bias);
       }
       sums = passes::relaxed_residual(residual_, z, 1 - part, part * alpha, out);
     } else {
       out.copy_(residual_);
-      WeightBlock(v, map.weight.size(0), bias, {1, alpha, r}, /*always_primal=*/false, where.c_str())
+      WeightBlock(v, map.weight.size(0), trained, {1, alpha, alpha_bias, r}, /*always_primal=*/false, where.c_str())
           .solve(out, map, next);
-      at::Tensor step = next.weight;
-      step.sub_(map.weight).mul_(nu);
-      at::addmm_out(out, residual_, v, step.t(), 1, -1);
-      step.add_(map.weight);
-      if (bias) {
+      if (trained.weight) {
+        at::Tensor step = next.weight;
+        step.sub_(map.weight).mul_(nu);
+        at::addmm_out(out, residual_, v, step.t(), 1, -1);
+        step.add_(map.weight);
+      } else {
+        out.copy_(residual_);
+      }
+      if (trained.bias) {
         at::Tensor bias_step = next.bias;
         bias_step.sub_(map.bias).mul_(nu);
         out.sub_(bias_step);
@@ -409,10 +424,6 @@ std::vector<double> relaxed_penalties(const RelaxedProblem& problem, const std::
   return penalties;
 }
 
-double true_loss(const RelaxedProblem& problem, const RelaxedRows& rows, const at::Tensor& outputs) {
-  return passes::row_losses(rows.y, outputs, problem.loss).sum(at::kDouble).item<double>();
-}
-
 ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,
                                const RelaxedRows& rows, const std::vector<at::Tensor>& u,
                                const std::vector<at::Tensor>& v) {
@@ -428,7 +439,7 @@ ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<
   }
   terms.loss = problem.clamped()
                    ? 0
-                   : row_loss_weight(problem.options, rows.rows()) * true_loss(problem, rows, v.back());
+                   : row_loss_weight(problem.options, rows.rows()) * summed_loss(rows.y, v.back(), problem.loss);
   return terms;
 }
 

@@ -24,6 +24,7 @@ struct RelaxedProblem {
   const char* name;  // of the optimizer, for errors
   const std::vector<functors::AnyActivation>& activations;
   const functors::AnyLoss& loss;
+  const std::vector<Trained>& trained;  // of each layer
   const RelaxedBCDOptions& options;
 
   size_t depth() const { return activations.size(); }
@@ -58,9 +59,6 @@ struct RelaxedProgress {
 /// times it; each one before it is a fraction of the next, by how much the weights between enlarge.
 std::vector<double> relaxed_penalties(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,
                                       int64_t rows);
-
-/// The sum over rows of the loss of `outputs`.
-double true_loss(const RelaxedProblem& problem, const RelaxedRows& rows, const at::Tensor& outputs);
 
 /// L at the variables u, v of `rows` and at `maps`, from them alone.
 ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,

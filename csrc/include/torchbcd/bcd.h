@@ -78,6 +78,7 @@ class TORCHBCD_API BCD : public SplitOptimizer {
     at::Tensor y, row_weight;  // (n, d_N); (n, 1) or (1, 1)
     double row_loss_weight;    // what the loss of a row of weight one counts
     BCDOptions options;
+    std::vector<std::pair<bool, bool>> trained;  // a layer's weight and bias; the others are frozen
   };
   /// The point that objective() speaks of.
   Point point();

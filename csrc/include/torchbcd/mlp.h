@@ -31,6 +31,8 @@ struct Mlp {
   std::vector<at::Tensor> biases;   // (d_l,), undefined where a layer has none
   std::vector<Activation> activations;
   bool flatten = false;  // whether inputs are flattened first
+  /// Whether parameters that require no gradients are frozen, as in a model; otherwise all are trained.
+  bool can_be_frozen = false;
 
   size_t depth() const { return weights.size(); }
 };

@@ -60,6 +60,7 @@ class TORCHBCD_API RelaxedBCD : public SplitOptimizer {
 
   void sweep(bool batch);
   void set_start();
+  bool match_output_scale(bool batch);
   void keep_velocity();
   void guard(bool forward_with_old);
 

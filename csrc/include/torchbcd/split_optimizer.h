@@ -45,6 +45,10 @@ struct SweepId {
 /// c10::TypeError or c10::ValueError, before it changes anything, where an option or an argument does not
 /// fit, and c10::LinAlgError, with layer and block, where a block has no solution in floating point. Layers
 /// count from 1 in errors, reports and observers.
+///
+/// A parameter that requires no gradient is frozen: no sweep moves it, and its part of the objective stays.
+/// Autocast, inference mode and the precision set for matrix products do not reach into a call. While one
+/// runs, another thread's throws a c10::Error, and so does one of the observer's that would change anything.
 class TORCHBCD_API SplitOptimizer {
  public:
   virtual ~SplitOptimizer();
@@ -63,7 +67,14 @@ class TORCHBCD_API SplitOptimizer {
   virtual bool bound() const = 0;
 
   /// Has a function called after each block of every sweep.
-  void set_observer(BlockObserver observer) { observer_ = std::move(observer); }
+  void set_observer(BlockObserver observer);
+
+  /// Says where the model's parameters are by now: tensors of the same kinds and shapes, in the same order.
+  void follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases);
+
+  /// What a step would make of inputs and targets, as copies. Throws as it would; errors put `of` before "x"
+  /// and "y".
+  std::pair<at::Tensor, at::Tensor> checked(const at::Tensor& x, const at::Tensor& y, const std::string& of);
 
   /// The objective at the current point with the options as they are now, accumulated in float64.
   double objective() { return objective_terms().total(); }

@@ -34,11 +34,11 @@ double sum_of_squares_of(const T* values, int64_t n) {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8) {
     for (int j = 0; j < 8; ++j) {
-      lane[j] += static_cast<double>(values[i + j] * values[i + j]);
+      lane[j] += functors::square(values[i + j]);
     }
   }
   for (; i < n; ++i) {
-    lane[0] += static_cast<double>(values[i] * values[i]);
+    lane[0] += functors::square(values[i]);
   }
   return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
 }

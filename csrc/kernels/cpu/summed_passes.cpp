@@ -20,7 +20,7 @@ TORCHBCD_TARGET_CLONES void summed_loop(Functor f, int64_t n, std::array<T*, 3> 
                                         std::array<const T*, sizeof...(In)> in, double* sums,
                                         std::index_sequence<In...>) {
   double total[Functor::Pass::sums] = {};
-  T term[Functor::Pass::sums][kTile];
+  double term[Functor::Pass::sums][kTile];
   for (int64_t begin = 0; begin < n; begin += kTile) {
     const int64_t size = std::min(kTile, n - begin);
     TORCHBCD_VECTORIZE
@@ -44,11 +44,11 @@ TORCHBCD_TARGET_CLONES void summed_loop(Functor f, int64_t n, std::array<T*, 3> 
       int64_t i = 0;
       for (; i + 8 <= size; i += 8) {
         for (int j = 0; j < 8; ++j) {
-          lane[j] += static_cast<double>(term[k][i + j]);
+          lane[j] += term[k][i + j];
         }
       }
       for (; i < size; ++i) {
-        lane[0] += static_cast<double>(term[k][i]);
+        lane[0] += term[k][i];
       }
       total[k] += ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
     }
