@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from torchbcd import _C, arguments, diagnostics, losses
+from torchbcd import _C, arguments, diagnostics, distributed, losses
 from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
 from torchbcd.optimizer import SweepOptimizer
 from torchbcd.regularizers import Regularizer
@@ -153,8 +153,10 @@ class BCD(SweepOptimizer[_C.BCD]):
             "order": order,
             "inner_sweeps": inner_sweeps,
         }
-        super().__init__(model, loss, loss_weight, options)
         self._process_group = process_group
+        with distributed.same_everywhere(process_group) as described:
+            super().__init__(model, loss, loss_weight, options)
+            described.update(distributed.description(self))
         if process_group is not None:
             self._object.set_process_group(process_group.group_name)
 

@@ -45,13 +45,20 @@ def _same(listed: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
 class _Group(dict[str, Any]):
     """A param group, which says why it has no learning rate, rather than KeyError, to those who schedule one."""
 
+    _REASON = (
+        "this optimizer has no learning rate for a scheduler to drive: its steps are minimisers of blocks; "
+        "torchbcd.RelaxedBCD has one. Other options of the param groups can be set between steps"
+    )
+
     def __missing__(self, key: str) -> Any:
         if key == "lr":
-            raise ValueError(
-                "this optimizer has no learning rate for a scheduler to drive: its steps are minimisers of blocks; "
-                "torchbcd.RelaxedBCD has one. Other options of the param groups can be set between steps"
-            )
+            raise ValueError(self._REASON)
         raise KeyError(key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key in ("lr", "initial_lr") and "lr" not in self:
+            raise ValueError(self._REASON)
+        super().__setitem__(key, value)
 
 
 class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Any, cast
 
@@ -15,6 +17,7 @@ from torchbcd import _C, arguments, losses
 from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
 from torchbcd.bcd import Variables
 from torchbcd.optimizer import SweepOptimizer
+from torchbcd.preprocessing import is_poorly_scaled, standardize_
 from torchbcd.reports import EpochReport, RelaxedReport
 
 __all__ = ["RelaxedBCD"]
@@ -107,7 +110,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
 
     _object_class = _C.RelaxedBCD
     _scheduled = ("lr", "momentum")
-    _copied = ("_certificate",)
+    _copied = ("_certificate", "_scale_seen")
 
     def __init__(
         self,
@@ -153,6 +156,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         }
         super().__init__(model, loss, loss_weight, options)
         self._certificate = certificate
+        self._scale_seen = False
 
     @classmethod
     def for_any_depth(
@@ -190,7 +194,9 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             ValueError: A shape does not fit, an entry is NaN or infinite, a class is out of range, or a
                 device is not the model's.
         """
-        self._push().bind(arguments.tensor("x", x), arguments.tensor("y", y))
+        library = self._push()
+        library.bind(arguments.tensor("x", x), arguments.tensor("y", y))
+        self._warn_of_scale(x, stacklevel=3)
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
     def step(  # type: ignore[override]
@@ -221,6 +227,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         """
         batch = arguments.batch(inputs, targets, closure)
         library = self._push()
+        if batch is not None:
+            self._warn_of_scale(batch[0], stacklevel=4)  # torch wraps step
         raw = library.step() if batch is None else library.step_batch(*batch)
         report = RelaxedReport(library.sweeps, raw)
         if self._certificate:
@@ -240,6 +248,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         hold: float = 0.0,
         average: float | None = None,
         noise: float = 0.0,
+        standardize: bool | None = None,
         generator: torch.Generator | None = None,
         callback: Callable[[EpochReport], object] | None = None,
     ) -> list[EpochReport]:
@@ -258,6 +267,9 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             average: Decay of an exponential moving average of the weights, in (0, 1), such as 0.98, which the
                 model holds at the end and at each validation. None: no average.
             noise: Standard deviation of Gaussian noise added to every batch's inputs.
+            standardize: Whether to begin with :func:`torchbcd.standardize_`. None: where x is poorly scaled and
+                the model is not trained: no sweep yet, and a loss no better than that of the best constant
+                output. It warns then, since the first layer's weights change.
             generator: Of the shuffles and the noise. None: PyTorch's global one.
             callback: Called with each epoch's report.
 
@@ -277,6 +289,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             raise ValueError("patience needs validation data")
         library = self._push()
         library.checked(arguments.tensor("x", x), arguments.tensor("y", y), "")
+        self._standardize(x, library.checked(x[:10000], y[:10000], "")[1], standardize)
         classes = False
         if validation is not None:
             inputs, targets = validation
@@ -333,6 +346,42 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             elif averaged is not None:
                 module.load_state_dict(averaged.module.state_dict())
         return reports
+
+    def _warn_of_scale(self, x: Tensor, stacklevel: int) -> None:
+        if self._object.sweeps == 0 and not self._scale_seen:
+            with suppress(TypeError, ValueError):  # which the step itself reports
+                self._scale_seen = True
+                if is_poorly_scaled(self._model.module, x):
+                    warnings.warn(
+                        "x has a common offset, or columns far larger than others, which hide the rest of it from "
+                        "the first layer; torchbcd.standardize_(model, x), before training, folds them into it",
+                        UserWarning,
+                        stacklevel=stacklevel,
+                    )
+
+    @torch.no_grad()
+    def _standardize(self, x: Tensor, y: Tensor, wanted: bool | None) -> None:
+        """Fold scale and offset into the first layer where asked to, or where that is safe and needed."""
+        module = self._model.module
+        self._scale_seen = True
+        if wanted is None:
+            weight = self._model.parameters()[0][0]
+            if self._object.sweeps or not weight.requires_grad or len(x) < 2 or not is_poorly_scaled(module, x):
+                return
+            with torch.autocast(x.device.type, enabled=False):
+                outputs = module(x[: len(y)])
+            constant = y.mean(0) if self._loss.name in ("squared", "huber") else torch.zeros_like(y[0])
+            best = losses.row_losses(self._loss.name, constant.expand_as(y).contiguous(), y).double().sum()
+            if losses.row_losses(self._loss.name, outputs, y).double().sum() < best:
+                return
+            warnings.warn(
+                "x is poorly scaled: fit has folded its scale and offset into the first layer "
+                "(torchbcd.standardize_; standardize=False leaves them)",
+                UserWarning,
+                stacklevel=4,
+            )
+        if wanted is not False:
+            standardize_(module, x)
 
     @torch.no_grad()
     def _evaluate(self, model: nn.Module, x: Tensor, y: Tensor, classes: bool) -> tuple[float, float | None]:

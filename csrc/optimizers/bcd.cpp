@@ -6,8 +6,10 @@
 #include <ATen/ops/ne.h>
 #include <c10/util/Exception.h>
 
+#include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "linalg/reductions.h"
 #include "optimizers/option_table.h"
@@ -51,6 +53,7 @@ struct BCD::Data {
   BCDOptions options;
   BCDOptions swept;  // those of the last sweep
   SumOverRanks sum_over_ranks;
+  bool weights_changed = false;  // by somebody else since the last step
   BcdRows bound;
   BcdRows batch;  // views of the first rows of the storage
   BcdVariables storage_current;
@@ -146,7 +149,34 @@ void BCD::check_options_together() const {
                     ": rows in several processes need splitting 3, whose W blocks are least squares");
 }
 
+// What every rank must have alike before a step. The weights are, but for those that somebody has changed.
+void BCD::check_ranks(const char* way) {
+  if (!data_->sum_over_ranks) {
+    return;
+  }
+  Fingerprint fingerprint;
+  fingerprint.add(way);
+  for (const std::string& option : option_names()) {
+    fingerprint.add(this->option(option));
+  }
+  for (const std::string& option : choice_names()) {
+    fingerprint.add(choice(option));
+  }
+  for (size_t l = 0; l < mlp_->depth() && data_->weights_changed; ++l) {
+    for (const at::Tensor& t : tensors_of({mlp_->committed[l]})) {
+      fingerprint.add(t);
+    }
+    fingerprint.add(std::vector<double>{mlp_->trained[l].weight ? 1.0 : 0.0, mlp_->trained[l].bias ? 1.0 : 0.0});
+  }
+  TORCH_CHECK_VALUE(ranks_agree(data_->sum_over_ranks, mlp_->committed[0].weight.device(), fingerprint),
+                    mlp_->name,
+                    ": the processes differ, in an option, in weights or requires_grad changed since the last "
+                    "sweep, or in how they step; all of them must be the same in every process");
+  data_->weights_changed = false;
+}
+
 void BCD::parameters_changed() {
+  data_->weights_changed = true;
   data_->bound.residuals = Residuals::kStale;
   data_->batch.residuals = Residuals::kStale;
 }
@@ -155,6 +185,7 @@ void BCD::set_sum_over_ranks(std::function<void(const at::Tensor&)> sum) {
   TORCH_CHECK_VALUE(data_->options.splitting() == 3, mlp_->name,
                     ": rows in several processes need splitting 3, whose W blocks are least squares");
   data_->sum_over_ranks = std::move(sum);
+  mlp_->rows_elsewhere = has_other_ranks();
   data_->bound = {};
   data_->stepped = Data::Stepped::kNothing;
   data_->has_before = false;
@@ -219,6 +250,7 @@ void BCD::step() {
   const Call call = mlp_->call(Call::Kind::kStep);
   sync();
   TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
+  check_ranks("bound");
   sweep(/*batch=*/false);
   data_->stepped = Data::Stepped::kBound;
 }
@@ -229,6 +261,7 @@ void BCD::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
   const at::Tensor inputs = mlp_->inputs("x", x);
   const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
   const at::Tensor row_weight = mlp_->row_weight(sample_weight, inputs.size(0));
+  check_ranks("batch");
   moved();
   BcdRows& batch = data_->batch;
   data_->resize_batch(inputs.size(0), mlp_->committed);
@@ -252,6 +285,7 @@ void BCD::step_rows(const at::Tensor& index, const at::Tensor& x, const at::Tens
   if (x.defined()) {
     data_->check_rows(*mlp_, rows, x, y);
   }
+  check_ranks("rows");
   moved();
   data_->resize_batch(rows.size(0), mlp_->committed);
   batch.x = at::index_select(bound.x, 0, rows);

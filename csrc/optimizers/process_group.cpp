@@ -4,6 +4,8 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
 
+#include <array>
+
 namespace torchbcd {
 namespace {
 
@@ -31,6 +33,41 @@ void broadcast_from_first_rank(const std::vector<at::Tensor>& tensors, const std
 
 SumOverRanks sum_over_process_group(const std::string& group) {
   return [group](const at::Tensor& sums) { collective("_c10d_functional::all_reduce_", sums, "sum", group); };
+}
+
+void Fingerprint::add(const void* data, size_t bytes) {
+  const auto* begin = static_cast<const unsigned char*>(data);
+  for (const unsigned char* at = begin; at != begin + bytes; ++at) {
+    value_ = (value_ ^ *at) * 1099511628211U;
+  }
+}
+
+void Fingerprint::add(const at::Tensor& t) {
+  const at::Tensor values = t.cpu().contiguous();
+  add(values.const_data_ptr(), values.nbytes());
+}
+
+// By Cauchy and Schwarz the ranks' numbers h are equal where (sum of 1)(sum of h^2) = (sum of h)^2. In pieces of 22
+// bits, which float64 holds exactly for up to 512 ranks.
+bool ranks_agree(const SumOverRanks& sum, const at::Device& device, const Fingerprint& fingerprint) {
+  constexpr uint64_t kPiece = (uint64_t{1} << 22U) - 1;
+  double ranks = 1;
+  std::array<double, 3> pieces{};
+  std::array<double, 3> squares{};
+  std::vector<double*> numbers = {&ranks};
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    pieces[i] = static_cast<double>((fingerprint.value() >> (22 * i)) & kPiece);
+    squares[i] = pieces[i] * pieces[i];
+    numbers.push_back(&pieces[i]);
+    numbers.push_back(&squares[i]);
+  }
+  sum_over_ranks(sum, device, numbers);
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    if (ranks * squares[i] != pieces[i] * pieces[i]) {
+      return false;
+    }
+  }
+  return true;
 }
 
 }  // namespace torchbcd

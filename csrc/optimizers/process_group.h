@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -14,5 +15,22 @@ namespace torchbcd {
 void broadcast_from_first_rank(const std::vector<at::Tensor>& tensors, const std::string& group);
 
 SumOverRanks sum_over_process_group(const std::string& group);
+
+/// A number that equal things share, and others next to never (FNV-1a).
+class Fingerprint {
+ public:
+  void add(const std::string& text) { add(text.data(), text.size()); }
+  void add(const std::vector<double>& numbers) { add(numbers.data(), numbers.size() * sizeof(double)); }
+  void add(const at::Tensor& t);
+  uint64_t value() const { return value_; }
+
+ private:
+  void add(const void* data, size_t bytes);
+
+  uint64_t value_ = 14695981039346656037U;
+};
+
+/// Whether every rank has the same fingerprint; every rank gets the same answer.
+bool ranks_agree(const SumOverRanks& sum, const at::Device& device, const Fingerprint& fingerprint);
 
 }  // namespace torchbcd

@@ -234,7 +234,7 @@ at::Tensor TrainedMlp::inputs(const char* argument, const at::Tensor& given) con
                     " must be on the device of the model, ", weight.device(), " (got ", x.device(), ")");
   TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) == weight.size(1), name, ": ", argument,
                     " must have shape (n, ", weight.size(1), ") (got ", x.sizes(), ")");
-  TORCH_CHECK_VALUE(x.size(0) > 0, name, ": ", argument, " must have at least one row (got ", x.sizes(), ")");
+  TORCH_CHECK_VALUE(x.size(0) > 0 || rows_elsewhere, name, ": ", argument, " must have at least one row (got ", x.sizes(), ")");
   const at::Tensor own = copy_of(x);
   TORCH_CHECK_VALUE(all_finite(own), name, ": ", argument, " must be finite (got NaN or infinite entries)");
   return own;

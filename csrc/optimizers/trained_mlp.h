@@ -29,6 +29,7 @@ struct TrainedMlp {
   std::vector<AffineMap> committed;   // the parameters' values at the last complete sweep
   std::vector<AffineMap> next;        // where the running sweep writes
   bool unchecked = true;              // whether nobody has seen yet if the committed ones are finite
+  bool rows_elsewhere = false;  // whether other processes have rows, so that this one may have none
   Caller caller;
 
   size_t depth() const { return parameters.size(); }

@@ -21,6 +21,7 @@
 #include <optional>
 #include <utility>
 
+#include "blocks/input_metric.h"
 #include "blocks/least_squares.h"
 #include "blocks/proximal_gradient.h"
 #include "kernels/passes.h"
@@ -136,14 +137,41 @@ class RelaxedBlocks {
   void weight_block(size_t l) {
     const AffineMap& map = sweep_.maps[l];
     const AffineMap& next = sweep_.next_maps[l];
-    const at::Tensor& v = input(l);
     const Trained trained = problem_.trained[l];
-    input_square_ = passes::sum_of_squares(v);
     if (!trained.any()) {
+      input_square_ = passes::sum_of_squares(input(l));
       copy_map(map, next);
       sweep_.progress.first_updated = l;
       return;
     }
+    const at::Tensor before = residual_sums_;
+    const InputMetric metric = l == 0 && trained.weight && options_.weight_regularizer()[l].none()
+                                   ? InputMetric(rows_.x, trained.bias)
+                                   : InputMetric();
+    if (metric.ordinary()) {
+      fit(l, input(l), map, next);
+    } else {
+      // The step on standardised inputs, from zero; then what it is on the inputs.
+      const AffineMap zero = {at::zeros_like(map.weight), trained.bias ? at::zeros_like(map.bias) : at::Tensor()};
+      fit(l, metric.standardized(rows_.x), zero, next);
+      metric.to_inputs_({next.weight, trained.bias ? next.bias : at::Tensor()});
+      next.weight.add_(map.weight);
+      if (trained.bias) {
+        next.bias.add_(map.bias);
+      } else if (map.bias.defined()) {
+        next.bias.copy_(map.bias);
+      }
+    }
+    LazyValue decrease = {regularizer(l, map) - regularizer(l, next), rows_.penalties[l] / 2, before,
+                          residual_sums_};
+    sweep_.progress.first_updated = l;
+    done("W", l, in_blocks(l) ? kUnknown : std::move(decrease));
+  }
+
+  // The step itself on the inputs v, from `map`; the new residual takes the place of the old one.
+  void fit(size_t l, const at::Tensor& v, const AffineMap& map, const AffineMap& next) {
+    const Trained trained = problem_.trained[l];
+    input_square_ = passes::sum_of_squares(v);
     // Relative to the square of what each multiplies: a column of inputs, and for a bias one of ones. So large
     // inputs do not bind it.
     const double column = std::max(input_square_ / static_cast<double>(inputs(l)), kTiny);
@@ -157,9 +185,9 @@ class RelaxedBlocks {
     const int64_t block = rows_of_a_block(l);
     if (block < inputs(l) && r.none() && trained.weight) {
       // On the side of the rows: D = Z^T V and d = c Z^T 1 with c = alpha / alpha_bias and Z = (V V^T + c 1 1^T
-      // + alpha I)^{-1} R, and the residual that the full step would leave is alpha Z, so that the new one costs no product. Of several blocks of
-      // rows, the average of their D: what the others' do to a block's residual is then left out of the new
-      // one.
+      // + alpha I)^{-1} R, and the residual that the full step would leave is alpha Z, so that the new one costs
+      // no product. Of several blocks of rows, the average of their D: what the others' do to a block's residual
+      // is then left out of the new one.
       const at::Tensor z = scratch(0, residual_.size(1));
       const double bias_gain = alpha / alpha_bias;
       solve_row_blocks(v, block, alpha, trained.bias ? bias_gain : 0, residual_, z, where.c_str());
@@ -193,12 +221,8 @@ class RelaxedBlocks {
       }
       sums = passes::row_sums_of_squares(out);
     }
-    LazyValue decrease = {regularizer(l, map) - regularizer(l, next), rows_.penalties[l] / 2, residual_sums_,
-                          sums};
     residual_ = out;
     residual_sums_ = sums;
-    sweep_.progress.first_updated = l;
-    done("W", l, in_blocks(l) ? kUnknown : std::move(decrease));
   }
 
   // What the joint block of layer l - 1 minimises along a ray:

@@ -1,0 +1,69 @@
+"""What several processes make sure of before they train one model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed as dist
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+    from torchbcd.optimizer import SweepOptimizer
+
+
+def description(optimizer: SweepOptimizer[Any]) -> dict[str, object]:
+    """What must be the same in every process: the model's layers and the options."""
+    parameters = optimizer._model.parameters()
+    layers = optimizer._object.layer_options()
+    return {
+        "the number of Linear modules": len(parameters),
+        "the weights' shapes": [tuple(weight.shape) for weight, _ in parameters],
+        "which layers have a bias": [bias is not None for _, bias in parameters],
+        "the parameters' dtype": str(parameters[0][0].dtype),
+        "the activations": [(name, tuple(numbers)) for name, numbers in optimizer._model.activations],
+        "which parameters are frozen": [not p.requires_grad for layer in parameters for p in layer if p is not None],
+        "loss": optimizer._loss.name,
+        **{name: [layer[name] for layer in layers] for name in layers[0]},
+        **optimizer._object.scheme_options(),
+    }
+
+
+@contextmanager
+def same_everywhere(group: ProcessGroup | None) -> Iterator[dict[str, object]]:
+    """Collect a description in the body; then compare it with that of every other process of the group.
+
+    An error of the body is one in every process, none of which waits for the others in vain.
+
+    Raises:
+        TypeError: ``group`` is not a process group.
+        ValueError: The body failed in another process, this one is not in the group, or the descriptions differ.
+    """
+    described: dict[str, object] = {}
+    if group is None:
+        yield described
+        return
+    if group is dist.GroupMember.NON_GROUP_MEMBER:
+        raise ValueError("process_group must be one that this process is in (it is not in this one)")
+    if not isinstance(group, dist.ProcessGroup):
+        raise TypeError(f"process_group must be a torch.distributed.ProcessGroup (got {type(group).__name__})")
+    failure: BaseException | None = None
+    try:
+        yield described
+    except Exception as error:
+        failure = error
+    gathered: list[Any] = [None] * group.size()
+    dist.all_gather_object(gathered, (described, None if failure is None else str(failure)), group=group)
+    if failure is not None:
+        raise failure
+    first = gathered[0][0]
+    for rank, (theirs, failed) in enumerate(gathered):
+        if failed is not None:
+            raise ValueError(f"the optimizer could not be made in the process of rank {rank}: {failed}")
+        for name, value in first.items():
+            if theirs.get(name) != value:
+                raise ValueError(
+                    f"{name} must be the same in every process (rank 0 has {value}, rank {rank} {theirs.get(name)})"
+                )
