@@ -9,6 +9,7 @@ builds the CUDA kernels where torch is a CUDA build and a working toolkit of its
 in one line why it does not otherwise; whether a GPU is present plays no part.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -140,6 +141,7 @@ class CMakeBuild(build_ext):
             f'TORCH_VERSION = "{torch.__version__}"\n'
             f"CUDA = {torch.version.cuda if without_cuda is None else None!r}\n"
             f"WITHOUT_CUDA = {without_cuda!r}\n"
+            f'INTERFACE = "{hashlib.sha256((ROOT / "torchbcd" / "_C.pyi").read_bytes()).hexdigest()[:16]}"\n'
         )
 
     def configure(self, package: Path, *, cuda: bool, must_work: bool) -> tuple[Path, str | None]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
 
+_PACKAGE = Path(__file__).resolve().parent
+
 
 def _library_file() -> Path:
     suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-    return Path(__file__).parent / "lib" / f"libtorchbcd{suffix}"
+    return _PACKAGE / "lib" / f"libtorchbcd{suffix}"
 
 
 def _base_version(version: str) -> str:
@@ -18,19 +22,56 @@ def _base_version(version: str) -> str:
     return version.split("+")[0]
 
 
+def _installed_elsewhere() -> Path | None:
+    """Another copy of the package on the path, a built one, which this one hides."""
+    for folder in map(Path, sys.path):
+        package = folder.resolve() / "torchbcd"
+        if package != _PACKAGE and (package / "_build_info.py").is_file():
+            return package
+    return None
+
+
+def interface(package: Path) -> str:
+    """What the C++ module of these sources looks like, in short: it is compared with that of the build."""
+    return hashlib.sha256((package / "_C.pyi").read_bytes()).hexdigest()[:16]
+
+
+def _check_python() -> None:
+    """Whether the C++ module is one of this Python's."""
+    found = sorted(file.name for file in _PACKAGE.glob("_C.*") if file.suffix in (".so", ".pyd"))
+    if found and not any(name == "_C" + suffix for name in found for suffix in EXTENSION_SUFFIXES):
+        raise ImportError(
+            f"torchbcd was built for another Python ({', '.join(found)}), this is Python "
+            f"{sys.version_info[0]}.{sys.version_info[1]}: install it with this one, `{sys.executable} -m pip install .` "
+            "in its source folder"
+        )
+
+
 def load() -> None:
     """Load the library, and its operators, into this process.
 
     Raises:
-        ImportError: The library is missing, was built for another release of torch, or the dynamic
-            loader refused it; the loader's own message is quoted.
+        ImportError: The library is missing, was built for another release of torch, another Python or from other
+            sources, or the dynamic loader refused it; the loader's own message is quoted.
     """
     try:
         from torchbcd import _build_info
     except ImportError as error:
+        elsewhere = _installed_elsewhere()
+        if elsewhere is not None:
+            raise ImportError(
+                f"the sources of torchbcd in {_PACKAGE.parent}, which are not built, hide the package installed in "
+                f"{elsewhere.parent}: start Python in another folder"
+            ) from error
         raise ImportError(
             f"torchbcd's C++ library has not been built: run `pip install .` in its source folder ({error})"
         ) from error
+    _check_python()
+    if getattr(_build_info, "INTERFACE", "") != interface(_PACKAGE):
+        raise ImportError(
+            "torchbcd's C++ library was built from other sources than its Python files are from: rebuild it with "
+            "`pip install --no-build-isolation --no-deps .`, or `make build`, in its source folder"
+        )
     path = _library_file()
     built, found = _base_version(_build_info.TORCH_VERSION), _base_version(torch.__version__)
     rebuild = (

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "linalg/reductions.h"
+#include "optimizers/found_modules.h"
 #include "optimizers/option_table.h"
 #include "optimizers/process_group.h"
 #include "optimizers/saved_state.h"
@@ -125,7 +126,9 @@ void BCD::Data::check_rows(const TrainedMlp& mlp, const at::Tensor& rows, const 
                     mlp.name, ": x and y must be rows `index` of the bound data");
 }
 
-BCD::BCD(const torch::nn::Sequential& model, const BCDOptions& options) : BCD(read_mlp(model), options) {}
+BCD::BCD(const torch::nn::Sequential& model, const BCDOptions& options) : BCD(read_mlp(model), options) {
+  mlp_->reread = reader_of(model);
+}
 
 BCD::BCD(Mlp mlp, const BCDOptions& options)
     : SplitOptimizer("torchbcd.BCD", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "linalg/reductions.h"
+#include "optimizers/found_modules.h"
 #include "optimizers/option_table.h"
 #include "optimizers/saved_state.h"
 #include "optimizers/trained_mlp.h"
@@ -43,7 +44,9 @@ struct DLADMM::Data {
 };
 
 DLADMM::DLADMM(const torch::nn::Sequential& model, const DLADMMOptions& options)
-    : DLADMM(read_mlp(model), options) {}
+    : DLADMM(read_mlp(model), options) {
+  mlp_->reread = reader_of(model);
+}
 
 DLADMM::DLADMM(Mlp mlp, const DLADMMOptions& options)
     : SplitOptimizer("torchbcd.DLADMM", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {

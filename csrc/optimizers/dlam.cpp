@@ -11,6 +11,7 @@
 #include "blocks/fista_output.h"
 #include "kernels/registry.h"
 #include "linalg/reductions.h"
+#include "optimizers/found_modules.h"
 #include "optimizers/option_table.h"
 #include "optimizers/saved_state.h"
 #include "optimizers/trained_mlp.h"
@@ -79,7 +80,9 @@ struct DLAM::Data {
   }
 };
 
-DLAM::DLAM(const torch::nn::Sequential& model, const DLAMOptions& options) : DLAM(read_mlp(model), options) {}
+DLAM::DLAM(const torch::nn::Sequential& model, const DLAMOptions& options) : DLAM(read_mlp(model), options) {
+  mlp_->reread = reader_of(model);
+}
 
 DLAM::DLAM(Mlp mlp, const DLAMOptions& options)
     : SplitOptimizer("torchbcd.DLAM", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -25,5 +26,9 @@ struct FoundModule {
 /// module which is not supported, or not at its place, and its position; `supported` lists what the reader
 /// knows.
 TORCHBCD_API Mlp mlp_of(const std::vector<FoundModule>& modules, const std::string& supported);
+
+/// A function that reads the model again, whose parameters may be others by then. It throws a ValueError, with
+/// the position, where a module is another one, or has been changed, appended or removed.
+std::function<Mlp()> reader_of(const torch::nn::Sequential& model);
 
 }  // namespace torchbcd

@@ -146,17 +146,11 @@ Mlp mlp_of(const std::vector<FoundModule>& modules, const std::string& supported
 
 namespace {
 
-// The modules of a Sequential, those of nested ones in their place.
-void find_modules(const torch::nn::Module& model, const std::string& prefix,
-                  std::vector<FoundModule>& modules) {
+std::vector<FoundModule> find_modules(const torch::nn::Sequential& model) {
   using Kind = FoundModule::Kind;
-  size_t position = 0;
-  for (const std::shared_ptr<torch::nn::Module>& module : model.children()) {
-    FoundModule found{Kind::kUnknown, prefix + std::to_string(position++), module->name(), {}, {}, {}};
-    if (exactly<torch::nn::SequentialImpl>(*module) != nullptr) {
-      find_modules(*module, found.position + ".", modules);
-      continue;
-    }
+  std::vector<FoundModule> modules;
+  for (const std::shared_ptr<torch::nn::Module>& module : model->children()) {
+    FoundModule found{Kind::kUnknown, std::to_string(modules.size()), module->name(), {}, {}, {}};
     if (const auto* flatten = exactly<torch::nn::FlattenImpl>(*module)) {
       const bool whole = flatten->options.start_dim() == 1 && flatten->options.end_dim() == -1;
       found.kind = whole ? Kind::kFlatten : Kind::kPartialFlatten;
@@ -170,14 +164,27 @@ void find_modules(const torch::nn::Module& model, const std::string& prefix,
     }
     modules.push_back(std::move(found));
   }
+  return modules;
 }
 
 }  // namespace
 
-Mlp read_mlp(const torch::nn::Sequential& model) {
-  std::vector<FoundModule> modules;
-  find_modules(*model, "", modules);
-  return mlp_of(modules, kSupported);
+Mlp read_mlp(const torch::nn::Sequential& model) { return mlp_of(find_modules(model), kSupported); }
+
+std::function<Mlp()> reader_of(const torch::nn::Sequential& model) {
+  return [model, then = find_modules(model), were = model->children()] {
+    const std::vector<FoundModule> now = find_modules(model);
+    const std::vector<std::shared_ptr<torch::nn::Module>> are = model->children();
+    for (size_t i = 0; i < std::min(were.size(), are.size()); ++i) {
+      TORCH_CHECK_VALUE(were[i] == are[i] && then[i].activation.text() == now[i].activation.text() &&
+                            then[i].bias.defined() == now[i].bias.defined(),
+                        "module ", i, " of the model, ", now[i].text,
+                        ", is another one now or has been changed; make a new optimizer");
+    }
+    TORCH_CHECK_VALUE(were.size() == are.size(), "the model has ", are.size(), " modules and had ", were.size(),
+                      " when the optimizer was made; make a new one");
+    return mlp_of(now, kSupported);
+  };
 }
 
 namespace nn {

@@ -13,6 +13,7 @@
 #include "blocks/output_scale.h"
 #include "kernels/passes.h"
 #include "linalg/reductions.h"
+#include "optimizers/found_modules.h"
 #include "optimizers/option_table.h"
 #include "optimizers/saved_state.h"
 #include "optimizers/trained_mlp.h"
@@ -115,7 +116,9 @@ const RelaxedRows& RelaxedBCD::Data::last_rows(const char* name) const {
 }
 
 RelaxedBCD::RelaxedBCD(const torch::nn::Sequential& model, const RelaxedBCDOptions& options)
-    : RelaxedBCD(read_mlp(model), options) {}
+    : RelaxedBCD(read_mlp(model), options) {
+  mlp_->reread = reader_of(model);
+}
 
 RelaxedBCD::RelaxedBCD(Mlp mlp, const RelaxedBCDOptions& options)
     : SplitOptimizer("torchbcd.RelaxedBCD", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {

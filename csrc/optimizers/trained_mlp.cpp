@@ -165,6 +165,10 @@ std::vector<Trained> TrainedMlp::now_trained() const {
 }
 
 bool TrainedMlp::sync() {
+  if (reread) {
+    const Mlp now = reread();
+    follow(now.weights, now.biases);
+  }
   for (size_t l = 0; l < depth(); ++l) {
     check_kind(name, "weight", l, parameters[l].weight, committed[l].weight);
     if (committed[l].bias.defined()) {

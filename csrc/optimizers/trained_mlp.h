@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,7 @@ struct TrainedMlp {
   std::vector<AffineMap> next;        // where the running sweep writes
   bool unchecked = true;              // whether nobody has seen yet if the committed ones are finite
   bool rows_elsewhere = false;  // whether other processes have rows, so that this one may have none
+  std::function<Mlp()> reread;  // where there is a model to look at, what it is now
   Caller caller;
 
   size_t depth() const { return parameters.size(); }

@@ -225,7 +225,7 @@ void models_are_read() {
   EXPECT_THROWS(c10::ValueError, read(Sequential(Linear(2, 2), torch::nn::Dropout())), "module 1");
   EXPECT_THROWS(c10::ValueError, read(Sequential(Linear(2, 2), torch::nn::Flatten())), "must be the first");
   const Linear shared(2, 2);
-  EXPECT_THROWS(c10::ValueError, read(Sequential(shared, ReLU(), shared)), "shares its weight");
+  EXPECT_THROWS(c10::ValueError, torchbcd::BCD(Sequential(shared, ReLU(), shared)), "shares memory");
 }
 
 void refusals_change_nothing() {
@@ -253,6 +253,52 @@ void refusals_change_nothing() {
   EXPECT_THROWS(c10::ValueError, torchbcd::BCD(model, BCDOptions().splitting(4)), "splitting must be 2 or 3");
   EXPECT_THROWS(c10::ValueError, torchbcd::BCD(model, BCDOptions().loss("hing")), "loss must be one of");
   EXPECT_THROWS(c10::ValueError, torchbcd::BCD(model, BCDOptions().loss_weight(0)), "loss_weight");
+}
+
+// The model is looked at before every call: its parameters are followed, its modules have to stay.
+void models_change() {
+  const Batch batch;
+  torch::nn::Sequential model = make_model();
+  torchbcd::BCD optimizer(model);
+  optimizer.bind(batch.x, batch.y);
+  optimizer.step();
+  auto* second = model->ptr<torch::nn::LinearImpl>(2)->as<torch::nn::LinearImpl>();
+  {
+    const torch::NoGradGuard no_grad;
+    second->weight.set_data(second->weight * 0.9);
+  }
+  second->bias.set_requires_grad(false);
+  const at::Tensor weight = second->weight.clone();
+  const at::Tensor bias = second->bias.clone();
+  optimizer.step();
+  EXPECT(!torch::equal(weight, second->weight));
+  EXPECT(torch::equal(bias, second->bias));
+  model->push_back(torch::nn::ReLU());
+  EXPECT_THROWS(c10::ValueError, optimizer.step(), "the model has 6 modules and had 5");
+
+  model = make_model();
+  torchbcd::RelaxedBCD relaxed(model);
+  model->ptr(4)->to(torch::kFloat);
+  EXPECT_THROWS(c10::ValueError, relaxed.step(batch.x, batch.y), "layer 3 was Double");
+}
+
+// One call at a time: an observer may look, another thread has to wait its turn.
+void calls_one_at_a_time() {
+  const Batch batch;
+  torchbcd::DLADMM optimizer(make_model());
+  optimizer.bind(batch.x, batch.y);
+  int seen = 0;
+  optimizer.set_observer([&](const char*, size_t) {
+    if (seen++ > 0) {
+      return;
+    }
+    EXPECT_THROWS(c10::Error, optimizer.step(), "an observer may only look");
+    EXPECT_THROWS(c10::Error, optimizer.bind(batch.x, batch.y), "an observer may only look");
+    EXPECT(optimizer.variables().W.size() == 3);
+    std::thread([&] { EXPECT_THROWS(c10::Error, optimizer.objective(), "another thread"); }).join();
+  });
+  optimizer.step();
+  EXPECT(seen > 0);
 }
 
 void options_have_names() {
@@ -340,6 +386,8 @@ int main(int argc, char** argv) {
   dlam_and_dladmm();
   models_are_read();
   refusals_change_nothing();
+  models_change();
+  calls_one_at_a_time();
   options_have_names();
   checkpoints_continue(folder.string());
   std::filesystem::remove_all(folder);

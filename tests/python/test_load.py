@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ print(torchbcd.__file__)
 """
 
 
-def import_copy(tmp_path, *, built=None, library=None, without=()):
+def import_copy(tmp_path, *, built=None, library=None, without=(), spoil=lambda package: None, path=()):
     """Import a copy of the package in a new process.
 
     Args:
@@ -29,6 +30,8 @@ def import_copy(tmp_path, *, built=None, library=None, without=()):
         built: The torch version that the copy claims to be built for.
         library: What its library file holds.
         without: Names of files to leave out.
+        spoil: What else is done to the copy.
+        path: Further folders that Python looks in.
     """
     copy = tmp_path / "torchbcd"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("include", "share", "__pycache__", *without))
@@ -37,10 +40,11 @@ def import_copy(tmp_path, *, built=None, library=None, without=()):
         info.write_text(info.read_text().replace(torchbcd._build_info.TORCH_VERSION, built))
     if library is not None:
         (copy / "lib/libtorchbcd.so").write_bytes(library)
+    spoil(copy)
     return subprocess.run(
         [sys.executable, "-c", IMPORT],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(tmp_path), "PATH": ""},
+        env={"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, *path))), "PATH": ""},
         capture_output=True,
         text=True,
         check=False,
@@ -70,3 +74,35 @@ def test_not_built(tmp_path):
     done = import_copy(tmp_path, without=("_build_info.py*",))
     assert done.returncode != 0
     assert "library has not been built: run `pip install .`" in done.stderr
+
+
+def last_line(done):
+    assert done.returncode != 0
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_sources_that_hide_an_installed_package(tmp_path):
+    installed = tmp_path / "installed"
+    shutil.copytree(PACKAGE, installed / "torchbcd", ignore=shutil.ignore_patterns("include", "share"))
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    done = import_copy(checkout, without=("_build_info.py*", "_C*.so", "lib"), path=(installed,))
+    assert f"{checkout}, which are not built, hide the package installed in {installed}" in last_line(done)
+
+
+def test_built_for_another_python(tmp_path):
+    def rename(package):
+        for module in package.glob("_C.*.so"):
+            module.rename(package / "_C.cpython-39-x86_64-linux-gnu.so")
+
+    message = last_line(import_copy(tmp_path, spoil=rename))
+    assert "built for another Python (_C.cpython-39-x86_64-linux-gnu.so), this is Python 3." in message
+    assert "-m pip install ." in message
+
+
+def test_built_from_other_sources(tmp_path):
+    def change(package):
+        (package / "_C.pyi").write_text("# of another version\n")
+
+    message = last_line(import_copy(tmp_path, spoil=change))
+    assert "was built from other sources than its Python files are from: rebuild it" in message
