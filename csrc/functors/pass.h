@@ -27,12 +27,6 @@ struct InvertibleActivation {
   static constexpr bool takes = Activation::has_preimages;
 };
 
-struct PiecewiseLinearActivation {
-  using Variant = AnyActivation;
-  template <typename Activation>
-  static constexpr bool takes = Activation::piecewise_linear;
-};
-
 struct EntryLoss {
   using Variant = AnyLoss;
   template <typename Loss>

@@ -3,10 +3,7 @@
 // the half space x >= 0 and intervals.
 #pragma once
 
-#include <limits>
-
-#include "functors/host_device.h"
-#include "functors/pair.h"
+#include "functors/scalar.h"
 #include "torchbcd/regularizers.h"
 
 namespace torchbcd::functors {

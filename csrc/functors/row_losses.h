@@ -2,10 +2,19 @@
 // and centre (the point that a value or a gradient is taken at); the weights of the rows come last.
 #pragma once
 
-#include "functors/host_device.h"
 #include "functors/pass.h"
 
 namespace torchbcd::functors {
+
+// The problem of a row; of its loss alone where no more is given.
+template <typename T, typename Loss>
+TORCHBCD_HOST_DEVICE typename Loss::template Row<T> row_of(const Loss&, T* const* row,
+                                                           const Rows::Layout& layout, double weight = 1,
+                                                           double curvature = 0,
+                                                           const Regularizer& regularizer = {}) {
+  return {row[1],         row[2], row[0],    layout.target_stride, layout.centre_stride, layout.out_stride,
+          layout.classes, weight, curvature, regularizer};
+}
 
 // out = argmin over x of  weight row_weight l(x; y) + curvature/2 |x - c|^2 + s(x).
 template <typename T, typename Loss>
@@ -17,28 +26,9 @@ struct RowLossUpdate {
   double weight, curvature;
 
   TORCHBCD_HOST_DEVICE void operator()(T* const* row, const Rows::Layout& layout) const {
-    typename Loss::template Row<T>{row[1],
-                                   row[2],
-                                   row[0],
-                                   layout.target_stride,
-                                   layout.centre_stride,
-                                   layout.out_stride,
-                                   layout.classes,
-                                   weight * static_cast<double>(*row[3]),
-                                   curvature,
-                                   regularizer}
-        .solve();
+    row_of(loss, row, layout, weight * static_cast<double>(*row[3]), curvature, regularizer).solve();
   }
 };
-
-// The row's problem where nothing but the loss is asked for.
-template <typename T, typename Loss>
-TORCHBCD_HOST_DEVICE typename Loss::template Row<T> row_of(const Loss&, T* const* row,
-                                                           const Rows::Layout& layout) {
-  return {
-      row[1], row[2], row[0], layout.target_stride, layout.centre_stride, layout.out_stride, layout.classes,
-      1,      0,      {}};
-}
 
 // The first entry of the row of out = l(v; y).
 template <typename T, typename Loss>

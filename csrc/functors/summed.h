@@ -5,7 +5,6 @@
 // rho/2 |z - q|^2.
 #pragma once
 
-#include "functors/host_device.h"
 #include "functors/pass.h"
 
 namespace torchbcd::functors {
@@ -75,16 +74,14 @@ TORCHBCD_HOST_DEVICE T project_to_preimage(const Activation& activation, T z, T 
   T high = static_cast<T>(activation.preimage_high(static_cast<double>(a) + eps));
   low = inside < low ? inside : low;
   high = inside > high ? inside : high;
-  return z < low ? low : (z > high ? high : z);
+  return clip(z, low, high);
 }
 
 // The box of a for given z, sigma(z) - eps <= a <= sigma(z) + eps.
 template <typename T, typename Activation>
 TORCHBCD_HOST_DEVICE T project_to_image(const Activation& activation, T a, T z, T eps) {
   const T centre = activation.value(z);
-  const T low = centre - eps;
-  const T high = centre + eps;
-  return a < low ? low : (a > high ? high : a);
+  return clip(a, centre - eps, centre + eps);
 }
 
 // The z block of a hidden layer (Wang et al., eq. 4): z' = clip(q, B1, B2); sum (q - z')^2
@@ -119,8 +116,7 @@ struct ImageStep {
     const T low = centre - eps < a ? centre - eps : a;
     const T high = centre + eps > a ? centre + eps : a;
     const T from = a + omega * (a - a_previous);
-    const T target = from - step * g;
-    const T moved = target < low ? low : (target > high ? high : target);
+    const T moved = clip(from - step * g, low, high);
     const T d = moved - from;
     const T change = moved - a;
     return {{moved, d}, {d * d, change * change}};
@@ -228,7 +224,7 @@ struct LineMove {
   TORCHBCD_HOST_DEVICE LineMoved<T> operator()(T u, T v, T z, T s) const {
     const T d = scale * z;
     const T change = activation.value(u + d) - v;
-    const T beyond = activation.on_one_piece(u, u + d) ? T(0) : change - activation.derivative(u) * d;
+    const T beyond = on_one_piece(activation, u, u + d) ? T(0) : change - activation.derivative(u) * d;
     return {keep * s + d, change, beyond};
   }
 };

@@ -6,8 +6,6 @@
 // change, which shrinks as the sweeps converge, so that rounding errors shrink with it.
 #pragma once
 
-#include "functors/host_device.h"
-#include "functors/pair.h"
 #include "functors/pass.h"
 #include "functors/regularizers.h"
 
@@ -39,7 +37,12 @@ struct ActivationSlopes {
   Activation activation;
 
   TORCHBCD_HOST_DEVICE Pair<T> operator()(T u) const {
-    return {left_derivative(activation, u), right_derivative(activation, u)};
+    if constexpr (requires { activation.slopes(u); }) {
+      return activation.slopes(u);
+    } else {
+      const T slope = static_cast<T>(activation.derivative(u));
+      return {slope, slope};
+    }
   }
 };
 
@@ -58,7 +61,14 @@ struct LossSubdifferential {
 
   Loss loss;
 
-  TORCHBCD_HOST_DEVICE Pair<T> operator()(T y, T v) const { return loss_subdifferential(loss, v, y); }
+  TORCHBCD_HOST_DEVICE Pair<T> operator()(T y, T v) const {
+    if constexpr (Loss::differentiable) {
+      const T gradient = loss.gradient(v, y);
+      return {gradient, gradient};
+    } else {
+      return loss.subdifferential(v, y);
+    }
+  }
 };
 
 template <typename T, typename Loss>

@@ -11,8 +11,8 @@
 namespace torchbcd {
 namespace {
 
-template <typename Variant, std::size_t... I>
-Variant by_name(const char* kind, std::string_view name, std::index_sequence<I...>) {
+template <typename Variant>
+Variant by_name(const char* kind, std::string_view name) {
   std::optional<Variant> found;
   std::string known;
   const auto consider = [&](auto functor) {
@@ -22,14 +22,11 @@ Variant by_name(const char* kind, std::string_view name, std::index_sequence<I..
       found = functor;
     }
   };
-  (consider(std::variant_alternative_t<I, Variant>{}), ...);
+  [&]<size_t... I>(std::index_sequence<I...>) {
+    (consider(std::variant_alternative_t<I, Variant>{}), ...);
+  }(std::make_index_sequence<std::variant_size_v<Variant>>{});
   TORCH_CHECK_VALUE(found.has_value(), "torchbcd: ", kind, " must be one of ", known, " (got '", name, "')");
   return *found;
-}
-
-template <typename Variant>
-Variant by_name(const char* kind, std::string_view name) {
-  return by_name<Variant>(kind, name, std::make_index_sequence<std::variant_size_v<Variant>>{});
 }
 
 // "1 and 2"
@@ -68,9 +65,8 @@ functors::AnyActivation activation_from(std::string_view name, c10::ArrayRef<dou
 void check_monotone(const char* op, const functors::AnyActivation& activation) {
   std::visit(
       [&](const auto& f) {
-        using Activation = std::decay_t<decltype(f)>;
-        TORCH_CHECK_VALUE(Activation::has_preimages && Activation::continuous && f.monotone(), op,
-                          ": the activation must be monotone and continuous (got '", Activation::name,
+        TORCH_CHECK_VALUE(f.has_preimages && f.continuous && f.monotone(), op,
+                          ": the activation must be monotone and continuous (got '", f.name,
                           "', which with these parameters is not)");
       },
       activation);
@@ -79,9 +75,8 @@ void check_monotone(const char* op, const functors::AnyActivation& activation) {
 void check_continuous(const char* op, const functors::AnyActivation& activation) {
   std::visit(
       [&](const auto& f) {
-        using Activation = std::decay_t<decltype(f)>;
-        TORCH_CHECK_VALUE(Activation::continuous, op, ": the activation must be continuous (got '",
-                          Activation::name, "', which jumps)");
+        TORCH_CHECK_VALUE(f.continuous, op, ": the activation must be continuous (got '", f.name,
+                          "', which jumps)");
       },
       activation);
 }

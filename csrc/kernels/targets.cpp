@@ -3,7 +3,6 @@
 #include <ATen/ops/full.h>
 #include <c10/util/Exception.h>
 
-#include <type_traits>
 #include <variant>
 
 #include "kernels/checks.h"
@@ -11,10 +10,9 @@
 namespace torchbcd {
 namespace {
 
-// Rows of `off` with `on` at the class that `target`, int (n,), gives; `like`, (n, classes), gives their
-// kind.
+// Rows of `off` with 1 at the class that `target`, int (n,), gives; `like`, (n, classes), gives their kind.
 at::Tensor one_hot(const char* op, const char* name, const at::Tensor& target, int64_t classes,
-                   const at::Tensor& like, double off, double on) {
+                   const at::Tensor& like, double off) {
   const int64_t rows = like.size(0);
   TORCH_CHECK_VALUE(target.dim() == 1 && target.size(0) == rows, op, ": ", name,
                     " of class indices must have shape (n,) = [", rows, "] (got ", target.sizes(), ")");
@@ -25,7 +23,7 @@ at::Tensor one_hot(const char* op, const char* name, const at::Tensor& target, i
     const int64_t greatest = index.max().item<int64_t>();
     TORCH_CHECK_VALUE(least >= 0 && greatest < classes, op, ": ", name, " must hold classes from 0 to ",
                       classes - 1, " (got ", least < 0 ? least : greatest, ")");
-    result.scatter_(1, index.unsqueeze(1), on);
+    result.scatter_(1, index.unsqueeze(1), 1);
   }
   return result;
 }
@@ -34,25 +32,18 @@ at::Tensor one_hot(const char* op, const char* name, const at::Tensor& target, i
 
 at::Tensor encode_classes(const char* op, const char* name, const at::Tensor& target, const at::Tensor& like,
                           const functors::AnyLoss& loss) {
-  const functors::TargetEncoding encoding =
-      std::visit([](const auto& l) { return std::decay_t<decltype(l)>::encoding; }, loss);
+  const functors::TargetEncoding encoding = std::visit([](const auto& l) { return l.encoding; }, loss);
   const int64_t outputs = like.size(1);
-  switch (encoding) {
-    case functors::TargetEncoding::kOneHot:
-      return one_hot(op, name, target, outputs, like, 0, 1);
-    case functors::TargetEncoding::kPlusMinusOne:
-      if (outputs == 1) {
-        return one_hot(op, name, target, 2, like, -1, 1).narrow(1, 1, 1).contiguous();
-      }
-      return one_hot(op, name, target, outputs, like, -1, 1);
+  if (encoding == functors::TargetEncoding::kOneHot) {
+    return one_hot(op, name, target, outputs, like, /*off=*/0);
   }
-  TORCH_INTERNAL_ASSERT(false, "an encoding that is not written yet");
+  return outputs == 1 ? one_hot(op, name, target, 2, like, -1).narrow(1, 1, 1).contiguous()
+                      : one_hot(op, name, target, outputs, like, -1);
 }
 
 void check_probabilities(const char* op, const char* name, const at::Tensor& target,
                          const functors::AnyLoss& loss) {
-  const bool demanded =
-      std::visit([](const auto& l) { return std::decay_t<decltype(l)>::probabilities; }, loss);
+  const bool demanded = std::visit([](const auto& l) { return l.probabilities; }, loss);
   TORCH_CHECK_VALUE(!demanded || target.numel() == 0 || target.min().item<double>() >= 0, op, ": ", name,
                     " must hold probabilities >= 0 (got ", target.min().item<double>(), ")");
 }

@@ -29,18 +29,8 @@ struct Problem {
 };
 
 template <typename T>
-double sum_of_squares_of(const T* values, int64_t n) {
-  double lane[8] = {};
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    for (int j = 0; j < 8; ++j) {
-      lane[j] += static_cast<double>(values[i + j] * values[i + j]);
-    }
-  }
-  for (; i < n; ++i) {
-    lane[0] += static_cast<double>(values[i] * values[i]);
-  }
-  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+TORCHBCD_HOST_DEVICE double sum_of_squares_of(const T* values, int64_t n) {
+  return cpu::sum_in_lanes(n, [values](int64_t i) { return values[i] * values[i]; });
 }
 
 // One row of the move: where it leads, and the value there, |R - dv W^T|^2 + ratio |s'|^2. The product
@@ -109,8 +99,7 @@ void move_rows(const functors::LineMove<T, Activation>& move, const Problem<T>& 
 }  // namespace
 
 bool has_line_move(const functors::AnyActivation& activation, const at::Device& device) {
-  return device.is_cpu() &&
-         std::visit([](const auto& f) { return std::decay_t<decltype(f)>::piecewise_linear; }, activation);
+  return device.is_cpu() && std::visit([](const auto& f) { return f.piecewise_linear; }, activation);
 }
 
 LineMove line_move(const at::Tensor& u, const at::Tensor& v, const at::Tensor& z, const at::Tensor& s,
