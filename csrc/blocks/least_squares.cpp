@@ -2,7 +2,6 @@
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 
@@ -117,19 +116,17 @@ at::Tensor WeightBlock::cross_product(const at::Tensor& residual) const {
   return product;
 }
 
-void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const {
-  if (penalties_.regularizer.quadratic()) {
-    solve_ridge(residual, previous, next);
-  } else {
-    solve_iteratively(residual, previous, next);
-  }
-}
-
 // With a squared norm l2/2 |W|^2 the change D of the weights is penalised by alpha/2 |D|^2 + l2/2 |W + D|^2 =
 // (alpha + l2)/2 |D + l2/(alpha + l2) W|^2 + const. The primal form takes the linear term to the right-hand
 // side; the dual one first moves W to the minimiser of the penalty, and the residual with it.
-void WeightBlock::solve_ridge(const at::Tensor& residual, const AffineMap& previous,
-                              const AffineMap& next) const {
+void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const {
+  if (!penalties_.regularizer.quadratic()) {
+    const at::Tensor centre = joined(previous);
+    const at::Tensor solution = centre.clone();
+    problem_.minimise_(solution, centre, cross_product(residual));
+    split_out(solution, next);
+    return;
+  }
   const int64_t inputs = v_.size(1);
   const double l2 = penalties_.regularizer.l2;
   const double moved = primal_ ? 0 : l2 / (penalties_.alpha + l2);
@@ -158,23 +155,6 @@ void WeightBlock::solve_ridge(const at::Tensor& residual, const AffineMap& previ
   if (bias_) {
     at::Tensor new_bias = next.bias;
     at::add_out(new_bias, previous.bias, change.select(1, inputs));
-  }
-}
-
-void WeightBlock::solve_iteratively(const at::Tensor& residual, const AffineMap& previous,
-                                    const AffineMap& next) const {
-  const int64_t inputs = v_.size(1);
-  const at::Tensor linear = cross_product(residual);
-  const at::Tensor centre = at::empty_like(linear);
-  centre.narrow(1, 0, inputs).copy_(previous.weight);
-  if (bias_) {
-    centre.select(1, inputs).copy_(previous.bias);
-  }
-  const at::Tensor solution = centre.clone();
-  problem_.minimise_(solution, centre, linear);
-  next.weight.copy_(solution.narrow(1, 0, inputs));
-  if (bias_) {
-    next.bias.copy_(solution.select(1, inputs));
   }
 }
 

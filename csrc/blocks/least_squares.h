@@ -64,8 +64,6 @@ class WeightBlock {
   void solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
 
  private:
-  void solve_ridge(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
-  void solve_iteratively(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
   at::Tensor cross_product(const at::Tensor& residual) const;
 
   at::Tensor v_;

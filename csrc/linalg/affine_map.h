@@ -24,6 +24,11 @@ std::vector<AffineMap> allocate_like(const std::vector<AffineMap>& maps);
 void copy_maps(const std::vector<AffineMap>& from, const std::vector<AffineMap>& to);
 std::vector<AffineMap> clone_maps(const std::vector<AffineMap>& maps);
 
+/// [W b], or W where there is no bias.
+at::Tensor joined(const AffineMap& map);
+/// Sets W and, where there is a column for it, b.
+void split_out(const at::Tensor& joined, const AffineMap& map);
+
 /// The weights and biases that there are, in order.
 std::vector<at::Tensor> tensors_of(const std::vector<AffineMap>& maps);
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <utility>
 
-#include "blocks/fista_output.h"
+#include "blocks/proximal_gradient.h"
 #include "kernels/registry.h"
 #include "linalg/reductions.h"
 #include "optimizers/option_table.h"

@@ -10,12 +10,10 @@
 #include <string>
 #include <utility>
 
-#include "blocks/fista_output.h"
 #include "blocks/least_squares.h"
 #include "blocks/proximal_gradient.h"
 #include "blocks/weight_step.h"
 #include "kernels/passes.h"
-#include "linalg/power_iteration.h"
 #include "linalg/reductions.h"
 #include "sweeps/layers.h"
 
