@@ -11,23 +11,11 @@
 
 #include <vector>
 
-#include "functors/activations.h"
-#include "functors/losses.h"
-#include "linalg/affine_map.h"
-#include "torchbcd/options.h"
-#include "torchbcd/reports.h"
+#include "sweeps/layers.h"
 
 namespace torchbcd {
 
-/// All of F that is neither data nor a variable.
-struct DlamProblem {
-  const char* name;  // of the optimizer, for errors
-  const std::vector<functors::AnyActivation>& activations;
-  const functors::AnyLoss& loss;
-  const DLAMOptions& options;
-
-  size_t depth() const { return activations.size(); }
-};
+using DlamProblem = Problem<DLAMOptions>;
 
 struct DlamVariables {
   std::vector<at::Tensor> z;  // (n, d_l), every layer
@@ -70,8 +58,7 @@ std::vector<double> gaps(const DlamProblem& problem, const DlamRows& rows);
 ObjectiveTerms objective_terms(const DlamProblem& problem, const std::vector<AffineMap>& maps,
                                const DlamRows& rows);
 
-/// What a sweep reads and writes: from (maps, rows.current) to (next_maps, rows.next), touching nothing else
-/// but scratch, so that a sweep which throws has changed nothing.
+/// What a sweep reads and writes, as SweepOf.
 struct DlamSweep {
   const DlamProblem& problem;
   const std::vector<AffineMap>& maps;

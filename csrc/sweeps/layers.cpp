@@ -68,4 +68,9 @@ void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
   }
 }
 
+double weighted_loss(const at::Tensor& y, const at::Tensor& v, const functors::AnyLoss& loss,
+                     const at::Tensor& row_weight) {
+  return passes::row_losses(y, v, loss).mul_(row_weight).sum(at::kDouble).item<double>();
+}
+
 }  // namespace torchbcd

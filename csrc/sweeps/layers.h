@@ -1,4 +1,4 @@
-// What the sweeps share: forward passes, chunks of rows, the names of blocks.
+// What the sweeps share: forward passes, chunks of rows, the names of blocks, and what blocks know.
 //
 // Layers count from 0 in the code: layer l maps the rows v[l - 1] (x for l = 0) to u[l] = v[l - 1] W^T + b
 // and v[l] = sigma(u[l]). The papers' W_i, U_i, V_i are those of layer i - 1, and their N is the depth. What
@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "functors/activations.h"
+#include "functors/losses.h"
 #include "linalg/affine_map.h"
+#include "torchbcd/options.h"
 #include "torchbcd/reports.h"
 
 namespace torchbcd {
@@ -45,5 +47,54 @@ void products_out(const at::Tensor& x, const std::vector<at::Tensor>& states,
 void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
                  const std::vector<functors::AnyActivation>& activations,
                  const std::vector<at::Tensor>& products, const std::vector<at::Tensor>& states);
+
+/// sum_j w_j l(v_j; y_j) over the rows, whose weights are (n, 1) or (1, 1).
+double weighted_loss(const at::Tensor& y, const at::Tensor& v, const functors::AnyLoss& loss,
+                     const at::Tensor& row_weight);
+
+/// All of an objective that is neither data nor a variable.
+template <typename Options>
+struct Problem {
+  const char* name;  // of the optimizer, for errors
+  const std::vector<functors::AnyActivation>& activations;
+  const functors::AnyLoss& loss;
+  const Options& options;
+
+  size_t depth() const { return activations.size(); }
+};
+
+/// What a sweep reads and writes: from (maps, rows.current) to (next_maps, rows.next), touching nothing else
+/// but scratch, so that a sweep which throws has changed nothing.
+template <typename Problem, typename Rows>
+struct SweepOf {
+  const Problem& problem;
+  const std::vector<AffineMap>& maps;
+  const std::vector<AffineMap>& next_maps;
+  Rows& rows;
+  const BlockObserver& observer;
+};
+
+/// What the blocks of every sweep know.
+template <typename Sweep>
+class Blocks {
+ protected:
+  explicit Blocks(const Sweep& sweep)
+      : sweep_(sweep), problem_(sweep.problem), options_(sweep.problem.options), rows_(sweep.rows) {}
+
+  size_t depth() const { return problem_.depth(); }
+  const functors::AnyActivation& activation(size_t l) const { return problem_.activations[l]; }
+  at::Tensor scratch(int which, int64_t columns) const {
+    return scratch_view(rows_.scratch[which], rows_.rows(), columns);
+  }
+  std::string where(const char* block, size_t l) const {
+    return block_name(problem_.name, depth(), block, l);
+  }
+  void done(const char* block, size_t l) const { observe(sweep_.observer, block, l); }
+
+  const Sweep& sweep_;
+  decltype(Sweep::problem) problem_;
+  decltype(Sweep::problem.options) options_;
+  decltype(Sweep::rows) rows_;
+};
 
 }  // namespace torchbcd

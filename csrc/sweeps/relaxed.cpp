@@ -25,7 +25,6 @@
 #include "blocks/proximal_gradient.h"
 #include "kernels/passes.h"
 #include "linalg/spd.h"
-#include "sweeps/layers.h"
 
 namespace torchbcd {
 namespace {
@@ -39,21 +38,16 @@ const LazyValue kUnknown = {std::numeric_limits<double>::quiet_NaN(), 0, {}, {}}
 // |x|^2 as one number on the data's device, which nothing waits for.
 at::Tensor square_norm(const at::Tensor& x) { return at::sum(passes::row_sums_of_squares(x)); }
 
-class RelaxedBlocks {
+class RelaxedBlocks : Blocks<RelaxedSweep> {
  public:
   explicit RelaxedBlocks(const RelaxedSweep& sweep)
-      : sweep_(sweep),
-        problem_(sweep.problem),
-        options_(sweep.problem.options),
-        rows_(sweep.rows),
-        loss_weight_(row_loss_weight(options_, rows_.rows())),
-        clamped_(problem_.clamped()) {}
+      : Blocks(sweep), loss_weight_(row_loss_weight(options_, rows_.rows())), clamped_(problem_.clamped()) {}
 
   RelaxedReport run() {
-    sweep_.progress = {problem_.depth(), sweep_.restored ? 0 : problem_.depth()};
+    sweep_.progress = {depth(), sweep_.restored ? 0 : depth()};
     report_.penalties = rows_.penalties;
     output_block();
-    for (size_t l = problem_.depth(); l-- > 0;) {
+    for (size_t l = depth(); l-- > 0;) {
       weight_block(l);
       if (l > 0) {
         joint_block(l);
@@ -65,12 +59,9 @@ class RelaxedBlocks {
  private:
   void done(const char* block, size_t layer, LazyValue decrease) {
     report_.decreases.push_back({block, layer + 1, std::move(decrease)});
-    observe(sweep_.observer, block, layer);
+    Blocks::done(block, layer);
   }
 
-  at::Tensor scratch(int which, int64_t columns) const {
-    return scratch_view(rows_.scratch[which], rows_.rows(), columns);
-  }
   const at::Tensor& input(size_t l) const { return l == 0 ? rows_.x : rows_.v[l - 1]; }
 
   // The unknowns of an output of layer l.
@@ -94,7 +85,7 @@ class RelaxedBlocks {
   // U_N and V_N = sigma(U_N): the target itself for the squared loss of a linear output, otherwise the
   // minimiser of weight l(sigma(U); Y) + rho/2 |U - P|^2. Leaves the residual U_N - P_N.
   void output_block() {
-    const size_t l = problem_.depth() - 1;
+    const size_t l = depth() - 1;
     const double rho = rows_.penalties[l];
     const at::Tensor& slack = rows_.slack[l];
     LazyValue decrease;
@@ -113,15 +104,14 @@ class RelaxedBlocks {
       const double loss = loss_value(rows_.v[l]);
       report_.before.constant = constant + loss;
       const double before = loss + (sweep_.restored ? rho / 2 * passes::sum_of_squares(slack) : 0);
-      const functors::AnyActivation& activation = problem_.activations[l];
       const at::Tensor u = scratch(0, slack.size(1));
-      if (std::holds_alternative<functors::Identity>(activation)) {
+      if (std::holds_alternative<functors::Identity>(activation(l))) {
         passes::loss_update(rows_.y, rows_.p[l], at::ones({1, 1}, slack.options()), problem_.loss, {},
                             loss_weight_, rho, u);
         rows_.v[l].copy_(u);
       } else {
-        passes::prox_activation(rows_.y, rows_.p[l], activation, rho / loss_weight_, u);
-        passes::activation(u, activation, rows_.v[l]);
+        passes::prox_activation(rows_.y, rows_.p[l], activation(l), rho / loss_weight_, u);
+        passes::activation(u, activation(l), rows_.v[l]);
       }
       residual_sums_ = passes::row_difference(u, rows_.p[l], slack);
       decrease = {before - loss_value(rows_.v[l]), rho / 2, {}, residual_sums_};
@@ -141,7 +131,7 @@ class RelaxedBlocks {
     input_square_ = passes::sum_of_squares(v);
     const double alpha =
         options_.damping()[l] * std::max(input_square_ / static_cast<double>(inputs(l)), kTiny);
-    const std::string where = block_name(problem_.name, problem_.depth(), "W", l);
+    const std::string name = where("W", l);
     const double nu = options_.relaxation_of(l);
     const Regularizer& r = options_.weight_regularizer()[l];
     at::Tensor out = scratch(1 + static_cast<int>(l % 2), residual_.size(1));
@@ -153,7 +143,7 @@ class RelaxedBlocks {
       // rows, the average of their D: what the others' do to a block's residual is then left out of the new
       // one.
       const at::Tensor z = scratch(0, residual_.size(1));
-      solve_row_blocks(v, block, alpha, bias ? 1 : 0, residual_, z, where.c_str());
+      solve_row_blocks(v, block, alpha, bias ? 1 : 0, residual_, z, name.c_str());
       const double part = nu * static_cast<double>(block) / static_cast<double>(v.size(0));
       at::Tensor weight = next.weight;
       at::addmm_out(weight, map.weight, z.t(), v, 1, part);
@@ -164,7 +154,7 @@ class RelaxedBlocks {
       sums = passes::relaxed_residual(residual_, z, 1 - part, part * alpha, out);
     } else {
       out.copy_(residual_);
-      WeightBlock(v, map.weight.size(0), bias, {1, alpha, r}, /*always_primal=*/false, where.c_str())
+      WeightBlock(v, map.weight.size(0), bias, {1, alpha, r}, /*always_primal=*/false, name.c_str())
           .solve(out, map, next);
       at::Tensor step = next.weight;
       step.sub_(map.weight).mul_(nu);
@@ -232,9 +222,8 @@ class RelaxedBlocks {
   // U and V of layer l - 1 together, on V = sigma(U).
   void joint_block(size_t l) {
     const size_t i = l - 1;
-    const functors::AnyActivation& activation = problem_.activations[i];
     StateProblem problem{
-        activation,
+        activation(i),
         sweep_.next_maps[l].weight,
         rows_.penalties[i] / rows_.penalties[l],
         sweep_.restored ? rows_.saved_u[i] : rows_.p[i],
@@ -244,8 +233,8 @@ class RelaxedBlocks {
         scratch(3, rows_.v[i].size(1)),
         {},
         scratch(0, residual_.size(1)),
-        options_.state_steps()[l] == 1 && passes::has_line_move(activation, residual_.device())};
-    if (std::holds_alternative<functors::Sign>(activation)) {
+        options_.state_steps()[l] == 1 && passes::has_line_move(activation(i), residual_.device())};
+    if (std::holds_alternative<functors::Sign>(activation(i))) {
       set_flips(options_.over_relaxation()[l], problem);
     } else {
       set_direction(l, in_blocks(l) ? options_.row_blocks()[l] : 1, problem, rows_.change[i]);
@@ -340,8 +329,7 @@ class RelaxedBlocks {
   // Replaces the direction z, the negative gradient, by `steps` steps of conjugate gradients on
   // |R - J d W^T|^2 + ratio |S + d|^2. `squares` is |z|^2.
   void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor squares) const {
-    at::Tensor slope = at::empty_like(problem.u);
-    passes::activation_derivative(problem.u, problem.activation, slope);
+    const at::Tensor slope = passes::activation_derivative(problem.u, problem.activation);
     at::Tensor along = problem.direction.clone();
     at::Tensor remaining = problem.direction.clone();  // the negative gradient at d
     at::Tensor d = at::zeros_like(along);
@@ -363,10 +351,6 @@ class RelaxedBlocks {
     direction.copy_(d);
   }
 
-  const RelaxedSweep& sweep_;
-  const RelaxedProblem& problem_;
-  const RelaxedBCDOptions& options_;
-  RelaxedRows& rows_;
   double loss_weight_;  // of a row
   bool clamped_;
   at::Tensor residual_;       // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand

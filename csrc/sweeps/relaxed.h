@@ -11,22 +11,11 @@
 
 #include <vector>
 
-#include "functors/activations.h"
-#include "functors/losses.h"
-#include "linalg/affine_map.h"
-#include "torchbcd/options.h"
-#include "torchbcd/reports.h"
+#include "sweeps/layers.h"
 
 namespace torchbcd {
 
-/// All of L that is neither data nor a variable.
-struct RelaxedProblem {
-  const char* name;  // of the optimizer, for errors
-  const std::vector<functors::AnyActivation>& activations;
-  const functors::AnyLoss& loss;
-  const RelaxedBCDOptions& options;
-
-  size_t depth() const { return activations.size(); }
+struct RelaxedProblem : Problem<RelaxedBCDOptions> {
   /// Whether U_N is the target: the squared loss of a linear output.
   bool clamped() const;
 };
