@@ -9,7 +9,6 @@
 
 #include "functors/activations.h"
 #include "functors/losses.h"
-#include "torchbcd/regularizers.h"
 
 namespace torchbcd::functors {
 

@@ -64,27 +64,10 @@ struct ResidualStep {
   }
 };
 
-// The box of z for given a, B1 <= z <= B2, is {z : |a - sigma(z)| <= eps} (Wang et al., after eq. 5). Its
-// ends are computed in float64. The z that is there already, `inside`, belongs to it in exact arithmetic, and
-// by fiat in floating point, where the ends of a saturated activation are lost to rounding: that keeps every
-// z finite and every step a projection.
-template <typename T, typename Activation>
-TORCHBCD_HOST_DEVICE T project_to_preimage(const Activation& activation, T z, T a, T inside, double eps) {
-  T low = static_cast<T>(activation.preimage_low(static_cast<double>(a) - eps));
-  T high = static_cast<T>(activation.preimage_high(static_cast<double>(a) + eps));
-  low = inside < low ? inside : low;
-  high = inside > high ? inside : high;
-  return clip(z, low, high);
-}
-
-// The box of a for given z, sigma(z) - eps <= a <= sigma(z) + eps.
-template <typename T, typename Activation>
-TORCHBCD_HOST_DEVICE T project_to_image(const Activation& activation, T a, T z, T eps) {
-  const T centre = activation.value(z);
-  return clip(a, centre - eps, centre + eps);
-}
-
-// The z block of a hidden layer (Wang et al., eq. 4): z' = clip(q, B1, B2); sum (q - z')^2
+// The z block of a hidden layer (Wang et al., eq. 4): z' = clip(q, B1, B2); sum (q - z')^2. The box of z for
+// given a, B1 <= z <= B2, is {z : |a - sigma(z)| <= eps} (after eq. 5). Its ends are computed in float64. The
+// z that is there already belongs to it in exact arithmetic, and by fiat in floating point, where the ends of
+// a saturated activation are lost to rounding: that keeps every z finite and every step a projection.
 template <typename T, typename Activation>
 struct PreimageProjection {
   using Pass = SummedPass<InvertibleActivation, 3, 1, 1, double>;
@@ -94,7 +77,9 @@ struct PreimageProjection {
   double eps;
 
   TORCHBCD_HOST_DEVICE Result operator()(T q, T a, T z) const {
-    const T projected = project_to_preimage(activation, q, a, z, eps);
+    const T low = static_cast<T>(activation.preimage_low(static_cast<double>(a) - eps));
+    const T high = static_cast<T>(activation.preimage_high(static_cast<double>(a) + eps));
+    const T projected = clip(q, z < low ? z : low, z > high ? z : high);
     const T r = q - projected;
     return {{projected}, {r * r}};
   }
@@ -152,7 +137,8 @@ struct JointStep {
     if (below || above) {
       moved_z = activation.prox(below ? v - eps : v + eps, q, ratio);
     }
-    const T moved = project_to_image(activation, v, moved_z, eps);
+    const T centre = activation.value(moved_z);
+    const T moved = clip(v, centre - eps, centre + eps);
     const T d = moved - from;
     const T r = q - moved_z;
     const T change = moved - a;

@@ -9,7 +9,6 @@
 
 #include <vector>
 
-#include "functors/row_losses.h"
 #include "functors/summed.h"
 #include "functors/updates.h"
 #include "kernels/launch.h"

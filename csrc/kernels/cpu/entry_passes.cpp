@@ -3,7 +3,6 @@
 #include <array>
 #include <utility>
 
-#include "functors/row_losses.h"
 #include "functors/updates.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/instantiate.h"

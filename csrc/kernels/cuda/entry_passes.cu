@@ -3,7 +3,6 @@
 #include <thrust/tuple.h>
 #include <ATen/native/cuda/Loops.cuh>
 
-#include "functors/row_losses.h"
 #include "functors/updates.h"
 #include "kernels/instantiate.h"
 
