@@ -6,8 +6,6 @@
 // as regulariser keeps that form; any other one is solved for by proximal gradient on the Gram matrix.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include "blocks/proximal_gradient.h"
 #include "linalg/affine_map.h"
 #include "linalg/spd.h"

@@ -7,7 +7,6 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <limits>
-#include <utility>
 
 #include "kernels/passes.h"
 #include "linalg/spd.h"

@@ -5,7 +5,6 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/where.h>
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <utility>

@@ -1,6 +1,5 @@
 #include "linalg/spd.h"
 
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
