@@ -291,7 +291,7 @@ void RelaxedBCD::sweep(bool batch) {
     forward_out(rows.x, d.start(*mlp_), mlp_->activations, rows.p, rows.v);
     rows.penalties = relaxed_penalties(problem, d.start(*mlp_), rows.rows());
   }
-  d.report = sweep_relaxed({problem, d.start(*mlp_), mlp_->next, rows, restored, d.progress, observer_});
+  d.report = sweep_relaxed({{problem, d.start(*mlp_), mlp_->next, rows, observer_}, restored, d.progress});
   mlp_->check_next();
   if (d.options.guard()) {
     guard(!restored && !d.start_apart);

@@ -1,4 +1,3 @@
-// Zeng et al., Algorithms 1 and 2: the blocks of both, in the order that they share.
 #include "sweeps/bcd.h"
 
 #include <ATen/ops/cat.h>
@@ -11,6 +10,7 @@
 namespace torchbcd {
 namespace {
 
+// The order of the blocks, which both algorithms share.
 class BcdBlocks : public Blocks<BcdSweep> {
  public:
   explicit BcdBlocks(const BcdSweep& sweep) : Blocks(sweep), by_layer_(options_.order() == "paper") {}
@@ -215,6 +215,95 @@ class ThreeSplitting final : public BcdBlocks {
 };
 
 }  // namespace
+
+BcdVariables BcdVariables::narrow(int64_t begin, int64_t size) const {
+  const auto cut = [&](const std::vector<at::Tensor>& whole) {
+    std::vector<at::Tensor> part;
+    part.reserve(whole.size());
+    for (const at::Tensor& t : whole) {
+      part.push_back(t.narrow(0, begin, size));
+    }
+    return part;
+  };
+  return {cut(u), cut(v), cut(residual)};
+}
+
+BcdVariables BcdVariables::allocate(int64_t rows, const std::vector<AffineMap>& maps) {
+  return {allocate_states(rows, maps), allocate_states(rows, maps), allocate_states(rows, maps)};
+}
+
+void forward_pass(const BcdProblem& problem, const std::vector<AffineMap>& maps, BcdRows& rows) {
+  for (size_t l = 0; l < problem.depth(); ++l) {
+    const at::Tensor& u = rows.current.u[l];
+    affine_out(rows.input(l), maps[l], u);
+    const at::Tensor& v = rows.current.v[l];
+    passes::activation(u, problem.activations[l], v);
+    const Regularizer& regularizer = problem.options.state_regularizer()[l];
+    if (regularizer.bounded()) {
+      passes::prox_regularizer(v, {.low = regularizer.low, .high = regularizer.high}, 1, v);
+    }
+    rows.current.residual[l].zero_();
+  }
+  rows.residuals = Residuals::kCurrent;
+}
+
+void refresh_residuals(const BcdProblem& problem, const std::vector<AffineMap>& maps, BcdRows& rows) {
+  const size_t end = rows.residuals == Residuals::kStale         ? maps.size()
+                     : rows.residuals == Residuals::kAllButFirst ? 1
+                                                                 : 0;
+  // By the same chunks as a sweep, so that looking at the objective changes no bit of what follows.
+  for_each_chunk(rows.rows(), [&](int64_t begin, int64_t size) {
+    const BcdVariables chunk = rows.current.narrow(begin, size);
+    for (size_t l = 0; l < end; ++l) {
+      const at::Tensor input = rows.input(l).narrow(0, begin, size);
+      if (problem.options.splitting() == 2) {
+        affine_out(input, maps[l], chunk.u[l]);
+      } else {
+        affine_residual_out(chunk.u[l], input, maps[l], chunk.residual[l]);
+      }
+    }
+  });
+  rows.residuals = Residuals::kCurrent;
+}
+
+ObjectiveTerms objective_terms(const BcdProblem& problem, const std::vector<AffineMap>& maps,
+                               const BcdRows& rows, const BcdVariables& variables) {
+  const BCDOptions& options = problem.options;
+  const size_t depth = problem.depth();
+  ObjectiveTerms terms;
+  const auto measured = {&terms.activation_penalty, &terms.affine_penalty, &terms.state_penalty};
+  for (std::vector<double>* part : measured) {
+    part->assign(depth, 0);
+  }
+  for_each_chunk(rows.rows(), [&](int64_t begin, int64_t size) {
+    const BcdVariables chunk = variables.narrow(begin, size);
+    for (size_t l = 0; l < depth; ++l) {
+      const at::Tensor gap = passes::activation(chunk.u[l], problem.activations[l]).sub_(chunk.v[l]);
+      terms.activation_penalty[l] += options.gamma()[l] / 2 * norm_squared(gap);
+      if (options.splitting() == 3) {
+        terms.affine_penalty[l] += options.rho_of(l) / 2 * norm_squared(chunk.residual[l]);
+      }
+      terms.state_penalty[l] += regularizer_value(options.state_regularizer()[l], chunk.v[l]);
+    }
+    terms.loss += row_loss_weight(options, rows.population) * weighted_loss(rows.y.narrow(0, begin, size),
+                                                                            chunk.v.back(), problem.loss,
+                                                                            rows.row_weights(begin, size));
+  });
+  if (problem.sum_over_ranks) {
+    std::vector<double*> sums = {&terms.loss};
+    for (std::vector<double>* part : measured) {
+      for (double& term : *part) {
+        sums.push_back(&term);
+      }
+    }
+    sum_over_ranks(problem.sum_over_ranks, rows.x.device(), sums);
+  }
+  for (size_t l = 0; l < depth; ++l) {
+    terms.weight_penalty.push_back(
+        regularizer_value(problem.options.weight_regularizer()[l], maps[l].weight));
+  }
+  return terms;
+}
 
 Residuals sweep_bcd(const BcdSweep& sweep) {
   const bool two = sweep.problem.options.splitting() == 2;

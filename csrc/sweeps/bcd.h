@@ -2,10 +2,7 @@
 // to the next.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <memory>
-#include <vector>
 
 #include "blocks/least_squares.h"
 #include "sweeps/layers.h"

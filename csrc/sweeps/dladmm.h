@@ -8,10 +8,6 @@
 // are exact, W and a take gradient steps whose sizes are found by line search.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include <vector>
-
 #include "sweeps/layers.h"
 
 namespace torchbcd {

@@ -11,10 +11,8 @@
 #include <utility>
 
 #include "blocks/least_squares.h"
-#include "blocks/proximal_gradient.h"
 #include "blocks/weight_step.h"
 #include "kernels/passes.h"
-#include "linalg/reductions.h"
 
 namespace torchbcd {
 namespace {

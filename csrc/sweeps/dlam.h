@@ -7,10 +7,6 @@
 // the products that move it serve gradients, conditions and F alike, so that F costs none.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include <vector>
-
 #include "sweeps/layers.h"
 
 namespace torchbcd {
@@ -58,16 +54,10 @@ std::vector<double> gaps(const DlamProblem& problem, const DlamRows& rows);
 ObjectiveTerms objective_terms(const DlamProblem& problem, const std::vector<AffineMap>& maps,
                                const DlamRows& rows);
 
-/// What a sweep reads and writes, as SweepOf.
-struct DlamSweep {
-  const DlamProblem& problem;
-  const std::vector<AffineMap>& maps;
+struct DlamSweep : SweepOf<DlamProblem, DlamRows> {
   const std::vector<AffineMap>& previous_maps;
-  const std::vector<AffineMap>& next_maps;
-  DlamRows& rows;
   double eps;    // where it is smaller than rows.eps, z and a are made feasible first
   double omega;  // Nesterov's factor, 0 where there is no previous sweep
-  const BlockObserver& observer;
 };
 
 /// The report, with the theta and tau that the next sweep starts from.

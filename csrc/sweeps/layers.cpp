@@ -1,6 +1,7 @@
 #include "sweeps/layers.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/sum.h>
 
 #include <algorithm>
 
@@ -11,12 +12,6 @@ namespace torchbcd {
 std::string block_name(const char* optimizer, size_t depth, const char* block, size_t layer) {
   return std::string(optimizer) + ": layer " + std::to_string(layer + 1) + " of " + std::to_string(depth) +
          ", " + block + " block";
-}
-
-void observe(const BlockObserver& observer, const char* block, size_t layer) {
-  if (observer) {
-    observer(block, layer + 1);
-  }
 }
 
 void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_t size)>& f) {
@@ -71,6 +66,22 @@ void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
 double weighted_loss(const at::Tensor& y, const at::Tensor& v, const functors::AnyLoss& loss,
                      const at::Tensor& row_weight) {
   return passes::row_losses(y, v, loss).mul_(row_weight).sum(at::kDouble).item<double>();
+}
+
+double ObjectiveTerms::total() const {
+  double sum = loss;
+  for (const std::vector<double>* terms :
+       {&activation_penalty, &affine_penalty, &weight_penalty, &state_penalty}) {
+    for (const double term : *terms) {
+      sum += term;
+    }
+  }
+  return sum;
+}
+
+double LazyValue::value() const {
+  const auto sum = [](const at::Tensor& t) { return t.defined() ? at::sum(t).item<double>() : 0; };
+  return constant + scale * (sum(plus) - sum(minus));
 }
 
 }  // namespace torchbcd

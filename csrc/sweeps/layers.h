@@ -2,7 +2,7 @@
 //
 // Layers count from 0 in the code: layer l maps the rows v[l - 1] (x for l = 0) to u[l] = v[l - 1] W^T + b
 // and v[l] = sigma(u[l]). The papers' W_i, U_i, V_i are those of layer i - 1, and their N is the depth. What
-// users are told counts from 1, as the papers do: block_name and observe add the one.
+// users are told counts from 1, as the papers do: block_name and Blocks::done add the one.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,9 +21,6 @@ namespace torchbcd {
 
 /// "torchbcd.BCD: layer 2 of 4, W block": how errors name an optimizer's block.
 std::string block_name(const char* optimizer, size_t depth, const char* block, size_t layer);
-
-/// Tells an observer, if there is one, that a block is done.
-void observe(const BlockObserver& observer, const char* block, size_t layer);
 
 /// Calls f(begin, size) on consecutive chunks of rows, small enough for a chunk's arrays to stay in cache.
 void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_t size)>& f);
@@ -89,7 +86,12 @@ class Blocks {
   std::string where(const char* block, size_t l) const {
     return block_name(problem_.name, depth(), block, l);
   }
-  void done(const char* block, size_t l) const { observe(sweep_.observer, block, l); }
+  // Tells the observer, if there is one.
+  void done(const char* block, size_t l) const {
+    if (sweep_.observer) {
+      sweep_.observer(block, l + 1);
+    }
+  }
 
   const Sweep& sweep_;
   decltype(Sweep::problem) problem_;

@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/addmm.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gather.h>
@@ -22,9 +21,7 @@
 #include <utility>
 
 #include "blocks/least_squares.h"
-#include "blocks/proximal_gradient.h"
 #include "kernels/passes.h"
-#include "linalg/spd.h"
 
 namespace torchbcd {
 namespace {

@@ -7,10 +7,6 @@
 // on V_l = sigma_l(U_l), V_0 = x.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include <vector>
-
 #include "sweeps/layers.h"
 
 namespace torchbcd {
@@ -56,16 +52,10 @@ ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<
                                const RelaxedRows& rows, const std::vector<at::Tensor>& u,
                                const std::vector<at::Tensor>& v);
 
-/// What a sweep reads and writes: from `maps` to `next_maps`, with everything else in `rows`. rows.p and
-/// rows.v are those of `maps`.
-struct RelaxedSweep {
-  const RelaxedProblem& problem;
-  const std::vector<AffineMap>& maps;
-  const std::vector<AffineMap>& next_maps;
-  RelaxedRows& rows;
+/// Unlike the others it works in `rows` itself: rows.p and rows.v are those of `maps`.
+struct RelaxedSweep : SweepOf<RelaxedProblem, RelaxedRows> {
   bool restored;  // whether rows.slack is that of persistent variables, rather than zero
   RelaxedProgress& progress;
-  const BlockObserver& observer;
 };
 
 RelaxedReport sweep_relaxed(const RelaxedSweep& sweep);
