@@ -1,6 +1,6 @@
 // Activation functions, one struct each, in functors/activations/: a name that users call it by, sigma(u),
-// its derivative (one of them, where there are several; then slopes(u) are those
-// from the left and from the right), and the prox that the U update of a 3-splitting needs,
+// its derivative (one of them, where there are several; then slopes(u) are those from the left and from the
+// right), and the prox that the U update of a 3-splitting needs,
 //
 //     prox(a, b, gamma) = argmin over u of  1/2 (sigma(u) - a)^2 + gamma/2 (u - b)^2,
 //

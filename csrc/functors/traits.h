@@ -21,8 +21,7 @@ struct ParameterCount {
 struct ActivationTraits {
   static constexpr ParameterCount parameters = {};
   static constexpr bool continuous = true;  // whether it has no jump
-  // Whether piece(u), or derivative(u) where it has no piece, tells the lines apart that its graph is made
-  // of.
+  // Whether its graph is made of lines, which piece(u), or derivative(u) where it has no piece, tells apart.
   static constexpr bool piecewise_linear = false;
   // Whether it knows, where it is monotone and continuous, the ends of the intervals {u : sigma(u) >= t}, by
   // preimage_low, and {u : sigma(u) <= t}, by preimage_high: +inf and -inf where an interval is empty, -inf
@@ -41,8 +40,8 @@ enum class TargetEncoding {
 struct LossTraits {
   static constexpr TargetEncoding encoding = TargetEncoding::kOneHot;
   static constexpr bool probabilities = false;      // whether its targets must be >= 0
-  static constexpr bool differentiable = true;      // whether it has a gradient(v, y), or a subdifferential
-  static constexpr bool lipschitz_gradient = true;  // whether gradient_lipschitz(y) bounds that one's slope
+  static constexpr bool differentiable = true;      // a gradient(v, y) rather than a subdifferential
+  static constexpr bool lipschitz_gradient = true;  // whether gradient_lipschitz(y) bounds its slope
   // Whether a row's entries depend on each other: it then has, instead of these functions of an entry, a
   // Row<T> with solve(), value(), gradient() and gradient_lipschitz().
   static constexpr bool couples_row = false;
