@@ -2,7 +2,6 @@
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 
@@ -74,40 +73,36 @@ void HiddenStateBlock::solve_(const at::Tensor& v, const at::Tensor& previous, c
   }
 }
 
-WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, Trained trained, const WeightPenalties& penalties,
+WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightPenalties& penalties,
                          bool always_primal, const char* where, SumOverRanks sum_over_ranks)
     : v_(std::move(v)),
-      weight_(trained.weight),
-      bias_(trained.bias),
+      bias_(bias),
       penalties_(penalties),
       primal_(always_primal || sum_over_ranks || !penalties.regularizer.quadratic() ||
               primal_is_cheaper(static_cast<double>(v_.size(0)), static_cast<double>(outputs),
                                 static_cast<double>(v_.size(1)))),
       sum_over_ranks_(std::move(sum_over_ranks)),
       bias_gain_((penalties.alpha + penalties.regularizer.l2) / penalties.alpha_bias) {
-  if (!weight_) {
-    return;
-  }
   const double ridge = penalties.alpha / penalties.rho;
-  const double weight_ridge = ridge * ((penalties.alpha + penalties.regularizer.l2) / penalties.alpha);
   const double bias_ridge = penalties.alpha_bias / penalties.rho;
+  const double weight_ridge = ridge * ((penalties.alpha + penalties.regularizer.l2) / penalties.alpha);
   if (!penalties.regularizer.quadratic()) {
     problem_ = QuadraticPlusRegularizer(
         gram_matrix({.a = v_,
                      .ridge = ridge,
-                     .ones_column = bias_,
+                     .ones_column = bias,
                      .ones_ridge = bias_ridge,
                      .sum_over_ranks = sum_over_ranks_}),
         penalties.regularizer, 1 / penalties.rho, v_.size(1));
   } else if (primal_) {
     factor_ = factor({.a = v_,
                       .ridge = weight_ridge,
-                      .ones_column = bias_,
+                      .ones_column = bias,
                       .ones_ridge = bias_ridge,
                       .sum_over_ranks = sum_over_ranks_},
                      where);
   } else {
-    factor_ = factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = bias_ ? bias_gain_ : 0}, where);
+    factor_ = factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = bias ? bias_gain_ : 0}, where);
   }
 }
 
@@ -127,41 +122,17 @@ at::Tensor WeightBlock::cross_product(const at::Tensor& residual) const {
   return product;
 }
 
-void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const {
-  if (!weight_) {
-    next.weight.copy_(previous.weight);
-    solve_bias(residual, previous, next);
-    return;
-  }
-  if (previous.bias.defined() && !bias_) {
-    next.bias.copy_(previous.bias);
-  }
-  if (penalties_.regularizer.quadratic()) {
-    solve_ridge(residual, previous, next);
-  } else {
-    solve_iteratively(residual, previous, next);
-  }
-}
-
-// The bias alone: a mean of the residual, shrunk by the proximal term, rho/2 |R - 1 d^T|^2 + alpha/2 |d|^2.
-void WeightBlock::solve_bias(const at::Tensor& residual, const AffineMap& previous,
-                             const AffineMap& next) const {
-  const at::Tensor sums = residual.sum(0, /*keepdim=*/false, at::kDouble);
-  auto rows = static_cast<double>(residual.size(0));
-  if (sum_over_ranks_) {
-    sum_over_ranks_(sums);
-    torchbcd::sum_over_ranks(sum_over_ranks_, residual.device(), {&rows});
-  }
-  const at::Tensor step = sums.mul_(penalties_.rho / (penalties_.rho * rows + penalties_.alpha_bias));
-  at::Tensor bias = next.bias;
-  at::add_out(bias, previous.bias, step.to(bias.scalar_type()));
-}
-
 // With a squared norm l2/2 |W|^2 the change D of the weights is penalised by alpha/2 |D|^2 + l2/2 |W + D|^2 =
 // (alpha + l2)/2 |D + l2/(alpha + l2) W|^2 + const. The primal form takes the linear term to the right-hand
 // side; the dual one first moves W to the minimiser of the penalty, and the residual with it.
-void WeightBlock::solve_ridge(const at::Tensor& residual, const AffineMap& previous,
-                              const AffineMap& next) const {
+void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const {
+  if (!penalties_.regularizer.quadratic()) {
+    const at::Tensor centre = joined(previous);
+    const at::Tensor solution = centre.clone();
+    problem_.minimise_(solution, centre, cross_product(residual));
+    split_out(solution, next);
+    return;
+  }
   const int64_t inputs = v_.size(1);
   const double l2 = penalties_.regularizer.l2;
   const double moved = primal_ ? 0 : l2 / (penalties_.alpha + l2);
@@ -190,23 +161,6 @@ void WeightBlock::solve_ridge(const at::Tensor& residual, const AffineMap& previ
   if (bias_) {
     at::Tensor new_bias = next.bias;
     at::add_out(new_bias, previous.bias, change.select(1, inputs));
-  }
-}
-
-void WeightBlock::solve_iteratively(const at::Tensor& residual, const AffineMap& previous,
-                                    const AffineMap& next) const {
-  const int64_t inputs = v_.size(1);
-  const at::Tensor linear = cross_product(residual);
-  const at::Tensor centre = at::empty_like(linear);
-  centre.narrow(1, 0, inputs).copy_(previous.weight);
-  if (bias_) {
-    centre.select(1, inputs).copy_(previous.bias);
-  }
-  const at::Tensor solution = centre.clone();
-  problem_.minimise_(solution, centre, linear);
-  next.weight.copy_(solution.narrow(1, 0, inputs));
-  if (bias_) {
-    next.bias.copy_(solution.select(1, inputs));
   }
 }
 

@@ -6,8 +6,6 @@
 // as regulariser keeps that form; any other one is solved for by proximal gradient on the Gram matrix.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include "blocks/proximal_gradient.h"
 #include "linalg/affine_map.h"
 #include "linalg/spd.h"
@@ -51,28 +49,24 @@ struct WeightPenalties {
 };
 
 /// The W block, argmin over (W', b') of
-/// rho/2 |U - V W'^T - 1 b'^T|^2 + alpha/2 |W' - W|^2 + alpha_bias/2 |b' - b|^2 + r(W'); over one of the two
-/// where the other is frozen.
+/// rho/2 |U - V W'^T - 1 b'^T|^2 + alpha/2 |W' - W|^2 + alpha_bias/2 |b' - b|^2 + r(W'). With inputs of no
+/// columns it is that of b alone.
 class WeightBlock {
  public:
   /// `v` (n, d) are the layer's inputs; `outputs` is d'. The primal factor (d x d) serves every sweep
   /// over the same v; `always_primal` asks for it so that the caller can keep this object. Where the rows lie
   /// in several processes it is primal too, and what goes between them are its two matrices, of size d (d +
   /// d'): every process then finds the same W.
-  WeightBlock(at::Tensor v, int64_t outputs, Trained trained, const WeightPenalties& penalties,
-              bool always_primal, const char* where, SumOverRanks sum_over_ranks = {});
+  WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightPenalties& penalties, bool always_primal,
+              const char* where, SumOverRanks sum_over_ranks = {});
 
   /// Sets `next` from `previous` and residual = u - v W^T - 1 b^T, which is overwritten.
   void solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
 
  private:
-  void solve_ridge(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
-  void solve_iteratively(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
-  void solve_bias(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
   at::Tensor cross_product(const at::Tensor& residual) const;
 
   at::Tensor v_;
-  bool weight_;  // what is trained
   bool bias_;
   WeightPenalties penalties_;
   bool primal_;

@@ -7,10 +7,9 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <limits>
-#include <utility>
 
 #include "kernels/passes.h"
-#include "linalg/power_iteration.h"
+#include "linalg/spd.h"
 
 namespace torchbcd {
 namespace {
@@ -21,15 +20,11 @@ constexpr double kArmijo = 1e-4;
 constexpr double kConverged = 1e-14;  // relative decrease of every row below which iterating ends
 
 at::Tensor apply(const functors::AnyActivation& activation, const at::Tensor& u) {
-  const at::Tensor out = at::empty_like(u, at::MemoryFormat::Contiguous);
-  passes::activation(u, activation, out);
-  return out;
+  return passes::activation(u, activation, at::empty_like(u, at::MemoryFormat::Contiguous));
 }
 
 at::Tensor derivative(const functors::AnyActivation& activation, const at::Tensor& u) {
-  const at::Tensor out = at::empty_like(u, at::MemoryFormat::Contiguous);
-  passes::activation_derivative(u, activation, out);
-  return out;
+  return passes::activation_derivative(u, activation, at::empty_like(u, at::MemoryFormat::Contiguous));
 }
 
 // Sums over rows, (m, 1), in float64.
@@ -37,29 +32,19 @@ at::Tensor row_sum(const at::Tensor& values) { return values.sum(1, /*keepdim=*/
 
 }  // namespace
 
-NonlinearLeastSquares::NonlinearLeastSquares(at::Tensor m, double kappa, double gamma,
-                                             const functors::AnyActivation& activation,
-                                             const Regularizer& regularizer, int64_t regularized)
-    : m_(std::move(m)),
-      kappa_(kappa),
-      gamma_(gamma),
-      activation_(activation),
-      regularizer_(regularizer),
-      regularized_(regularized) {}
-
 at::Tensor NonlinearLeastSquares::row_objective(const at::Tensor& x, const at::Tensor& centre,
                                                 const at::Tensor& target, const at::Tensor& product) const {
-  at::Tensor value = row_sum(x.sub(centre).square_()).mul_(kappa_ / 2);
-  value.add_(row_sum(target.sub(apply(activation_, product)).square_()), gamma_ / 2);
-  const at::Tensor covered = x.narrow(1, 0, regularized_);
-  if (regularizer_.l2 != 0) {
-    value.add_(row_sum(covered.square()), regularizer_.l2 / 2);
+  at::Tensor value = row_sum(x.sub(centre).square_()).mul_(kappa / 2);
+  value.add_(row_sum(target.sub(apply(activation, product)).square_()), gamma / 2);
+  const at::Tensor covered = x.narrow(1, 0, regularized);
+  if (regularizer.l2 != 0) {
+    value.add_(row_sum(covered.square()), regularizer.l2 / 2);
   }
-  if (regularizer_.l1 != 0) {
-    value.add_(row_sum(covered.abs()), regularizer_.l1);
+  if (regularizer.l1 != 0) {
+    value.add_(row_sum(covered.abs()), regularizer.l1);
   }
-  if (regularizer_.bounded()) {
-    const at::Tensor outside = covered.lt(regularizer_.low).logical_or_(covered.gt(regularizer_.high));
+  if (regularizer.bounded()) {
+    const at::Tensor outside = covered.lt(regularizer.low).logical_or_(covered.gt(regularizer.high));
     value.masked_fill_(outside.any(1, /*keepdim=*/true), std::numeric_limits<double>::infinity());
   }
   return value;
@@ -67,36 +52,36 @@ at::Tensor NonlinearLeastSquares::row_objective(const at::Tensor& x, const at::T
 
 void NonlinearLeastSquares::minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,
                                       const at::Tensor& product, const char* where) const {
-  at::Tensor slopes = derivative(activation_, product);
+  at::Tensor slopes = derivative(activation, product);
   const double steepest = slopes.numel() == 0 ? 0 : slopes.abs().max().item<double>();
-  const double metric = gamma_ * steepest * steepest;
-  const bool smooth = regularizer_.quadratic();
+  const double metric = gamma * steepest * steepest;
+  const bool smooth = regularizer.quadratic();
   // Smooth: the direction solves with kappa I + metric M^T M (+ l2 I on the regularised columns; a column of
   // ones, the bias, is not among them). Otherwise its largest eigenvalue bounds the step.
   SpdFactor factored;
   double lipschitz = 0;
   if (metric > 0) {
-    const GramSystem system{.a = m_, .ridge = (kappa_ + (smooth ? regularizer_.l2 : 0)) / metric};
+    const GramSystem system{.a = m, .ridge = (kappa + (smooth ? regularizer.l2 : 0)) / metric};
     if (smooth) {
       factored = factor(system, where);
     } else {
       lipschitz = 1.02 * metric * largest_eigenvalue(gram_matrix(system));
     }
   } else {
-    lipschitz = kappa_ + regularizer_.l2;
+    lipschitz = kappa + regularizer.l2;
   }
   at::Tensor value = row_objective(x, centre, target, product);
   for (int k = 0; k < kGaussNewtonSteps; ++k) {
     if (k > 0) {
-      slopes = derivative(activation_, product);
+      slopes = derivative(activation, product);
     }
-    const at::Tensor error = target.sub(apply(activation_, product)).mul_(slopes);
-    at::Tensor gradient = x.sub(centre).mul_(kappa_);
-    gradient.addmm_(error, m_, 1, -gamma_);
+    const at::Tensor error = target.sub(apply(activation, product)).mul_(slopes);
+    at::Tensor gradient = x.sub(centre).mul_(kappa);
+    gradient.addmm_(error, m, 1, -gamma);
     at::Tensor direction;
     if (smooth) {
-      if (regularizer_.l2 != 0) {
-        gradient.narrow(1, 0, regularized_).add_(x.narrow(1, 0, regularized_), regularizer_.l2);
+      if (regularizer.l2 != 0) {
+        gradient.narrow(1, 0, regularized).add_(x.narrow(1, 0, regularized), regularizer.l2);
       }
       direction = gradient.neg();
       if (factored.defined()) {
@@ -107,14 +92,14 @@ void NonlinearLeastSquares::minimise_(const at::Tensor& x, const at::Tensor& cen
       }
     } else {
       direction = x.sub(gradient, 1 / lipschitz);
-      at::Tensor covered = direction.narrow(1, 0, regularized_);
-      passes::prox_regularizer(covered, regularizer_, 1 / lipschitz, covered);
+      at::Tensor covered = direction.narrow(1, 0, regularized);
+      passes::prox_regularizer(covered, regularizer, 1 / lipschitz, covered);
       direction.sub_(x);
     }
     // Armijo's rule on the smooth slope; for a proximal step, on the decrease kappa/2 |D|^2 that it promises.
     const at::Tensor promised =
-        smooth ? row_sum(gradient.mul(direction)).neg_() : row_sum(direction.square()).mul_(kappa_ / 2);
-    const at::Tensor image = at::mm(direction, m_.t());
+        smooth ? row_sum(gradient.mul(direction)).neg_() : row_sum(direction.square()).mul_(kappa / 2);
+    const at::Tensor image = at::mm(direction, m.t());
     at::Tensor step = at::ones_like(value);
     at::Tensor best = value.clone();
     for (int halving = 0; halving <= kArmijoHalvings; ++halving) {

@@ -4,7 +4,6 @@
 #include <ATen/core/Tensor.h>
 
 #include "functors/activations.h"
-#include "linalg/spd.h"
 #include "torchbcd/regularizers.h"
 
 namespace torchbcd {
@@ -12,10 +11,12 @@ namespace torchbcd {
 /// min over X (m, q) of kappa/2 |X - C|^2 + gamma/2 |T - sigma(X M^T + offset)|^2 + sum r(X), where r covers
 /// the first `regularized` columns. With M a layer's weight, X is its V block; with M the layer's inputs and
 /// a column of ones, X = [W b] is its W block. Both fall apart into rows of X that share M.
-class NonlinearLeastSquares {
- public:
-  NonlinearLeastSquares(at::Tensor m, double kappa, double gamma, const functors::AnyActivation& activation,
-                        const Regularizer& regularizer, int64_t regularized);
+struct NonlinearLeastSquares {
+  at::Tensor m;
+  double kappa, gamma;
+  const functors::AnyActivation& activation;
+  Regularizer regularizer;
+  int64_t regularized;
 
   /// Improves `x` in place, with its `product` X M^T + offset (m, p), towards `target` T (m, p): Gauss-Newton
   /// directions with the Gram matrix of M, or proximal gradient steps where the regulariser is not smooth,
@@ -27,13 +28,6 @@ class NonlinearLeastSquares {
  private:
   at::Tensor row_objective(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,
                            const at::Tensor& product) const;
-
-  at::Tensor m_;
-  double kappa_;
-  double gamma_;
-  functors::AnyActivation activation_;
-  Regularizer regularizer_;
-  int64_t regularized_;
 };
 
 }  // namespace torchbcd

@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "kernels/passes.h"
-#include "kernels/targets.h"
+#include "kernels/registry.h"
 #include "linalg/reductions.h"
 
 namespace torchbcd {

@@ -1,9 +1,10 @@
-// Accelerated proximal gradient for a quadratic plus a non-smooth regulariser, never increasing its
-// objective.
+// Accelerated proximal gradient: for a quadratic plus a non-smooth regulariser, never increasing its
+// objective, and for the output's loss.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include "functors/losses.h"
 #include "torchbcd/regularizers.h"
 
 namespace torchbcd {
@@ -35,5 +36,15 @@ class QuadraticPlusRegularizer {
 
 /// The sum of a regulariser over the entries of `values`, in float64; infinite outside its bounds.
 double regularizer_value(const Regularizer& regularizer, const at::Tensor& values);
+
+/// z_L as Wang et al. solve eq. (5); the library's own prox is exact and faster: this is there to compare
+/// with. out = argmin over z of weight sum_rows w_row l(z; y) + rho/2 |z - q|^2 by FISTA (Beck & Teboulle,
+/// 2009), started from the better of `z` and `q` in each row, and no worse than `z` in any. For losses with a
+/// Lipschitz gradient.
+void fista_output(const at::Tensor& y, const at::Tensor& q, const at::Tensor& z, const at::Tensor& row_weight,
+                  const functors::AnyLoss& loss, double weight, double rho, const at::Tensor& out);
+
+/// Whether fista_output takes a loss.
+bool has_lipschitz_gradient(const functors::AnyLoss& loss);
 
 }  // namespace torchbcd

@@ -1,11 +1,8 @@
 #include "blocks/weight_step.h"
 
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/mul.h>
 #include <ATen/ops/sub.h>
-#include <ATen/ops/sum.h>
 
 #include <algorithm>
 
@@ -32,16 +29,20 @@ WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap
   if (bias) {
     direction.bias = buffers.residual.sum(0).mul_(-rho);
   }
-  if (omega.quadratic()) {
-    if (omega.l2 != 0) {
-      direction.weight.sub_(from.weight, omega.l2);
-    }
+  // Leaves a D^T in buffers.product, and returns rho |a D^T|^2.
+  const auto measure = [&] {
     affine_out(a, direction, buffers.product);
     ++step.products;
     ++step.trials;
     step.distance = square_norm(direction);
-    const double product = passes::sum_of_squares(buffers.product);
-    step.theta = step.distance > 0 ? rho * product / step.distance : 0;
+    return rho * passes::sum_of_squares(buffers.product);
+  };
+  if (omega.quadratic()) {
+    if (omega.l2 != 0) {
+      direction.weight.sub_(from.weight, omega.l2);
+    }
+    const double curvature = measure();
+    step.theta = step.distance > 0 ? curvature / step.distance : 0;
     const double length = step.theta + omega.l2 > 0 ? 1 / (step.theta + omega.l2) : 0;
     next.weight.copy_(from.weight).add_(direction.weight, length);
     if (bias) {
@@ -50,11 +51,11 @@ WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap
     step.distance *= length * length;
     step.residual = passes::residual_step(buffers.residual, buffers.product, z, length, q_out);
   } else {
-    const AffineMap gradient = {direction.weight, direction.bias};
+    const AffineMap gradient = direction;
     direction = {at::empty_like(from.weight), bias ? at::empty_like(from.bias) : at::Tensor()};
     step.theta = theta_guess;
-    constexpr int kTrials =
-        100;  // far more than 1.2^k needs to cross the range of a Gram matrix's eigenvalues
+    // Far more than 1.2^k needs to cross the range of a Gram matrix's eigenvalues.
+    constexpr int kTrials = 100;
     for (;;) {
       next.weight.copy_(from.weight).add_(gradient.weight, 1 / step.theta);
       passes::prox_regularizer(next.weight, omega, 1 / step.theta, next.weight);
@@ -63,15 +64,11 @@ WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap
         next.bias.copy_(from.bias).add_(gradient.bias, 1 / step.theta);
         at::sub_out(direction.bias, next.bias, from.bias);
       }
-      affine_out(a, direction, buffers.product);
-      ++step.products;
-      ++step.trials;
-      step.distance = square_norm(direction);
-      const double product = passes::sum_of_squares(buffers.product);
-      if (step.theta * step.distance >= rho * product || step.trials == kTrials) {
+      const double curvature = measure();
+      if (step.theta * step.distance >= curvature || step.trials == kTrials) {
         break;
       }
-      step.theta = std::max(1.2 * step.theta, rho * product / step.distance);
+      step.theta = std::max(1.2 * step.theta, curvature / step.distance);
     }
     step.residual = passes::residual_step(buffers.residual, buffers.product, z, 1, q_out);
   }

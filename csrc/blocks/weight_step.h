@@ -8,8 +8,6 @@
 // bends the direction: theta is tried, and raised to what the direction asks for.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include "linalg/affine_map.h"
 #include "torchbcd/regularizers.h"
 

@@ -1,21 +1,11 @@
-// Activation functions, one struct each, in functors/activations/: sigma(u), its derivative (one of them,
-// where there are several), and the prox that the U update of a 3-splitting needs,
+// Activation functions, one struct each, in functors/activations/: a name that users call it by, sigma(u),
+// its derivative (one of them, where there are several; then slopes(u) are those from the left and from the
+// right), and the prox that the U update of a 3-splitting needs,
 //
 //     prox(a, b, gamma) = argmin over u of  1/2 (sigma(u) - a)^2 + gamma/2 (u - b)^2,
 //
 // the *global* minimiser (Zeng et al., eq. 33), for gamma > 0. Those without a closed form are solved in
-// float64 whatever T is, to a few units in the last place. Each also states
-//
-//     name, parameters     what users call it by, and the numbers that it takes
-//     monotone()           whether it never falls, which its parameters may decide
-//     continuous           whether it has no jump
-//     differentiable       whether it has a derivative everywhere; otherwise it gives left_derivative and
-//                          right_derivative
-//     piecewise_linear     whether on_one_piece(u, w) tells if two points lie on one line of its graph
-//     has_preimages        whether it knows, where it is monotone and continuous, the ends of the intervals
-//                          {u : sigma(u) >= t}, by preimage_low, and {u : sigma(u) <= t}, by preimage_high:
-//                          +inf and -inf where an interval is empty, -inf and +inf where it is the whole
-//                          line.
+// float64 whatever T is, to a few units in the last place. What else one states is in functors/traits.h.
 #pragma once
 
 #include <variant>
@@ -30,7 +20,6 @@
 #include "functors/activations/sign.h"
 #include "functors/activations/silu.h"
 #include "functors/activations/tanh.h"
-#include "functors/host_device.h"
 
 namespace torchbcd::functors {
 
@@ -38,21 +27,13 @@ namespace torchbcd::functors {
 using AnyActivation =
     std::variant<Identity, ReLU, LeakyReLU, Sigmoid, Tanh, HardTanh, HardSigmoid, Sign, SiLU, Polynomial>;
 
+// Whether u and w lie on one line of a piecewise linear activation's graph.
 template <typename T, typename Activation>
-TORCHBCD_HOST_DEVICE T left_derivative(const Activation& activation, T u) {
-  if constexpr (Activation::differentiable) {
-    return static_cast<T>(activation.derivative(u));
+TORCHBCD_HOST_DEVICE bool on_one_piece(const Activation& activation, T u, T w) {
+  if constexpr (requires { activation.piece(u); }) {
+    return activation.piece(u) == activation.piece(w);
   } else {
-    return activation.left_derivative(u);
-  }
-}
-
-template <typename T, typename Activation>
-TORCHBCD_HOST_DEVICE T right_derivative(const Activation& activation, T u) {
-  if constexpr (Activation::differentiable) {
-    return static_cast<T>(activation.derivative(u));
-  } else {
-    return activation.right_derivative(u);
+    return activation.derivative(u) == activation.derivative(w);
   }
 }
 

@@ -9,7 +9,6 @@
 
 #include "functors/activations.h"
 #include "functors/losses.h"
-#include "torchbcd/regularizers.h"
 
 namespace torchbcd::functors {
 
@@ -25,12 +24,6 @@ struct InvertibleActivation {
   using Variant = AnyActivation;
   template <typename Activation>
   static constexpr bool takes = Activation::has_preimages;
-};
-
-struct PiecewiseLinearActivation {
-  using Variant = AnyActivation;
-  template <typename Activation>
-  static constexpr bool takes = Activation::piecewise_linear;
 };
 
 struct EntryLoss {

@@ -11,11 +11,33 @@ namespace torchbcd::functors {
 
 inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
+// Two results of one formula: what a pass writes into its first and its second output.
+template <typename T>
+struct Pair {
+  T first;
+  T second;
+};
+
+// x, or the nearer of two bounds where it is beyond them; a NaN stays a NaN.
+template <typename T>
+TORCHBCD_HOST_DEVICE T clip(T x, T low, T high) {
+  return x < low ? low : (x > high ? high : x);
+}
+
 // (a + gamma b) / (1 + gamma), by the form whose rounding error is that of the result: exact where a == b,
 // close to a where gamma is small and to b where it is large.
 template <typename T>
 TORCHBCD_HOST_DEVICE T weighted_mean(T a, T b, T gamma) {
   return gamma < T(1) ? a + (b - a) * (gamma / (T(1) + gamma)) : b + (a - b) / (T(1) + gamma);
+}
+
+// argmin over u of 1/2 (slope u - a)^2 + gamma/2 (u - b)^2: the mean of a/slope and b with weights slope^2
+// and gamma, in the form of the two that rounds less.
+template <typename T>
+TORCHBCD_HOST_DEVICE T line_prox(T a, T b, T gamma, T slope) {
+  const T square = slope * slope;
+  return gamma < square ? a / slope + (b - a / slope) * (gamma / (square + gamma))
+                        : b + slope * (a - slope * b) / (square + gamma);
 }
 
 struct ValueAndSlope {

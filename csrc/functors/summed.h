@@ -5,7 +5,6 @@
 // rho/2 |z - q|^2.
 #pragma once
 
-#include "functors/host_device.h"
 #include "functors/pass.h"
 
 namespace torchbcd::functors {
@@ -71,29 +70,10 @@ struct ResidualStep {
   }
 };
 
-// The box of z for given a, B1 <= z <= B2, is {z : |a - sigma(z)| <= eps} (Wang et al., after eq. 5). Its
-// ends are computed in float64. The z that is there already, `inside`, belongs to it in exact arithmetic, and
-// by fiat in floating point, where the ends of a saturated activation are lost to rounding: that keeps every
-// z finite and every step a projection.
-template <typename T, typename Activation>
-TORCHBCD_HOST_DEVICE T project_to_preimage(const Activation& activation, T z, T a, T inside, double eps) {
-  T low = static_cast<T>(activation.preimage_low(static_cast<double>(a) - eps));
-  T high = static_cast<T>(activation.preimage_high(static_cast<double>(a) + eps));
-  low = inside < low ? inside : low;
-  high = inside > high ? inside : high;
-  return z < low ? low : (z > high ? high : z);
-}
-
-// The box of a for given z, sigma(z) - eps <= a <= sigma(z) + eps.
-template <typename T, typename Activation>
-TORCHBCD_HOST_DEVICE T project_to_image(const Activation& activation, T a, T z, T eps) {
-  const T centre = activation.value(z);
-  const T low = centre - eps;
-  const T high = centre + eps;
-  return a < low ? low : (a > high ? high : a);
-}
-
-// The z block of a hidden layer (Wang et al., eq. 4): z' = clip(q, B1, B2); sum (q - z')^2
+// The z block of a hidden layer (Wang et al., eq. 4): z' = clip(q, B1, B2); sum (q - z')^2. The box of z for
+// given a, B1 <= z <= B2, is {z : |a - sigma(z)| <= eps} (after eq. 5). Its ends are computed in float64. The
+// z that is there already belongs to it in exact arithmetic, and by fiat in floating point, where the ends of
+// a saturated activation are lost to rounding: that keeps every z finite and every step a projection.
 template <typename T, typename Activation>
 struct PreimageProjection {
   using Pass = SummedPass<InvertibleActivation, 3, 1, 1, double>;
@@ -103,7 +83,9 @@ struct PreimageProjection {
   double eps;
 
   TORCHBCD_HOST_DEVICE Result operator()(T q, T a, T z) const {
-    const T projected = project_to_preimage(activation, q, a, z, eps);
+    const T low = static_cast<T>(activation.preimage_low(static_cast<double>(a) - eps));
+    const T high = static_cast<T>(activation.preimage_high(static_cast<double>(a) + eps));
+    const T projected = clip(q, z < low ? z : low, z > high ? z : high);
     const T r = q - projected;
     return {{projected}, {square(r)}};
   }
@@ -125,8 +107,7 @@ struct ImageStep {
     const T low = centre - eps < a ? centre - eps : a;
     const T high = centre + eps > a ? centre + eps : a;
     const T from = a + omega * (a - a_previous);
-    const T target = from - step * g;
-    const T moved = target < low ? low : (target > high ? high : target);
+    const T moved = clip(from - step * g, low, high);
     const T d = moved - from;
     const T change = moved - a;
     return {{moved, d}, {square(d), square(change)}};
@@ -162,7 +143,8 @@ struct JointStep {
     if (below || above) {
       moved_z = activation.prox(below ? v - eps : v + eps, q, ratio);
     }
-    const T moved = project_to_image(activation, v, moved_z, eps);
+    const T centre = activation.value(moved_z);
+    const T moved = clip(v, centre - eps, centre + eps);
     const T d = moved - from;
     const T r = q - moved_z;
     const T change = moved - a;
@@ -234,7 +216,7 @@ struct LineMove {
   TORCHBCD_HOST_DEVICE LineMoved<T> operator()(T u, T v, T z, T s) const {
     const T d = scale * z;
     const T change = activation.value(u + d) - v;
-    const T beyond = activation.on_one_piece(u, u + d) ? T(0) : change - activation.derivative(u) * d;
+    const T beyond = on_one_piece(activation, u, u + d) ? T(0) : change - activation.derivative(u) * d;
     return {keep * s + d, change, beyond};
   }
 };

@@ -1,13 +1,11 @@
-// What the passes without sums apply to each entry: an activation, a loss, their derivatives and proxes, and
-// the block updates of Algorithm 2 as sums of quadratics and one prox. CPU and CUDA kernels only loop over
-// these.
+// What the passes without sums apply to each entry or row: an activation, a loss, their derivatives and
+// proxes, and the block updates of Algorithm 2 as sums of quadratics and one prox. CPU and CUDA kernels only
+// loop over these.
 //
 // The block updates are written around the current point ("residual form"): what is computed is the
 // change, which shrinks as the sweeps converge, so that rounding errors shrink with it.
 #pragma once
 
-#include "functors/host_device.h"
-#include "functors/pair.h"
 #include "functors/pass.h"
 #include "functors/regularizers.h"
 
@@ -39,7 +37,12 @@ struct ActivationSlopes {
   Activation activation;
 
   TORCHBCD_HOST_DEVICE Pair<T> operator()(T u) const {
-    return {left_derivative(activation, u), right_derivative(activation, u)};
+    if constexpr (requires { activation.slopes(u); }) {
+      return activation.slopes(u);
+    } else {
+      const T slope = static_cast<T>(activation.derivative(u));
+      return {slope, slope};
+    }
   }
 };
 
@@ -58,7 +61,14 @@ struct LossSubdifferential {
 
   Loss loss;
 
-  TORCHBCD_HOST_DEVICE Pair<T> operator()(T y, T v) const { return loss_subdifferential(loss, v, y); }
+  TORCHBCD_HOST_DEVICE Pair<T> operator()(T y, T v) const {
+    if constexpr (Loss::differentiable) {
+      const T gradient = loss.gradient(v, y);
+      return {gradient, gradient};
+    } else {
+      return loss.subdifferential(v, y);
+    }
+  }
 };
 
 template <typename T, typename Loss>
@@ -156,34 +166,116 @@ struct LossUpdate {
   }
 };
 
-// argmin over u of  t r(u) + 1/2 (u - x)^2.
+// argmin over u of  t r(u) + 1/2 (u - x)^2. The bounds come last: in one dimension the constrained minimiser
+// of a convex function is the projection of the free one.
 template <typename T, typename = Nothing>
 struct RegularizerProx {
   using Pass = EntryPass<NoChoice, 1, 1, Regularizer, double>;
 
-  Regularizer regularizer;
+  Regularizer r;
   T t;
 
-  TORCHBCD_HOST_DEVICE T operator()(T x) const { return regularizer_prox(regularizer, x, t); }
+  TORCHBCD_HOST_DEVICE T operator()(T x) const {
+    const T threshold = t * static_cast<T>(r.l1);
+    const T lowered = x > threshold ? x - threshold : (x < -threshold ? x + threshold : (x != x ? x : T(0)));
+    return regularizer_clamp(r, lowered / (T(1) + t * static_cast<T>(r.l2)));
+  }
 };
 
-// l1 |x| + l2/2 x^2
+// l1 |x| + l2/2 x^2: all of r but its bounds.
 template <typename T, typename = Nothing>
 struct RegularizerPenalty {
   using Pass = EntryPass<NoChoice, 1, 1, Regularizer>;
 
-  Regularizer regularizer;
+  Regularizer r;
 
-  TORCHBCD_HOST_DEVICE T operator()(T x) const { return regularizer_penalty(regularizer, x); }
+  TORCHBCD_HOST_DEVICE T operator()(T x) const {
+    const T magnitude = x < T(0) ? -x : x;
+    return static_cast<T>(r.l1) * magnitude + static_cast<T>(0.5 * r.l2) * x * x;
+  }
 };
 
+// The ends of the subdifferential. An entry lies on a bound where the float32 next to it does, whatever T is:
+// models in float32 are looked at in float64.
 template <typename T, typename = Nothing>
 struct RegularizerSubdifferential {
   using Pass = EntryPass<NoChoice, 1, 2, Regularizer>;
 
-  Regularizer regularizer;
+  Regularizer r;
 
-  TORCHBCD_HOST_DEVICE Pair<T> operator()(T x) const { return regularizer_subdifferential(regularizer, x); }
+  TORCHBCD_HOST_DEVICE Pair<T> operator()(T x) const {
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    const T smooth = static_cast<T>(r.l2) * x;
+    const T kink = static_cast<T>(r.l1);
+    const float single = static_cast<float>(x);
+    const bool at_low = r.low != -kInfinity && single <= static_cast<float>(r.low);
+    const bool at_high = r.high != kInfinity && single >= static_cast<float>(r.high);
+    return {at_low ? -infinity : smooth + (x > T(0) ? kink : -kink),
+            at_high ? infinity : smooth + (x < T(0) ? -kink : kink)};
+  }
+};
+
+// --- over the rows of a loss that couples a row's entries. The matrices are out, target and centre (the
+// point that a value or a gradient is taken at); the weights of the rows come last ---
+
+// The problem of a row; of its loss alone where no more is given.
+template <typename T, typename Loss>
+TORCHBCD_HOST_DEVICE typename Loss::template Row<T> row_of(const Loss&, T* const* row,
+                                                           const Rows::Layout& layout, double weight = 1,
+                                                           double curvature = 0,
+                                                           const Regularizer& regularizer = {}) {
+  return {row[1],         row[2], row[0],    layout.target_stride, layout.centre_stride, layout.out_stride,
+          layout.classes, weight, curvature, regularizer};
+}
+
+// out = argmin over x of  weight row_weight l(x; y) + curvature/2 |x - c|^2 + s(x).
+template <typename T, typename Loss>
+struct RowLossUpdate {
+  using Pass = RowPass<RowLoss, 4, Regularizer, double, double>;
+
+  Loss loss;
+  Regularizer regularizer;
+  double weight, curvature;
+
+  TORCHBCD_HOST_DEVICE void operator()(T* const* row, const Rows::Layout& layout) const {
+    row_of(loss, row, layout, weight * static_cast<double>(*row[3]), curvature, regularizer).solve();
+  }
+};
+
+// The first entry of the row of out = l(v; y).
+template <typename T, typename Loss>
+struct RowLossValue {
+  using Pass = RowPass<RowLoss, 3>;
+
+  Loss loss;
+
+  TORCHBCD_HOST_DEVICE void operator()(T* const* row, const Rows::Layout& layout) const {
+    *row[0] = static_cast<T>(row_of(loss, row, layout).value());
+  }
+};
+
+// out = the gradient in v.
+template <typename T, typename Loss>
+struct RowLossGradient {
+  using Pass = RowPass<RowLoss, 3>;
+
+  Loss loss;
+
+  TORCHBCD_HOST_DEVICE void operator()(T* const* row, const Rows::Layout& layout) const {
+    row_of(loss, row, layout).gradient();
+  }
+};
+
+// The first entry of the row of out = a Lipschitz constant of that gradient.
+template <typename T, typename Loss>
+struct RowLossGradientLipschitz {
+  using Pass = RowPass<RowLoss, 3>;
+
+  Loss loss;
+
+  TORCHBCD_HOST_DEVICE void operator()(T* const* row, const Rows::Layout& layout) const {
+    *row[0] = static_cast<T>(row_of(loss, row, layout).gradient_lipschitz());
+  }
 };
 
 }  // namespace torchbcd::functors

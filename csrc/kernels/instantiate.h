@@ -1,5 +1,5 @@
-// From an iterator to a loop over a functor: what Kernel<...>::run does on every device. A device's file
-// specialises Loop for the kinds of passes that it runs, and names the functors.
+// From an iterator to a loop over a functor: what Kernel<...>::run does on every device, and for which
+// functors. A device's file specialises Loop for the kinds of passes that it runs.
 #pragma once
 
 #include <ATen/TensorIterator.h>
@@ -74,5 +74,22 @@ void Kernel<Functor, Device, functors::Pass<Kind, Alternatives, inputs, outputs,
       },
       chosen);
 }
+
+// The passes: over entries and rows, and those that also measure. A device's files instantiate its loops over
+// them.
+// clang-format off
+#define TORCHBCD_INSTANTIATE(Functor, Device) template struct Kernel<functors::Functor, Device>;
+#define TORCHBCD_ENTRY_PASSES(X, Device)                                                                   \
+  X(ActivationDerivative, Device) X(ActivationProx, Device) X(ActivationSlopes, Device)                    \
+  X(ActivationValue, Device) X(AuxiliaryUpdate, Device) X(LossGradient, Device)                            \
+  X(LossGradientLipschitz, Device) X(LossProx, Device) X(LossSubdifferential, Device)                      \
+  X(LossUpdate, Device) X(LossValue, Device) X(OutputCentre, Device) X(RegularizerPenalty, Device)         \
+  X(RegularizerProx, Device) X(RegularizerSubdifferential, Device) X(RowLossGradient, Device)              \
+  X(RowLossGradientLipschitz, Device) X(RowLossUpdate, Device) X(RowLossValue, Device)
+#define TORCHBCD_SUMMED_PASSES(X, Device)                                                                  \
+  X(Difference, Device) X(ExtrapolatedDifference, Device) X(ImageStep, Device) X(JointStep, Device)        \
+  X(PreimageProjection, Device) X(RelaxedResidual, Device) X(ResidualStep, Device)                         \
+  X(StateDirection, Device) X(StateMove, Device) X(SumOfSquares, Device)
+// clang-format on
 
 }  // namespace torchbcd::kernels

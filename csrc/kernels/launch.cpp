@@ -6,6 +6,21 @@
 #include <c10/util/Exception.h>
 
 namespace torchbcd::kernels {
+namespace {
+
+at::TensorIterator iterator_over(at::ArrayRef<at::Tensor> outputs, at::ArrayRef<at::Tensor> inputs) {
+  at::TensorIteratorConfig config;
+  config.resize_outputs(false);
+  for (const at::Tensor& output : outputs) {
+    config.add_owned_output(output);
+  }
+  for (const at::Tensor& input : inputs) {
+    config.add_owned_const_input(input);
+  }
+  return config.build();
+}
+
+}  // namespace
 
 bool on_cuda(const at::TensorIteratorBase& iterator) {
   const c10::DeviceType device = iterator.device_type();
@@ -19,26 +34,8 @@ bool on_cuda(const at::TensorIteratorBase& iterator) {
   return cuda;
 }
 
-void with_iterator(at::ArrayRef<at::Tensor> outputs, at::ArrayRef<at::Tensor> inputs, Visit f) {
-  at::TensorIteratorConfig config;
-  config.resize_outputs(false);
-  for (const at::Tensor& output : outputs) {
-    config.add_owned_output(output);
-  }
-  for (const at::Tensor& input : inputs) {
-    config.add_owned_const_input(input);
-  }
-  at::TensorIterator iterator = config.build();
-  f(iterator);
-}
-
-at::Tensor with_new_output(at::ArrayRef<at::Tensor> inputs, Visit f) {
-  at::TensorIteratorConfig config;
-  config.add_owned_output(at::Tensor());
-  for (const at::Tensor& input : inputs) {
-    config.add_owned_const_input(input);
-  }
-  at::TensorIterator iterator = config.build();
+at::Tensor with_iterator(at::ArrayRef<at::Tensor> outputs, at::ArrayRef<at::Tensor> inputs, Visit f) {
+  at::TensorIterator iterator = iterator_over(outputs, inputs);
   f(iterator);
   return iterator.output();
 }
@@ -46,18 +43,8 @@ at::Tensor with_new_output(at::ArrayRef<at::Tensor> inputs, Visit f) {
 at::Tensor with_chunks(int64_t chunk, int64_t sums, at::ArrayRef<at::Tensor> outputs,
                        at::ArrayRef<at::Tensor> inputs,
                        c10::function_ref<void(at::TensorIteratorBase&, const functors::Summed::Layout&)> f) {
-  at::TensorIteratorConfig config;
-  config.resize_outputs(false).check_all_same_dtype(true);
-  for (const at::Tensor& output : outputs) {
-    config.add_owned_output(output);
-  }
-  if (outputs.empty()) {
-    config.add_owned_output(inputs.front());  // an iterator must have one; nothing is written to it
-  }
-  for (const at::Tensor& input : inputs) {
-    config.add_owned_const_input(input);
-  }
-  at::TensorIterator iterator = config.build();
+  // An iterator must have an output; where a pass has none, nothing is written to it.
+  at::TensorIterator iterator = iterator_over(outputs.empty() ? inputs.slice(0, 1) : outputs, inputs);
   TORCH_INTERNAL_ASSERT(iterator.is_contiguous());
   const int64_t chunks = (iterator.numel() + chunk - 1) / chunk;
   at::Tensor partial = at::empty({chunks, sums}, inputs.front().options().dtype(at::kDouble));

@@ -60,11 +60,9 @@ void run(at::TensorIteratorBase& iterator, const Layout& layout, const Arguments
 
 using Visit = c10::function_ref<void(at::TensorIteratorBase&)>;
 
-/// Calls f(iterator over outputs and inputs), which broadcast and may be strided.
-void with_iterator(at::ArrayRef<at::Tensor> outputs, at::ArrayRef<at::Tensor> inputs, Visit f);
-
-/// The same where the output is newly allocated, and returned.
-at::Tensor with_new_output(at::ArrayRef<at::Tensor> inputs, Visit f);
+/// Calls f(iterator over outputs and inputs), which broadcast and may be strided. Returns the first output,
+/// newly allocated where an undefined one was given.
+at::Tensor with_iterator(at::ArrayRef<at::Tensor> outputs, at::ArrayRef<at::Tensor> inputs, Visit f);
 
 /// Calls f(iterator, layout) over contiguous tensors of one shape; returns the sums of every chunk of `chunk`
 /// entries, (chunks, sums).
@@ -75,19 +73,12 @@ at::Tensor with_chunks(int64_t chunk, int64_t sums, at::ArrayRef<at::Tensor> out
 /// The sums of the columns of (chunks, sums), fetched.
 void fetch_sums(const at::Tensor& chunks, double* sums);
 
-/// outputs = Functor(inputs) entry by entry.
+/// outputs = Functor(inputs) entry by entry; returns the first output, which is allocated where it is
+/// undefined.
 template <template <typename, typename> class Functor, typename... Arguments>
-void entries(at::ArrayRef<at::Tensor> outputs, at::ArrayRef<at::Tensor> inputs,
-             const Arguments&... arguments) {
-  with_iterator(outputs, inputs, [&](at::TensorIteratorBase& iterator) {
-    run<Functor>(iterator, functors::Entries::Layout(), arguments...);
-  });
-}
-
-/// The same into a tensor that is allocated.
-template <template <typename, typename> class Functor, typename... Arguments>
-at::Tensor new_entries(at::ArrayRef<at::Tensor> inputs, const Arguments&... arguments) {
-  return with_new_output(inputs, [&](at::TensorIteratorBase& iterator) {
+at::Tensor entries(at::ArrayRef<at::Tensor> outputs, at::ArrayRef<at::Tensor> inputs,
+                   const Arguments&... arguments) {
+  return with_iterator(outputs, inputs, [&](at::TensorIteratorBase& iterator) {
     run<Functor>(iterator, functors::Entries::Layout(), arguments...);
   });
 }

@@ -25,7 +25,8 @@ at::Tensor gradient_lipschitz(const at::Tensor& y, const functors::AnyLoss& loss
     kernels::rows<functors::RowLossGradientLipschitz>({out, y, y}, loss);
     return out;
   }
-  return kernels::new_entries<functors::LossGradientLipschitz>({y}, loss).amax(1, /*keepdim=*/true);
+  return kernels::entries<functors::LossGradientLipschitz>({at::Tensor()}, {y}, loss)
+      .amax(1, /*keepdim=*/true);
 }
 
 std::vector<double> sums_of_squares(const std::vector<at::Tensor>& tensors) {

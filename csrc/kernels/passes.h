@@ -2,33 +2,32 @@
 // caller owns and allocate nothing of the data's size, so that a sweep over n rows costs no (n, d)
 // allocation.
 //
-// A pass is a functor, an entry here, and one line a device in cpu/ and cuda/ that instantiates the loop over
-// it.
+// A pass is a functor, an entry here, and its name in the list of instantiate.h.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <vector>
 
-#include "functors/row_losses.h"
 #include "functors/summed.h"
 #include "functors/updates.h"
 #include "kernels/launch.h"
 
 namespace torchbcd::passes {
 
-// --- entry by entry; tensors broadcast and may be strided ---
+// --- entry by entry; tensors broadcast and may be strided. What is returned is newly allocated where no
+// `out` is given ---
 
 /// out = sigma(u)
-inline void activation(const at::Tensor& u, const functors::AnyActivation& activation,
-                       const at::Tensor& out) {
-  kernels::entries<functors::ActivationValue>({out}, {u}, activation);
+inline at::Tensor activation(const at::Tensor& u, const functors::AnyActivation& activation,
+                             const at::Tensor& out = {}) {
+  return kernels::entries<functors::ActivationValue>({out}, {u}, activation);
 }
 
 /// out = sigma'(u), one of the derivatives where there are several
-inline void activation_derivative(const at::Tensor& u, const functors::AnyActivation& activation,
-                                  const at::Tensor& out) {
-  kernels::entries<functors::ActivationDerivative>({out}, {u}, activation);
+inline at::Tensor activation_derivative(const at::Tensor& u, const functors::AnyActivation& activation,
+                                        const at::Tensor& out = {}) {
+  return kernels::entries<functors::ActivationDerivative>({out}, {u}, activation);
 }
 
 /// left, right = the derivatives of sigma from the left and from the right
@@ -38,37 +37,27 @@ inline void activation_slopes(const at::Tensor& u, const functors::AnyActivation
 }
 
 /// out = argmin over u of 1/2 (sigma(u) - a)^2 + gamma/2 (u - b)^2; out may be a or b
-inline void prox_activation(const at::Tensor& a, const at::Tensor& b,
-                            const functors::AnyActivation& activation, double gamma, const at::Tensor& out) {
-  kernels::entries<functors::ActivationProx>({out}, {a, b}, activation, gamma);
-}
-
-/// The same, newly allocated.
 inline at::Tensor prox_activation(const at::Tensor& a, const at::Tensor& b,
-                                  const functors::AnyActivation& activation, double gamma) {
-  return kernels::new_entries<functors::ActivationProx>({a, b}, activation, gamma);
+                                  const functors::AnyActivation& activation, double gamma,
+                                  const at::Tensor& out = {}) {
+  return kernels::entries<functors::ActivationProx>({out}, {a, b}, activation, gamma);
 }
 
-/// argmin over v of l(v; y) + gamma/2 (v - b)^2, newly allocated, for a loss with a value an entry
+/// argmin over v of l(v; y) + gamma/2 (v - b)^2, for a loss with a value an entry
 inline at::Tensor prox_loss(const at::Tensor& y, const at::Tensor& b, const functors::AnyLoss& loss,
                             double gamma) {
-  return kernels::new_entries<functors::LossProx>({y, b}, loss, gamma);
+  return kernels::entries<functors::LossProx>({at::Tensor()}, {y, b}, loss, gamma);
 }
 
 /// out = argmin over u of t r(u) + 1/2 (u - x)^2; out may be x
-inline void prox_regularizer(const at::Tensor& x, const Regularizer& regularizer, double t,
-                             const at::Tensor& out) {
-  kernels::entries<functors::RegularizerProx>({out}, {x}, regularizer, t);
+inline at::Tensor prox_regularizer(const at::Tensor& x, const Regularizer& regularizer, double t,
+                                   const at::Tensor& out = {}) {
+  return kernels::entries<functors::RegularizerProx>({out}, {x}, regularizer, t);
 }
 
-/// The same, newly allocated.
-inline at::Tensor prox_regularizer(const at::Tensor& x, const Regularizer& regularizer, double t) {
-  return kernels::new_entries<functors::RegularizerProx>({x}, regularizer, t);
-}
-
-/// l1 |x| + l2/2 x^2, newly allocated
+/// l1 |x| + l2/2 x^2
 inline at::Tensor regularizer_penalty(const at::Tensor& x, const Regularizer& regularizer) {
-  return kernels::new_entries<functors::RegularizerPenalty>({x}, regularizer);
+  return kernels::entries<functors::RegularizerPenalty>({at::Tensor()}, {x}, regularizer);
 }
 
 /// low, high = the ends of the subdifferential of r

@@ -1,11 +1,25 @@
 #include "linalg/affine_map.h"
 
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sub.h>
+#include <ATen/ops/zeros_like.h>
 
 namespace torchbcd {
+namespace {
+
+template <typename F>
+std::vector<AffineMap> each(const std::vector<AffineMap>& maps, F f) {
+  std::vector<AffineMap> result;
+  for (const AffineMap& map : maps) {
+    result.push_back({f(map.weight), map.bias.defined() ? f(map.bias) : at::Tensor()});
+  }
+  return result;
+}
+
+}  // namespace
 
 void affine_out(const at::Tensor& v, const AffineMap& map, const at::Tensor& out) {
   at::Tensor result = out;
@@ -28,13 +42,18 @@ void affine_residual_out(const at::Tensor& u, const at::Tensor& v, const AffineM
 }
 
 std::vector<AffineMap> allocate_like(const std::vector<AffineMap>& maps) {
-  std::vector<AffineMap> result;
-  result.reserve(maps.size());
-  for (const AffineMap& map : maps) {
-    result.push_back(
-        {at::empty_like(map.weight), map.bias.defined() ? at::empty_like(map.bias) : at::Tensor()});
+  return each(maps, [](const at::Tensor& t) { return at::empty_like(t); });
+}
+
+AffineMap zeros_like(const AffineMap& map) {
+  return {at::zeros_like(map.weight), map.bias.defined() ? at::zeros_like(map.bias) : at::Tensor()};
+}
+
+void add_map_(const AffineMap& map, const AffineMap& step, double times) {
+  map.weight.add_(step.weight, times);
+  if (map.bias.defined()) {
+    map.bias.add_(step.bias, times);
   }
-  return result;
 }
 
 void copy_map(const AffineMap& from, const AffineMap& to) {
@@ -51,12 +70,23 @@ void copy_maps(const std::vector<AffineMap>& from, const std::vector<AffineMap>&
 }
 
 std::vector<AffineMap> clone_maps(const std::vector<AffineMap>& maps) {
-  std::vector<AffineMap> copies;
-  copies.reserve(maps.size());
-  for (const AffineMap& map : maps) {
-    copies.push_back({map.weight.clone(), map.bias.defined() ? map.bias.clone() : at::Tensor()});
+  return each(maps, [](const at::Tensor& t) { return t.clone(); });
+}
+
+at::Tensor joined(const AffineMap& map) {
+  return map.bias.defined() ? at::cat({map.weight, map.bias.unsqueeze(1)}, 1) : map.weight;
+}
+
+void split_out(const at::Tensor& joined, const AffineMap& map) {
+  const int64_t inputs = map.weight.size(1);
+  map.weight.copy_(joined.narrow(1, 0, inputs));
+  if (joined.size(1) > inputs) {
+    map.bias.copy_(joined.select(1, inputs));
   }
-  return copies;
+}
+
+AffineMap trained_part(const AffineMap& map, Trained trained) {
+  return {trained.weight ? map.weight : map.weight.narrow(1, 0, 0), trained.bias ? map.bias : at::Tensor()};
 }
 
 std::vector<at::Tensor> tensors_of(const std::vector<AffineMap>& maps) {

@@ -19,6 +19,7 @@ struct Trained {
   bool bias = true;
 
   bool any() const { return weight || bias; }
+  bool all(const AffineMap& map) const { return weight && bias == map.bias.defined(); }
   bool operator==(const Trained&) const = default;
 };
 
@@ -30,9 +31,20 @@ void affine_residual_out(const at::Tensor& u, const at::Tensor& v, const AffineM
                          const at::Tensor& residual_out);
 
 std::vector<AffineMap> allocate_like(const std::vector<AffineMap>& maps);
+AffineMap zeros_like(const AffineMap& map);
 void copy_map(const AffineMap& from, const AffineMap& to);
+/// map += times step
+void add_map_(const AffineMap& map, const AffineMap& step, double times = 1);
 void copy_maps(const std::vector<AffineMap>& from, const std::vector<AffineMap>& to);
 std::vector<AffineMap> clone_maps(const std::vector<AffineMap>& maps);
+
+/// [W b], or W where there is no bias.
+at::Tensor joined(const AffineMap& map);
+/// Sets W and, where there is a column for it, b.
+void split_out(const at::Tensor& joined, const AffineMap& map);
+
+/// Views of a map without what is frozen: one of no inputs, or without a bias.
+AffineMap trained_part(const AffineMap& map, Trained trained);
 
 /// The weights and biases that there are, in order.
 std::vector<at::Tensor> tensors_of(const std::vector<AffineMap>& maps);

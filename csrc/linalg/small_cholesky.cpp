@@ -1,5 +1,4 @@
-#include "linalg/small_cholesky.h"
-
+// The Cholesky factors of small matrices and their inverses, in one pass and without LAPACK's overhead.
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 
@@ -8,6 +7,7 @@
 #include <vector>
 
 #include "kernels/cpu/loops.h"
+#include "linalg/spd.h"
 
 namespace torchbcd::cpu {
 namespace {

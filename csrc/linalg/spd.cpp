@@ -1,13 +1,15 @@
 #include "linalg/spd.h"
 
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/linalg_solve_triangular.h>
+#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/mv.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/square.h>
 #include <ATen/ops/sum.h>
 #include <c10/util/Exception.h>
@@ -16,8 +18,6 @@
 #include <limits>
 #include <utility>
 #include <vector>
-
-#include "linalg/small_cholesky.h"
 
 namespace torchbcd {
 namespace {
@@ -143,6 +143,26 @@ bool solve_small_blocks(const at::Tensor& a, int64_t block, double ridge, double
   return true;
 }
 
+struct PowerIteration {
+  at::Tensor vector;  // of length one, or zero where the operator has sent it there
+  double norm = 0;    // of its image before it was scaled
+};
+
+// v <- A v / |A v| so many times, from a vector of ones of the kind of `like`.
+template <typename Apply>
+PowerIteration power_iteration(const Apply& apply, const at::Tensor& like, int steps) {
+  PowerIteration at{at::ones({like.size(1)}, like.options())};
+  for (int k = 0; k < steps; ++k) {
+    at.vector = apply(at.vector);
+    at.norm = at::linalg_vector_norm(at.vector).item<double>();
+    if (!(at.norm > 0)) {
+      return {at.vector, 0};
+    }
+    at.vector.div_(at.norm);
+  }
+  return at;
+}
+
 }  // namespace
 
 at::Tensor gram_matrix(const GramSystem& system) {
@@ -252,6 +272,16 @@ void solve_row_blocks(const at::Tensor& a, int64_t block, double ridge, double o
     factor({.a = a.narrow(0, rows.begin, rows.size).t(), .ridge = ridge, .ones_row = ones}, where)
         .solve_(z.narrow(0, rows.begin, rows.size).t());
   }
+}
+
+double largest_eigenvalue(const at::Tensor& matrix) {
+  return power_iteration([&](const at::Tensor& v) { return at::mv(matrix, v); }, matrix, 20).norm;
+}
+
+double spectral_norm_squared(const at::Tensor& weight) {
+  const PowerIteration found =
+      power_iteration([&](const at::Tensor& v) { return at::mv(weight.t(), at::mv(weight, v)); }, weight, 10);
+  return found.norm > 0 ? at::mv(weight, found.vector).to(at::kDouble).square().sum().item<double>() : 0;
 }
 
 }  // namespace torchbcd

@@ -1,5 +1,5 @@
-// Symmetric positive definite systems: Gram matrices by one triangle, a blocked Cholesky factor,
-// and solves against many rows. Everything heavy is a matrix product, on whatever device the data
+// Symmetric positive definite systems: Gram matrices by one triangle, a blocked Cholesky factor, solves
+// against many rows, largest eigenvalues. Everything heavy is a matrix product, on whatever device the data
 // is.
 #pragma once
 
@@ -59,5 +59,18 @@ SpdFactor factor(const GramSystem& system, const char* where);
 /// `factor`, and throws as it does. Small blocks are batched.
 void solve_row_blocks(const at::Tensor& a, int64_t block, double ridge, double ones, const at::Tensor& r,
                       const at::Tensor& z, const char* where);
+
+/// The largest eigenvalue of a symmetric positive semidefinite matrix, from below.
+double largest_eigenvalue(const at::Tensor& matrix);
+
+/// The same of W^T W, by its Rayleigh quotient: what a direction of steepest curvature asks of a step.
+double spectral_norm_squared(const at::Tensor& weight);
+
+namespace cpu {
+/// For each K = L L^T, whose lower triangle is in `k` (batch, d, d): inverse <- L^{-1}, (batch, d, d), and
+/// pivots <- L_jj^2, (batch, d). All float32 or all float64, on the CPU; the rows of `k`, `inverse` and
+/// `pivots` are contiguous. A pivot that is not positive leaves it, or NaN, in `pivots`. For small d.
+void small_cholesky(const at::Tensor& k, const at::Tensor& inverse, const at::Tensor& pivots);
+}  // namespace cpu
 
 }  // namespace torchbcd

@@ -8,7 +8,7 @@
 #include <string>
 #include <utility>
 
-#include "blocks/fista_output.h"
+#include "blocks/proximal_gradient.h"
 #include "kernels/registry.h"
 #include "linalg/reductions.h"
 #include "optimizers/found_modules.h"
@@ -207,7 +207,7 @@ void DLAM::sweep(DlamRows& rows) {
                            : std::max(0.0, (rows.nesterov - 1) / next_nesterov);
   const DlamProblem problem = data_->problem(*mlp_, data_->options);
   DlamReport report =
-      sweep_dlam({problem, mlp_->committed, data_->previous, mlp_->next, rows, eps, omega, observer_});
+      sweep_dlam({{problem, mlp_->committed, mlp_->next, rows, observer_}, data_->previous, eps, omega});
   mlp_->check_next();
   TORCH_CHECK_LINALG(all_finite(rows.next.z.back()),
                      block_name(mlp_->name, mlp_->depth(), "z", mlp_->depth() - 1),

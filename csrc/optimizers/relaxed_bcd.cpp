@@ -205,11 +205,8 @@ void RelaxedBCD::set_start() {
     if (trained.weight) {
       start.weight.mul_(1 - d.options.weight_decay_of(l));
     }
-    if (!d.velocity.empty() && trained.weight) {
-      start.weight.add_(d.velocity[l].weight, d.options.momentum()[l]);
-    }
-    if (!d.velocity.empty() && trained.bias) {
-      start.bias.add_(d.velocity[l].bias, d.options.momentum()[l]);
+    if (!d.velocity.empty()) {
+      add_map_(trained_part(start, trained), trained_part(d.velocity[l], trained), d.options.momentum()[l]);
     }
   }
 }
@@ -247,11 +244,9 @@ void RelaxedBCD::keep_velocity() {
   if (data_->velocity.empty()) {
     data_->velocity = allocate_like(mlp_->committed);
   }
+  copy_maps(mlp_->next, data_->velocity);
   for (size_t l = 0; l < mlp_->depth(); ++l) {
-    at::sub_out(data_->velocity[l].weight, mlp_->next[l].weight, mlp_->committed[l].weight);
-    if (mlp_->next[l].bias.defined()) {
-      at::sub_out(data_->velocity[l].bias, mlp_->next[l].bias, mlp_->committed[l].bias);
-    }
+    add_map_(data_->velocity[l], mlp_->committed[l], -1);
   }
 }
 
@@ -265,12 +260,12 @@ void RelaxedBCD::guard(bool forward_with_old) {
     const std::vector<at::Tensor> products = allocate_states(rows.rows(), maps);
     const std::vector<at::Tensor> states = allocate_states(rows.rows(), maps);
     forward_out(rows.x, maps, mlp_->activations, products, states);
-    return summed_loss(rows.y, states.back(), problem.loss);
+    return weighted_loss(rows.y, states.back(), problem.loss);
   };
   const auto loss_before = [&] {
     const at::Tensor outputs = at::empty_like(rows.p.back());
     passes::activation(rows.p.back(), mlp_->activations.back(), outputs);
-    return summed_loss(rows.y, outputs, problem.loss);
+    return weighted_loss(rows.y, outputs, problem.loss);
   };
   const std::vector<AffineMap>& next = mlp_->next;
   const std::vector<AffineMap>& old = mlp_->committed;
@@ -318,7 +313,7 @@ void RelaxedBCD::sweep(bool batch) {
     rescaled = sweeps() == 0 && match_output_scale(batch);
     rows.penalties = relaxed_penalties(problem, d.start(*mlp_), rows.rows());
   }
-  d.report = sweep_relaxed({problem, d.start(*mlp_), mlp_->next, rows, restored, d.progress, observer_});
+  d.report = sweep_relaxed({{problem, d.start(*mlp_), mlp_->next, rows, observer_}, restored, d.progress});
   mlp_->check_next();
   if (d.options.guard()) {
     guard(!restored && !d.start_apart);

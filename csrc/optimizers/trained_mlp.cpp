@@ -13,7 +13,6 @@
 #include <utility>
 
 #include "kernels/registry.h"
-#include "kernels/targets.h"
 #include "linalg/reductions.h"
 #include "sweeps/layers.h"
 

@@ -2,31 +2,15 @@
 // to the next.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <memory>
-#include <string>
-#include <vector>
 
 #include "blocks/least_squares.h"
-#include "functors/activations.h"
-#include "functors/losses.h"
-#include "linalg/affine_map.h"
-#include "torchbcd/options.h"
-#include "torchbcd/reports.h"
+#include "sweeps/layers.h"
 
 namespace torchbcd {
 
-/// All of the objective that is neither data nor a variable.
-struct BcdProblem {
-  const char* name;  // of the optimizer, for errors
-  const std::vector<functors::AnyActivation>& activations;
-  const functors::AnyLoss& loss;
-  const std::vector<Trained>& trained;  // of each layer
-  const BCDOptions& options;
+struct BcdProblem : Problem<BCDOptions> {
   const SumOverRanks& sum_over_ranks;  // where the rows lie in several processes
-
-  size_t depth() const { return activations.size(); }
 };
 
 /// The split variables of some rows, one tensor (n, d_l) a layer. With two splittings U is no variable; u[l]
@@ -87,25 +71,13 @@ void refresh_residuals(const BcdProblem& problem, const std::vector<AffineMap>& 
 ObjectiveTerms objective_terms(const BcdProblem& problem, const std::vector<AffineMap>& maps,
                                const BcdRows& rows, const BcdVariables& variables);
 
-/// What a sweep reads and writes: from (maps, rows.current) to (next_maps, rows.next), touching nothing else,
-/// so that a sweep which throws has changed nothing.
-struct BcdSweep {
-  const BcdProblem& problem;
-  const std::vector<AffineMap>& maps;
-  const std::vector<AffineMap>& next_maps;
-  BcdRows& rows;
-  const BlockObserver& observer;
-};
+using BcdSweep = SweepOf<BcdProblem, BcdRows>;
 
-/// One sweep by either algorithm, as options.splitting says. Blocks in the paper's order, V_N, U_N, W_N, then
+/// One sweep by Algorithm 1, on the 2-splitting formulation, or Algorithm 2, on the 3-splitting one, as
+/// options.splitting says. Blocks in the paper's order, V_N, U_N, W_N, then
 /// V_i, U_i, W_i for i = N - 1, ..., 1, with V and U of a layer repeated inner_sweeps times; or all V and U,
 /// inner_sweeps times over, and then all W. Algorithm 1 has no U. Returns which residuals it leaves in
 /// rows.next.
 Residuals sweep_bcd(const BcdSweep& sweep);
-
-/// Algorithm 2, on the 3-splitting formulation.
-Residuals sweep_three_splitting(const BcdSweep& sweep);
-/// Algorithm 1, on the 2-splitting formulation.
-Residuals sweep_two_splitting(const BcdSweep& sweep);
 
 }  // namespace torchbcd

@@ -2,7 +2,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/sum.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <cmath>
@@ -11,38 +10,31 @@
 #include "blocks/proximal_gradient.h"
 #include "blocks/weight_step.h"
 #include "kernels/passes.h"
-#include "sweeps/layers.h"
 
 namespace torchbcd {
 namespace {
 
-class DladmmBlocks {
+class DladmmBlocks : Blocks<DladmmSweep> {
  public:
-  explicit DladmmBlocks(const DladmmSweep& sweep)
-      : sweep_(sweep),
-        problem_(sweep.problem),
-        options_(sweep.problem.options),
-        rows_(sweep.rows),
-        v_(sweep.rows.next) {}
+  explicit DladmmBlocks(const DladmmSweep& sweep) : Blocks(sweep), v_(sweep.rows.next) {}
 
   DladmmReport run() {
-    const size_t depth = problem_.depth();
     start();
-    report_.theta.resize(depth);
-    report_.tau.resize(depth - 1);
-    for (size_t l = depth; l-- > 0;) {
-      if (l + 1 < depth) {
+    report_.theta.resize(depth());
+    report_.tau.resize(depth() - 1);
+    for (size_t l = depth(); l-- > 0;) {
+      if (l + 1 < depth()) {
         a_block(l);
       }
       z_block(l);
       b_block(l);
       weight_block(l);
     }
-    for (size_t l = 0; l < depth; ++l) {
+    for (size_t l = 0; l < depth(); ++l) {
       weight_block(l);
       b_block(l);
       z_block(l);
-      if (l + 1 < depth) {
+      if (l + 1 < depth()) {
         a_block(l);
       }
     }
@@ -51,21 +43,17 @@ class DladmmBlocks {
   }
 
  private:
-  void done(const char* block, size_t l) const { observe(sweep_.observer, block, l); }
   const AffineMap& map(size_t l) const { return sweep_.next_maps[l]; }
   const at::Tensor& input(size_t l) const { return l == 0 ? rows_.x : v_.a[l - 1]; }
-  at::Tensor scratch(int which, int64_t columns) const {
-    return scratch_view(rows_.scratch[which], rows_.rows(), columns);
-  }
 
   // Every block is updated in place, in a copy of the current point.
   void start() {
     copy_maps(sweep_.maps, sweep_.next_maps);
     const DladmmVariables& from = rows_.current;
-    for (size_t l = 0; l < problem_.depth(); ++l) {
+    for (size_t l = 0; l < depth(); ++l) {
       v_.z[l].copy_(from.z[l]);
       v_.q[l].copy_(from.q[l]);
-      if (l + 1 < problem_.depth()) {
+      if (l + 1 < depth()) {
         v_.a[l].copy_(from.a[l]);
       }
     }
@@ -75,7 +63,7 @@ class DladmmBlocks {
   // What q_l is drawn to. The multiplier completes the square: <u, z - q> + rho/2 |z - q|^2 is
   // rho/2 |z + u/rho - q|^2 but for a constant.
   at::Tensor target(size_t l) const {
-    if (l + 1 < problem_.depth()) {
+    if (l + 1 < depth()) {
       return v_.z[l];
     }
     at::Tensor t = scratch(2, v_.z[l].size(1));
@@ -92,7 +80,7 @@ class DladmmBlocks {
     at::Tensor residual = scratch(0, weight.size(0));
     at::Tensor gradient = scratch(1, weight.size(1));
     passes::difference(v_.q[l + 1], target(l + 1), residual);
-    passes::activation(v_.z[l], problem_.activations[l], gradient);
+    passes::activation(v_.z[l], activation(l), gradient);
     gradient.sub_(v_.a[l]).mul_(-nu).addmm_(residual, weight, 1, penalty);
     at::mm_out(residual, gradient, weight.t());
     report_.products += 2;
@@ -108,8 +96,8 @@ class DladmmBlocks {
 
   // z_l: the activation's prox; the loss's in the last layer.
   void z_block(size_t l) {
-    if (l + 1 < problem_.depth()) {
-      passes::prox_activation(v_.a[l], v_.q[l], problem_.activations[l], 1, v_.z[l]);
+    if (l + 1 < depth()) {
+      passes::prox_activation(v_.a[l], v_.q[l], activation(l), 1, v_.z[l]);
     } else {
       const double penalty = options_.penalty()[l];
       v_.z[l].copy_(v_.q[l]).sub_(v_.u, 1 / penalty);
@@ -154,14 +142,10 @@ class DladmmBlocks {
   void multiplier_block() {
     const at::Tensor residual = scratch(0, v_.u.size(1));
     report_.primal_residual = std::sqrt(passes::difference(v_.z.back(), v_.q.back(), residual));
-    v_.u.add_(residual, options_.penalty()[problem_.depth() - 1]);
-    done("u", problem_.depth() - 1);
+    v_.u.add_(residual, options_.penalty()[depth() - 1]);
+    done("u", depth() - 1);
   }
 
-  const DladmmSweep& sweep_;
-  const DladmmProblem& problem_;
-  const DLADMMOptions& options_;
-  DladmmRows& rows_;
   DladmmVariables& v_;
   DladmmReport report_;
 };
@@ -207,7 +191,7 @@ ObjectiveTerms objective_terms(const DladmmProblem& problem, const std::vector<A
     terms.activation_penalty.push_back(gap);
   }
   terms.loss = row_loss_weight(options, rows.rows()) *
-               summed_loss(rows.y, v.z.back(), problem.loss, rows.row_weight);
+               weighted_loss(rows.y, v.z.back(), problem.loss, rows.row_weight);
   return terms;
 }
 

@@ -8,28 +8,11 @@
 // are exact, W and a take gradient steps whose sizes are found by line search.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include <vector>
-
-#include "functors/activations.h"
-#include "functors/losses.h"
-#include "linalg/affine_map.h"
-#include "torchbcd/options.h"
-#include "torchbcd/reports.h"
+#include "sweeps/layers.h"
 
 namespace torchbcd {
 
-/// All of L that is neither data nor a variable.
-struct DladmmProblem {
-  const char* name;  // of the optimizer, for errors
-  const std::vector<functors::AnyActivation>& activations;
-  const functors::AnyLoss& loss;
-  const std::vector<Trained>& trained;  // of each layer
-  const DLADMMOptions& options;
-
-  size_t depth() const { return activations.size(); }
-};
+using DladmmProblem = Problem<DLADMMOptions>;
 
 struct DladmmVariables {
   std::vector<at::Tensor> z;  // (n, d_l), every layer
@@ -57,15 +40,7 @@ struct DladmmRows {
 ObjectiveTerms objective_terms(const DladmmProblem& problem, const std::vector<AffineMap>& maps,
                                const DladmmRows& rows);
 
-/// What a sweep reads and writes: from (maps, rows.current) to (next_maps, rows.next), touching nothing else
-/// but scratch.
-struct DladmmSweep {
-  const DladmmProblem& problem;
-  const std::vector<AffineMap>& maps;
-  const std::vector<AffineMap>& next_maps;
-  DladmmRows& rows;
-  const BlockObserver& observer;
-};
+using DladmmSweep = SweepOf<DladmmProblem, DladmmRows>;
 
 /// The report, with the theta that the next sweep starts from.
 DladmmReport sweep_dladmm(const DladmmSweep& sweep);

@@ -10,14 +10,9 @@
 #include <string>
 #include <utility>
 
-#include "blocks/fista_output.h"
 #include "blocks/least_squares.h"
-#include "blocks/proximal_gradient.h"
 #include "blocks/weight_step.h"
 #include "kernels/passes.h"
-#include "linalg/power_iteration.h"
-#include "linalg/reductions.h"
-#include "sweeps/layers.h"
 
 namespace torchbcd {
 namespace {
@@ -43,32 +38,27 @@ AffineMap extrapolated(const AffineMap& map, const AffineMap& previous, double o
   return {along(map.weight, previous.weight), along(map.bias, previous.bias)};
 }
 
-// Without what is frozen: a map of no inputs, or without a bias.
-AffineMap trained_part(const AffineMap& map, Trained trained) {
-  return {trained.weight ? map.weight : map.weight.narrow(1, 0, 0), trained.bias ? map.bias : at::Tensor()};
+// a W^T + 1 b^T - z in float64, as `a` is.
+at::Tensor exact_residual(const at::Tensor& a, const AffineMap& map, const at::Tensor& z) {
+  at::Tensor r = at::mm(a, map.weight.to(at::kDouble).t()).sub_(z.to(at::kDouble));
+  return map.bias.defined() ? r.add_(map.bias.to(at::kDouble)) : r;
 }
 
-class DlamBlocks {
+class DlamBlocks : Blocks<DlamSweep> {
  public:
-  explicit DlamBlocks(const DlamSweep& sweep)
-      : sweep_(sweep),
-        problem_(sweep.problem),
-        options_(sweep.problem.options),
-        rows_(sweep.rows),
-        base_(&sweep.rows.current) {
+  explicit DlamBlocks(const DlamSweep& sweep) : Blocks(sweep), base_(&sweep.rows.current) {
     report_.eps = sweep.eps;
     report_.omega = sweep.omega;
-    const size_t depth = problem_.depth();
-    report_.theta.resize(depth);
-    report_.weight_omega.resize(depth);
-    report_.weight_slack.resize(depth);
-    report_.tau.resize(depth - 1);
-    report_.state_omega.resize(depth - 1);
-    report_.state_slack.resize(depth - 1);
+    for (std::vector<double>* of_weights : {&report_.theta, &report_.weight_omega, &report_.weight_slack}) {
+      of_weights->resize(depth());
+    }
+    for (std::vector<double>* of_states : {&report_.tau, &report_.state_omega, &report_.state_slack}) {
+      of_states->resize(depth() - 1);
+    }
   }
 
   DlamReport run() {
-    const size_t last = problem_.depth() - 1;
+    const size_t last = depth() - 1;
     if (sweep_.eps < rows_.eps && last > 0) {
       make_feasible();
     }
@@ -88,12 +78,6 @@ class DlamBlocks {
   }
 
  private:
-  void done(const char* block, size_t layer) const { observe(sweep_.observer, block, layer); }
-
-  at::Tensor scratch(int which, int64_t columns) const {
-    return scratch_view(rows_.scratch[which], rows_.rows(), columns);
-  }
-
   const at::Tensor& input(size_t l) const { return l == 0 ? rows_.x : rows_.next.a[l - 1]; }
 
   // A smaller eps makes F infinite until z and a are within the new boxes: the nearest point there, where a
@@ -101,13 +85,13 @@ class DlamBlocks {
   // follows: moving a alone would throw away what the output's error has written into it.
   void make_feasible() {
     DlamVariables& feasible = rows_.feasible;
-    const size_t last = problem_.depth() - 1;
+    const size_t last = depth() - 1;
     feasible.z[last] = rows_.current.z[last];
     for (size_t l = 0; l < last; ++l) {
       const at::Tensor& q = l == 0 ? rows_.current.q[0] : feasible.q[l];
       const at::Tensor& a = rows_.current.a[l];
-      passes::joint_step(a, a, a, rows_.current.z[l], q, problem_.activations[l], /*omega=*/0, /*step=*/0,
-                         sweep_.eps, kProjectionRatio, feasible.z[l], feasible.a[l], scratch(3, a.size(1)));
+      passes::joint_step(a, a, a, rows_.current.z[l], q, activation(l), /*omega=*/0, /*step=*/0, sweep_.eps,
+                         kProjectionRatio, feasible.z[l], feasible.a[l], scratch(3, a.size(1)));
       affine_out(feasible.a[l], sweep_.maps[l + 1], feasible.q[l + 1]);
       ++report_.products;
     }
@@ -181,16 +165,17 @@ class DlamBlocks {
     const Regularizer& regularizer = options_.weight_regularizer()[l];
     const AffineMap& map = sweep_.maps[l];
     const AffineMap& next = sweep_.next_maps[l];
-    const Trained trained = problem_.trained[l];
     const at::Tensor residual = scratch(0, z.size(1));
     const double start = passes::difference(q, z, residual);
-    if (!trained.any()) {
+    if (frozen(l)) {
       keep_weight(l, q, start);
       return;
     }
-    const double before = rho / 2 * start + regularizer_value(regularizer, map.weight);
+    const TrainedLayer layer = trained_layer(l, a);
+    const Trained trained = problem_.trained[l];
+    const double before = rho / 2 * start + regularizer_value(regularizer, layer.map.weight);
     if (options_.weight_damping().has_value()) {
-      if (!solve_weight(l, a, z, residual, before)) {
+      if (!solve_weight(l, layer, a, z, residual, before)) {
         ++report_.kept;
         keep_weight(l, q, start);
       }
@@ -203,15 +188,8 @@ class DlamBlocks {
     const auto take_step = [&](double omega) -> Step {
       extrapolate_residual(l, a, q, z, omega, residual);
       const AffineMap from = extrapolated(map, sweep_.previous_maps[l], omega);
-      step = weight_step(trained.weight ? a : a.narrow(1, 0, 0), z, trained_part(from, trained), rho, regularizer,
-                         guess, {residual, scratch(1, z.size(1))}, trained_part(next, trained),
-                         rows_.trial_q[l]);
-      if (!trained.weight) {
-        next.weight.copy_(map.weight);
-        step.regularizer = regularizer_value(regularizer, map.weight);
-      } else if (map.bias.defined() && !trained.bias) {
-        next.bias.copy_(map.bias);
-      }
+      step = weight_step(layer.input, z, trained_part(from, trained), rho, regularizer, guess,
+                         {residual, scratch(1, z.size(1))}, layer.next, rows_.trial_q[l]);
       if (step.distance == 0) {
         step.theta = rows_.theta[l];  // every theta satisfies (2) for a step that goes nowhere
       }
@@ -268,24 +246,22 @@ class DlamBlocks {
 
   // Eq. (1) itself: ridge regression, with a proximal term relative to the inputs' mean square. False, and
   // nothing moved, where F does not fall by it.
-  bool solve_weight(size_t l, const at::Tensor& a, const at::Tensor& z, const at::Tensor& residual,
-                    double before) {
+  bool solve_weight(size_t l, const TrainedLayer& layer, const at::Tensor& a, const at::Tensor& z,
+                    const at::Tensor& residual, double before) {
     const double rho = options_.rho()[l];
     const Regularizer& regularizer = options_.weight_regularizer()[l];
-    const AffineMap& map = sweep_.maps[l];
-    const AffineMap& next = sweep_.next_maps[l];
     const double mean_square = passes::sum_of_squares(a) / static_cast<double>(a.size(1));
     const double alpha = *options_.weight_damping() * rho * std::max(mean_square, 1e-30);
-    const std::string where = block_name(problem_.name, problem_.depth(), "W", l);
+    const std::string name = where("W", l);
     at::Tensor target = residual;
     target.neg_();
-    WeightBlock(a, z.size(1), problem_.trained[l], {rho, alpha, alpha, regularizer}, /*always_primal=*/false,
-                where.c_str())
-        .solve(target, map, next);
-    affine_out(a, next, rows_.trial_q[l]);
+    WeightBlock(layer.input, layer.outputs(), layer.bias(), {rho, alpha, alpha, regularizer},
+                /*always_primal=*/false, name.c_str())
+        .solve(target, layer.map, layer.next);
+    affine_out(a, sweep_.next_maps[l], rows_.trial_q[l]);
     report_.products += 3;  // the cross product, the Gram matrix, q
     const double after_residual = passes::difference(rows_.trial_q[l], z, residual);
-    const double after = rho / 2 * after_residual + regularizer_value(regularizer, next.weight);
+    const double after = rho / 2 * after_residual + regularizer_value(regularizer, layer.next.weight);
     if (!accepted(0, before, after, 0, 0)) {
       return false;
     }
@@ -302,12 +278,7 @@ class DlamBlocks {
     const AffineMap from = extrapolated(sweep_.maps[l], sweep_.previous_maps[l], omega);
     const AffineMap& next = sweep_.next_maps[l];
     const at::Tensor inputs = a.to(at::kDouble);
-    const at::Tensor target = z.to(at::kDouble);
-    const auto residual = [&](const AffineMap& map) {
-      at::Tensor r = at::mm(inputs, map.weight.to(at::kDouble).t()).sub_(target);
-      return map.bias.defined() ? r.add_(map.bias.to(at::kDouble)) : r;
-    };
-    const at::Tensor r = residual(from);
+    const at::Tensor r = exact_residual(inputs, from, z);
     const at::Tensor change = next.weight.to(at::kDouble) - from.weight.to(at::kDouble);
     double model = rho / 2 * norm_squared(r) + rho * inner_product(at::mm(r.t(), inputs), change) +
                    theta / 2 * norm_squared(change);
@@ -316,8 +287,7 @@ class DlamBlocks {
       const double theta_bias = theta + (regularizer.quadratic() ? regularizer.l2 : 0);
       model += rho * inner_product(r.sum(0), bias_change) + theta_bias / 2 * norm_squared(bias_change);
     }
-    const double phi = rho / 2 * norm_squared(residual(next));
-    return relative_slack(model, phi);
+    return relative_slack(model, rho / 2 * norm_squared(exact_residual(inputs, next, z)));
   }
 
   static double relative_slack(double model, double phi) {
@@ -331,7 +301,6 @@ class DlamBlocks {
     const at::Tensor& a = base_->a[l];
     const at::Tensor& a_previous = sweep_.omega > 0 ? rows_.a_previous[l] : a;
     const at::Tensor& z = base_->z[l];
-    const functors::AnyActivation& activation = problem_.activations[l];
     const at::Tensor& weight = sweep_.maps[m].weight;
     const double rho = options_.rho()[m];
     const double rho_z = options_.rho()[l];
@@ -342,7 +311,7 @@ class DlamBlocks {
     at::Tensor direction = scratch(3, weight.size(1));
     if (!joint) {
       // V_l is phi itself, whatever zbar: the extrapolation of z (lines 7 and 10) changes nothing.
-      passes::preimage_projection(rows_.next.q[l], a, z, activation, sweep_.eps, rows_.next.z[l]);
+      passes::preimage_projection(rows_.next.q[l], a, z, activation(l), sweep_.eps, rows_.next.z[l]);
     }
     double before = rho / 2 * passes::difference(base_->q[m], base_->z[m], residual);
     if (joint) {
@@ -387,17 +356,16 @@ class DlamBlocks {
                                    double omega, double& tau, const at::Tensor& direction,
                                    at::Tensor product) {
     constexpr int kTrials = 100;
-    const functors::AnyActivation& activation = problem_.activations[l];
     const double rho = options_.rho()[l + 1];
     for (int trial = 0;; ++trial) {
       const double length = tau > 0 ? rho / tau : 0;
       const passes::StateStep step =
           options_.joint()
               ? passes::joint_step(base_->a[l], a_previous, gradient, base_->z[l], rows_.next.q[l],
-                                   activation, omega, length, sweep_.eps,
+                                   activation(l), omega, length, sweep_.eps,
                                    tau > 0 ? options_.rho()[l] / tau : 1, rows_.next.z[l], rows_.next.a[l],
                                    direction)
-              : passes::image_step(base_->a[l], a_previous, gradient, rows_.next.z[l], activation, omega,
+              : passes::image_step(base_->a[l], a_previous, gradient, rows_.next.z[l], activation(l), omega,
                                    length, sweep_.eps, rows_.next.a[l], direction);
       at::mm_out(product, direction, sweep_.maps[l + 1].weight.t());
       ++report_.products;
@@ -415,24 +383,20 @@ class DlamBlocks {
                      double tau) const {
     const AffineMap& map = sweep_.maps[l + 1];
     const double rho = options_.rho()[l + 1];
-    const at::Tensor weight = map.weight.to(at::kDouble);
-    const at::Tensor target = base_->z[l + 1].to(at::kDouble);
-    const auto residual = [&](const at::Tensor& inputs) {
-      at::Tensor r = at::mm(inputs, weight.t()).sub_(target);
-      return map.bias.defined() ? r.add_(map.bias.to(at::kDouble)) : r;
-    };
+    const at::Tensor& z = base_->z[l + 1];
     const at::Tensor old = a.to(at::kDouble);
     const at::Tensor from = old + (old - a_previous.to(at::kDouble)) * omega;
     const at::Tensor next = rows_.next.a[l].to(at::kDouble);
-    const at::Tensor r = residual(from);
+    const at::Tensor r = exact_residual(from, map, z);
     const at::Tensor change = next - from;
-    const double model = rho / 2 * norm_squared(r) + rho * inner_product(at::mm(r, weight), change) +
+    const double model = rho / 2 * norm_squared(r) +
+                         rho * inner_product(at::mm(r, map.weight.to(at::kDouble)), change) +
                          tau / 2 * norm_squared(change);
-    return relative_slack(model, rho / 2 * norm_squared(residual(next)));
+    return relative_slack(model, rho / 2 * norm_squared(exact_residual(next, map, z)));
   }
 
   void output_block() {
-    const size_t l = problem_.depth() - 1;
+    const size_t l = depth() - 1;
     const at::Tensor& q = rows_.next.q[l];
     const at::Tensor& out = rows_.next.z[l];
     const double rho = options_.rho()[l];
@@ -444,10 +408,6 @@ class DlamBlocks {
     }
   }
 
-  const DlamSweep& sweep_;
-  const DlamProblem& problem_;
-  const DLAMOptions& options_;
-  DlamRows& rows_;
   const DlamVariables* base_;  // the point that the sweep starts from
   DlamReport report_;
   double z_residual_ = 0;  // |q_l - z_l^k|^2 after W_l

@@ -7,28 +7,11 @@
 // the products that move it serve gradients, conditions and F alike, so that F costs none.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include <vector>
-
-#include "functors/activations.h"
-#include "functors/losses.h"
-#include "linalg/affine_map.h"
-#include "torchbcd/options.h"
-#include "torchbcd/reports.h"
+#include "sweeps/layers.h"
 
 namespace torchbcd {
 
-/// All of F that is neither data nor a variable.
-struct DlamProblem {
-  const char* name;  // of the optimizer, for errors
-  const std::vector<functors::AnyActivation>& activations;
-  const functors::AnyLoss& loss;
-  const std::vector<Trained>& trained;  // of each layer
-  const DLAMOptions& options;
-
-  size_t depth() const { return activations.size(); }
-};
+using DlamProblem = Problem<DLAMOptions>;
 
 struct DlamVariables {
   std::vector<at::Tensor> z;  // (n, d_l), every layer
@@ -71,17 +54,10 @@ std::vector<double> gaps(const DlamProblem& problem, const DlamRows& rows);
 ObjectiveTerms objective_terms(const DlamProblem& problem, const std::vector<AffineMap>& maps,
                                const DlamRows& rows);
 
-/// What a sweep reads and writes: from (maps, rows.current) to (next_maps, rows.next), touching nothing else
-/// but scratch, so that a sweep which throws has changed nothing.
-struct DlamSweep {
-  const DlamProblem& problem;
-  const std::vector<AffineMap>& maps;
+struct DlamSweep : SweepOf<DlamProblem, DlamRows> {
   const std::vector<AffineMap>& previous_maps;
-  const std::vector<AffineMap>& next_maps;
-  DlamRows& rows;
   double eps;    // where it is smaller than rows.eps, z and a are made feasible first
   double omega;  // Nesterov's factor, 0 where there is no previous sweep
-  const BlockObserver& observer;
 };
 
 /// The report, with the theta and tau that the next sweep starts from.

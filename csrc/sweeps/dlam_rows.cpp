@@ -7,7 +7,6 @@
 #include "blocks/proximal_gradient.h"
 #include "kernels/passes.h"
 #include "sweeps/dlam.h"
-#include "sweeps/layers.h"
 
 namespace torchbcd {
 namespace {
@@ -52,8 +51,7 @@ void refresh_products(const std::vector<AffineMap>& maps, DlamRows& rows) {
 std::vector<double> gaps(const DlamProblem& problem, const DlamRows& rows) {
   std::vector<double> gaps;
   for (size_t l = 0; l + 1 < problem.depth(); ++l) {
-    const at::Tensor image = at::empty_like(rows.current.z[l]);
-    passes::activation(rows.current.z[l], problem.activations[l], image);
+    const at::Tensor image = passes::activation(rows.current.z[l], problem.activations[l]);
     gaps.push_back((image - rows.current.a[l]).abs_().max().item<double>() - rows.eps);
   }
   return gaps;
@@ -74,7 +72,7 @@ ObjectiveTerms objective_terms(const DlamProblem& problem, const std::vector<Aff
     terms.activation_penalty.push_back(feasible ? 0 : std::numeric_limits<double>::infinity());
   }
   terms.loss = row_loss_weight(options, rows.rows()) *
-               summed_loss(rows.y, rows.current.z.back(), problem.loss, rows.row_weight);
+               weighted_loss(rows.y, rows.current.z.back(), problem.loss, rows.row_weight);
   return terms;
 }
 

@@ -1,6 +1,7 @@
 #include "sweeps/layers.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/sum.h>
 
 #include <algorithm>
 
@@ -11,21 +12,6 @@ namespace torchbcd {
 std::string block_name(const char* optimizer, size_t depth, const char* block, size_t layer) {
   return std::string(optimizer) + ": layer " + std::to_string(layer + 1) + " of " + std::to_string(depth) +
          ", " + block + " block";
-}
-
-void observe(const BlockObserver& observer, const char* block, size_t layer) {
-  if (observer) {
-    observer(block, layer + 1);
-  }
-}
-
-double summed_loss(const at::Tensor& y, const at::Tensor& v, const functors::AnyLoss& loss,
-                   const at::Tensor& row_weight) {
-  at::Tensor losses = passes::row_losses(y.to(at::kDouble), v.to(at::kDouble), loss);
-  if (row_weight.defined()) {
-    losses.mul_(row_weight);
-  }
-  return losses.sum().item<double>();
 }
 
 void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_t size)>& f) {
@@ -75,6 +61,31 @@ void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
       passes::activation(products[l], activations[l], states[l]);
     }
   }
+}
+
+double weighted_loss(const at::Tensor& y, const at::Tensor& v, const functors::AnyLoss& loss,
+                     const at::Tensor& row_weight) {
+  at::Tensor losses = passes::row_losses(y.to(at::kDouble), v.to(at::kDouble), loss);
+  if (row_weight.defined()) {
+    losses.mul_(row_weight);
+  }
+  return losses.sum().item<double>();
+}
+
+double ObjectiveTerms::total() const {
+  double sum = loss;
+  for (const std::vector<double>* terms :
+       {&activation_penalty, &affine_penalty, &weight_penalty, &state_penalty}) {
+    for (const double term : *terms) {
+      sum += term;
+    }
+  }
+  return sum;
+}
+
+double LazyValue::value() const {
+  const auto sum = [](const at::Tensor& t) { return t.defined() ? at::sum(t).item<double>() : 0; };
+  return constant + scale * (sum(plus) - sum(minus));
 }
 
 }  // namespace torchbcd

@@ -1,8 +1,8 @@
-// What the sweeps share: forward passes, chunks of rows, the names of blocks.
+// What the sweeps share: forward passes, chunks of rows, the names of blocks, and what blocks know.
 //
 // Layers count from 0 in the code: layer l maps the rows v[l - 1] (x for l = 0) to u[l] = v[l - 1] W^T + b
 // and v[l] = sigma(u[l]). The papers' W_i, U_i, V_i are those of layer i - 1, and their N is the depth. What
-// users are told counts from 1, as the papers do: block_name and observe add the one.
+// users are told counts from 1, as the papers do: block_name and Blocks::done add the one.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,20 +14,13 @@
 #include "functors/activations.h"
 #include "functors/losses.h"
 #include "linalg/affine_map.h"
+#include "torchbcd/options.h"
 #include "torchbcd/reports.h"
 
 namespace torchbcd {
 
 /// "torchbcd.BCD: layer 2 of 4, W block": how errors name an optimizer's block.
 std::string block_name(const char* optimizer, size_t depth, const char* block, size_t layer);
-
-/// Tells an observer, if there is one, that a block is done.
-void observe(const BlockObserver& observer, const char* block, size_t layer);
-
-/// The sum over rows of row_weight l(v; y) in float64, where it neither overflows nor loses what is small; an
-/// undefined row_weight weighs all alike.
-double summed_loss(const at::Tensor& y, const at::Tensor& v, const functors::AnyLoss& loss,
-                   const at::Tensor& row_weight = {});
 
 /// Calls f(begin, size) on consecutive chunks of rows, small enough for a chunk's arrays to stay in cache.
 void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_t size)>& f);
@@ -51,5 +44,87 @@ void products_out(const at::Tensor& x, const std::vector<at::Tensor>& states,
 void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
                  const std::vector<functors::AnyActivation>& activations,
                  const std::vector<at::Tensor>& products, const std::vector<at::Tensor>& states);
+
+/// sum_j w_j l(v_j; y_j) over the rows, whose weights are (n, 1), (1, 1), or undefined where they are one. In
+/// float64, where it neither overflows nor loses what is small.
+double weighted_loss(const at::Tensor& y, const at::Tensor& v, const functors::AnyLoss& loss,
+                     const at::Tensor& row_weight = {});
+
+/// All of an objective that is neither data nor a variable.
+template <typename Options>
+struct Problem {
+  const char* name;  // of the optimizer, for errors
+  const std::vector<functors::AnyActivation>& activations;
+  const functors::AnyLoss& loss;
+  const std::vector<Trained>& trained;  // of each layer
+  const Options& options;
+
+  size_t depth() const { return activations.size(); }
+};
+
+/// What a sweep reads and writes: from (maps, rows.current) to (next_maps, rows.next), touching nothing else
+/// but scratch, so that a sweep which throws has changed nothing.
+template <typename Problem, typename Rows>
+struct SweepOf {
+  const Problem& problem;
+  const std::vector<AffineMap>& maps;
+  const std::vector<AffineMap>& next_maps;
+  Rows& rows;
+  const BlockObserver& observer;
+};
+
+/// What the blocks of every sweep know.
+template <typename Sweep>
+class Blocks {
+ protected:
+  explicit Blocks(const Sweep& sweep)
+      : sweep_(sweep), problem_(sweep.problem), options_(sweep.problem.options), rows_(sweep.rows) {}
+
+  size_t depth() const { return problem_.depth(); }
+  const functors::AnyActivation& activation(size_t l) const { return problem_.activations[l]; }
+  at::Tensor scratch(int which, int64_t columns) const {
+    return scratch_view(rows_.scratch[which], rows_.rows(), columns);
+  }
+  std::string where(const char* block, size_t l) const {
+    return block_name(problem_.name, depth(), block, l);
+  }
+  // What a W block works on: the inputs, the map and where the next one goes, without what is frozen, which is
+  // copied.
+  struct TrainedLayer {
+    at::Tensor input;
+    AffineMap map, next;
+
+    int64_t outputs() const { return map.weight.size(0); }
+    bool bias() const { return map.bias.defined(); }
+  };
+  TrainedLayer trained_layer(size_t l, const at::Tensor& input) const {
+    const Trained trained = problem_.trained[l];
+    if (!trained.all(sweep_.maps[l])) {
+      copy_map(sweep_.maps[l], sweep_.next_maps[l]);
+    }
+    return {trained.weight ? input : input.narrow(1, 0, 0), trained_part(sweep_.maps[l], trained),
+            trained_part(sweep_.next_maps[l], trained)};
+  }
+  // Whether a layer has no W block; then it stays.
+  bool frozen(size_t l) const {
+    if (problem_.trained[l].any()) {
+      return false;
+    }
+    copy_map(sweep_.maps[l], sweep_.next_maps[l]);
+    return true;
+  }
+
+  // Tells the observer, if there is one.
+  void done(const char* block, size_t l) const {
+    if (sweep_.observer) {
+      sweep_.observer(block, l + 1);
+    }
+  }
+
+  const Sweep& sweep_;
+  decltype(Sweep::problem) problem_;
+  decltype(Sweep::problem.options) options_;
+  decltype(Sweep::rows) rows_;
+};
 
 }  // namespace torchbcd

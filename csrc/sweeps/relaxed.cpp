@@ -3,7 +3,6 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/add.h>
 #include <ATen/ops/addmm.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gather.h>
@@ -23,10 +22,7 @@
 
 #include "blocks/input_metric.h"
 #include "blocks/least_squares.h"
-#include "blocks/proximal_gradient.h"
 #include "kernels/passes.h"
-#include "linalg/spd.h"
-#include "sweeps/layers.h"
 
 namespace torchbcd {
 namespace {
@@ -40,21 +36,16 @@ const LazyValue kUnknown = {std::numeric_limits<double>::quiet_NaN(), 0, {}, {}}
 // |x|^2 as one number on the data's device, which nothing waits for.
 at::Tensor square_norm(const at::Tensor& x) { return at::sum(passes::row_sums_of_squares(x)); }
 
-class RelaxedBlocks {
+class RelaxedBlocks : Blocks<RelaxedSweep> {
  public:
   explicit RelaxedBlocks(const RelaxedSweep& sweep)
-      : sweep_(sweep),
-        problem_(sweep.problem),
-        options_(sweep.problem.options),
-        rows_(sweep.rows),
-        loss_weight_(row_loss_weight(options_, rows_.rows())),
-        clamped_(problem_.clamped()) {}
+      : Blocks(sweep), loss_weight_(row_loss_weight(options_, rows_.rows())), clamped_(problem_.clamped()) {}
 
   RelaxedReport run() {
-    sweep_.progress = {problem_.depth(), sweep_.restored ? 0 : problem_.depth()};
+    sweep_.progress = {depth(), sweep_.restored ? 0 : depth()};
     report_.penalties = rows_.penalties;
     output_block();
-    for (size_t l = problem_.depth(); l-- > 0;) {
+    for (size_t l = depth(); l-- > 0;) {
       weight_block(l);
       if (l > 0) {
         joint_block(l);
@@ -66,15 +57,12 @@ class RelaxedBlocks {
  private:
   void done(const char* block, size_t layer, LazyValue decrease) {
     report_.decreases.push_back({block, layer + 1, std::move(decrease)});
-    observe(sweep_.observer, block, layer);
+    Blocks::done(block, layer);
   }
 
-  at::Tensor scratch(int which, int64_t columns) const {
-    return scratch_view(rows_.scratch[which], rows_.rows(), columns);
-  }
   const at::Tensor& input(size_t l) const { return l == 0 ? rows_.x : rows_.v[l - 1]; }
 
-  // The unknowns of an output of layer l, frozen ones among them.
+  // The unknowns of an output of layer l.
   int64_t inputs(size_t l) const { return input(l).size(1) + (sweep_.maps[l].bias.defined() ? 1 : 0); }
 
   // The rows of one of the blocks that layer l is fitted on: all of them where fewer would save nothing.
@@ -90,12 +78,12 @@ class RelaxedBlocks {
     return r.none() ? 0 : rows_.penalties[l] * regularizer_value(r, map.weight);
   }
 
-  double loss_value(const at::Tensor& v) const { return loss_weight_ * summed_loss(rows_.y, v, problem_.loss); }
+  double loss_value(const at::Tensor& v) const { return loss_weight_ * weighted_loss(rows_.y, v, problem_.loss); }
 
   // U_N and V_N = sigma(U_N): the target itself for the squared loss of a linear output, otherwise the
   // minimiser of weight l(sigma(U); Y) + rho/2 |U - P|^2. Leaves the residual U_N - P_N.
   void output_block() {
-    const size_t l = problem_.depth() - 1;
+    const size_t l = depth() - 1;
     const double rho = rows_.penalties[l];
     const at::Tensor& slack = rows_.slack[l];
     LazyValue decrease;
@@ -114,15 +102,14 @@ class RelaxedBlocks {
       const double loss = loss_value(rows_.v[l]);
       report_.before.constant = constant + loss;
       const double before = loss + (sweep_.restored ? rho / 2 * passes::sum_of_squares(slack) : 0);
-      const functors::AnyActivation& activation = problem_.activations[l];
       const at::Tensor u = scratch(0, slack.size(1));
-      if (std::holds_alternative<functors::Identity>(activation)) {
+      if (std::holds_alternative<functors::Identity>(activation(l))) {
         passes::loss_update(rows_.y, rows_.p[l], at::ones({1, 1}, slack.options()), problem_.loss, {},
                             loss_weight_, rho, u);
         rows_.v[l].copy_(u);
       } else {
-        passes::prox_activation(rows_.y, rows_.p[l], activation, rho / loss_weight_, u);
-        passes::activation(u, activation, rows_.v[l]);
+        passes::prox_activation(rows_.y, rows_.p[l], activation(l), rho / loss_weight_, u);
+        passes::activation(u, activation(l), rows_.v[l]);
       }
       residual_sums_ = passes::row_difference(u, rows_.p[l], slack);
       decrease = {before - loss_value(rows_.v[l]), rho / 2, {}, residual_sums_};
@@ -135,85 +122,71 @@ class RelaxedBlocks {
   // W_l and b_l: part of the way to the proximal ridge regression of the residual on the states that the
   // layer has read.
   void weight_block(size_t l) {
-    const AffineMap& map = sweep_.maps[l];
-    const AffineMap& next = sweep_.next_maps[l];
-    const Trained trained = problem_.trained[l];
-    if (!trained.any()) {
-      input_square_ = passes::sum_of_squares(input(l));
-      copy_map(map, next);
-      sweep_.progress.first_updated = l;
+    input_square_ = passes::sum_of_squares(input(l));
+    sweep_.progress.first_updated = l;
+    if (frozen(l)) {
       return;
     }
     const at::Tensor before = residual_sums_;
-    const InputMetric metric = l == 0 && trained.weight && options_.weight_regularizer()[l].none()
-                                   ? InputMetric(rows_.x, trained.bias)
+    const TrainedLayer layer = trained_layer(l, input(l));
+    const InputMetric metric = l == 0 && problem_.trained[l].weight && options_.weight_regularizer()[l].none()
+                                   ? InputMetric(rows_.x, layer.bias())
                                    : InputMetric();
     if (metric.ordinary()) {
-      fit(l, input(l), map, next);
+      fit(l, layer, input_square_);
     } else {
       // The step on standardised inputs, from zero; then what it is on the inputs.
-      const AffineMap zero = {at::zeros_like(map.weight), trained.bias ? at::zeros_like(map.bias) : at::Tensor()};
-      fit(l, metric.standardized(rows_.x), zero, next);
-      metric.to_inputs_({next.weight, trained.bias ? next.bias : at::Tensor()});
-      next.weight.add_(map.weight);
-      if (trained.bias) {
-        next.bias.add_(map.bias);
-      } else if (map.bias.defined()) {
-        next.bias.copy_(map.bias);
-      }
+      const at::Tensor standardized = metric.standardized(rows_.x);
+      fit(l, {standardized, zeros_like(layer.map), layer.next}, passes::sum_of_squares(standardized));
+      metric.to_inputs_(layer.next);
+      add_map_(layer.next, layer.map);
     }
-    LazyValue decrease = {regularizer(l, map) - regularizer(l, next), rows_.penalties[l] / 2, before,
-                          residual_sums_};
-    sweep_.progress.first_updated = l;
+    const AffineMap& map = sweep_.maps[l];
+    LazyValue decrease = {regularizer(l, map) - regularizer(l, sweep_.next_maps[l]), rows_.penalties[l] / 2,
+                          before, residual_sums_};
     done("W", l, in_blocks(l) ? kUnknown : std::move(decrease));
   }
 
-  // The step itself on the inputs v, from `map`; the new residual takes the place of the old one.
-  void fit(size_t l, const at::Tensor& v, const AffineMap& map, const AffineMap& next) {
-    const Trained trained = problem_.trained[l];
-    input_square_ = passes::sum_of_squares(v);
-    // Relative to the square of what each multiplies: a column of inputs, and for a bias one of ones. So large
-    // inputs do not bind it.
-    const double column = std::max(input_square_ / static_cast<double>(inputs(l)), kTiny);
+  // The step itself; the residual that it leaves takes the place of the old one. `square` is |V|^2.
+  void fit(size_t l, const TrainedLayer& layer, double square) {
+    const auto& [v, map, next] = layer;
+    // Relative to the square of what each multiplies: a column of inputs, and for a bias one of ones, so that
+    // large inputs do not bind it.
+    const double column = std::max(square / static_cast<double>(inputs(l)), kTiny);
     const double alpha = options_.damping()[l] * column;
-    const double alpha_bias = options_.damping()[l] * std::min(column, static_cast<double>(v.size(0)));
-    const std::string where = block_name(problem_.name, problem_.depth(), "W", l);
+    const double alpha_bias = options_.damping()[l] * std::min(column, static_cast<double>(rows_.rows()));
+    const std::string name = where("W", l);
     const double nu = options_.relaxation_of(l);
     const Regularizer& r = options_.weight_regularizer()[l];
     at::Tensor out = scratch(1 + static_cast<int>(l % 2), residual_.size(1));
     at::Tensor sums;
     const int64_t block = rows_of_a_block(l);
-    if (block < inputs(l) && r.none() && trained.weight) {
+    if (block < inputs(l) && r.none() && v.size(1) > 0) {
       // On the side of the rows: D = Z^T V and d = c Z^T 1 with c = alpha / alpha_bias and Z = (V V^T + c 1 1^T
       // + alpha I)^{-1} R, and the residual that the full step would leave is alpha Z, so that the new one costs
       // no product. Of several blocks of rows, the average of their D: what the others' do to a block's residual
       // is then left out of the new one.
       const at::Tensor z = scratch(0, residual_.size(1));
       const double bias_gain = alpha / alpha_bias;
-      solve_row_blocks(v, block, alpha, trained.bias ? bias_gain : 0, residual_, z, where.c_str());
+      solve_row_blocks(v, block, alpha, layer.bias() ? bias_gain : 0, residual_, z, name.c_str());
       const double part = nu * static_cast<double>(block) / static_cast<double>(v.size(0));
       at::Tensor weight = next.weight;
       at::addmm_out(weight, map.weight, z.t(), v, 1, part);
-      if (trained.bias) {
+      if (layer.bias()) {
         at::Tensor new_bias = next.bias;
         at::add_out(new_bias, map.bias, z.sum(0), part * bias_gain);
-      } else if (map.bias.defined()) {
-        next.bias.copy_(map.bias);
       }
       sums = passes::relaxed_residual(residual_, z, 1 - part, part * alpha, out);
     } else {
       out.copy_(residual_);
-      WeightBlock(v, map.weight.size(0), trained, {1, alpha, alpha_bias, r}, /*always_primal=*/false, where.c_str())
+      WeightBlock(v, layer.outputs(), layer.bias(), {1, alpha, alpha_bias, r}, /*always_primal=*/false,
+                  name.c_str())
           .solve(out, map, next);
-      if (trained.weight) {
-        at::Tensor step = next.weight;
-        step.sub_(map.weight).mul_(nu);
-        at::addmm_out(out, residual_, v, step.t(), 1, -1);
-        step.add_(map.weight);
-      } else {
-        out.copy_(residual_);
-      }
-      if (trained.bias) {
+      at::Tensor step = next.weight;
+      step.sub_(map.weight).mul_(nu);
+      at::addmm_out(out, residual_, v, step.t(), 1, -1);
+      step.add_(map.weight);
+      if (layer.bias()) {
         at::Tensor bias_step = next.bias;
         bias_step.sub_(map.bias).mul_(nu);
         out.sub_(bias_step);
@@ -271,9 +244,8 @@ class RelaxedBlocks {
   // U and V of layer l - 1 together, on V = sigma(U).
   void joint_block(size_t l) {
     const size_t i = l - 1;
-    const functors::AnyActivation& activation = problem_.activations[i];
     StateProblem problem{
-        activation,
+        activation(i),
         sweep_.next_maps[l].weight,
         rows_.penalties[i] / rows_.penalties[l],
         sweep_.restored ? rows_.saved_u[i] : rows_.p[i],
@@ -283,8 +255,8 @@ class RelaxedBlocks {
         scratch(3, rows_.v[i].size(1)),
         {},
         scratch(0, residual_.size(1)),
-        options_.state_steps()[l] == 1 && passes::has_line_move(activation, residual_.device())};
-    if (std::holds_alternative<functors::Sign>(activation)) {
+        options_.state_steps()[l] == 1 && passes::has_line_move(activation(i), residual_.device())};
+    if (std::holds_alternative<functors::Sign>(activation(i))) {
       set_flips(options_.over_relaxation()[l], problem);
     } else {
       set_direction(l, in_blocks(l) ? options_.row_blocks()[l] : 1, problem, rows_.change[i]);
@@ -379,8 +351,7 @@ class RelaxedBlocks {
   // Replaces the direction z, the negative gradient, by `steps` steps of conjugate gradients on
   // |R - J d W^T|^2 + ratio |S + d|^2. `squares` is |z|^2.
   void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor squares) const {
-    at::Tensor slope = at::empty_like(problem.u);
-    passes::activation_derivative(problem.u, problem.activation, slope);
+    const at::Tensor slope = passes::activation_derivative(problem.u, problem.activation);
     at::Tensor along = problem.direction.clone();
     at::Tensor remaining = problem.direction.clone();  // the negative gradient at d
     at::Tensor d = at::zeros_like(along);
@@ -402,10 +373,6 @@ class RelaxedBlocks {
     direction.copy_(d);
   }
 
-  const RelaxedSweep& sweep_;
-  const RelaxedProblem& problem_;
-  const RelaxedBCDOptions& options_;
-  RelaxedRows& rows_;
   double loss_weight_;  // of a row
   bool clamped_;
   at::Tensor residual_;       // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand
@@ -463,7 +430,7 @@ ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<
   }
   terms.loss = problem.clamped()
                    ? 0
-                   : row_loss_weight(problem.options, rows.rows()) * summed_loss(rows.y, v.back(), problem.loss);
+                   : row_loss_weight(problem.options, rows.rows()) * weighted_loss(rows.y, v.back(), problem.loss);
   return terms;
 }
 

@@ -7,27 +7,11 @@
 // on V_l = sigma_l(U_l), V_0 = x.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include <vector>
-
-#include "functors/activations.h"
-#include "functors/losses.h"
-#include "linalg/affine_map.h"
-#include "torchbcd/options.h"
-#include "torchbcd/reports.h"
+#include "sweeps/layers.h"
 
 namespace torchbcd {
 
-/// All of L that is neither data nor a variable.
-struct RelaxedProblem {
-  const char* name;  // of the optimizer, for errors
-  const std::vector<functors::AnyActivation>& activations;
-  const functors::AnyLoss& loss;
-  const std::vector<Trained>& trained;  // of each layer
-  const RelaxedBCDOptions& options;
-
-  size_t depth() const { return activations.size(); }
+struct RelaxedProblem : Problem<RelaxedBCDOptions> {
   /// Whether U_N is the target: the squared loss of a linear output.
   bool clamped() const;
 };
@@ -65,16 +49,10 @@ ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<
                                const RelaxedRows& rows, const std::vector<at::Tensor>& u,
                                const std::vector<at::Tensor>& v);
 
-/// What a sweep reads and writes: from `maps` to `next_maps`, with everything else in `rows`. rows.p and
-/// rows.v are those of `maps`.
-struct RelaxedSweep {
-  const RelaxedProblem& problem;
-  const std::vector<AffineMap>& maps;
-  const std::vector<AffineMap>& next_maps;
-  RelaxedRows& rows;
+/// Unlike the others it works in `rows` itself: rows.p and rows.v are those of `maps`.
+struct RelaxedSweep : SweepOf<RelaxedProblem, RelaxedRows> {
   bool restored;  // whether rows.slack is that of persistent variables, rather than zero
   RelaxedProgress& progress;
-  const BlockObserver& observer;
 };
 
 RelaxedReport sweep_relaxed(const RelaxedSweep& sweep);

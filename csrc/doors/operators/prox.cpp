@@ -8,7 +8,6 @@
 #include "doors/operators/functions.h"
 #include "kernels/checks.h"
 #include "kernels/passes.h"
-#include "kernels/targets.h"
 
 namespace torchbcd::operators {
 namespace {

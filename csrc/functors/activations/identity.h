@@ -1,21 +1,14 @@
 // sigma(u) = u.
 #pragma once
 
-#include "functors/host_device.h"
-#include "functors/parameters.h"
-#include "functors/scalar.h"
+#include "functors/traits.h"
 
 namespace torchbcd::functors {
 
-struct Identity {
+struct Identity : ActivationTraits {
   static constexpr const char* name = "identity";
-  static constexpr bool continuous = true;
-  static constexpr bool differentiable = true;
   static constexpr bool piecewise_linear = true;
   static constexpr bool has_preimages = true;
-  static constexpr ParameterCount parameters = {};
-
-  bool monotone() const { return true; }
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T value(T u) const {
@@ -25,11 +18,6 @@ struct Identity {
   template <typename T>
   TORCHBCD_HOST_DEVICE T derivative(T) const {
     return T(1);
-  }
-
-  template <typename T>
-  TORCHBCD_HOST_DEVICE bool on_one_piece(T, T) const {
-    return true;
   }
 
   template <typename T>

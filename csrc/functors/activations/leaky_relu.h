@@ -2,19 +2,12 @@
 // counts.
 #pragma once
 
-#include <cmath>
-
-#include "functors/host_device.h"
-#include "functors/line_prox.h"
-#include "functors/parameters.h"
-#include "functors/scalar.h"
+#include "functors/traits.h"
 
 namespace torchbcd::functors {
 
-struct LeakyReLU {
+struct LeakyReLU : ActivationTraits {
   static constexpr const char* name = "leaky_relu";
-  static constexpr bool continuous = true;
-  static constexpr bool differentiable = false;
   static constexpr bool piecewise_linear = true;
   static constexpr bool has_preimages = true;
   static constexpr ParameterCount parameters = {
@@ -40,17 +33,8 @@ struct LeakyReLU {
   }
 
   template <typename T>
-  TORCHBCD_HOST_DEVICE T left_derivative(T u) const {
-    return u > T(0) ? T(1) : static_cast<T>(slope);
-  }
-  template <typename T>
-  TORCHBCD_HOST_DEVICE T right_derivative(T u) const {
-    return u >= T(0) ? T(1) : static_cast<T>(slope);
-  }
-
-  template <typename T>
-  TORCHBCD_HOST_DEVICE bool on_one_piece(T u, T w) const {
-    return derivative(u) == derivative(w);
+  TORCHBCD_HOST_DEVICE Pair<T> slopes(T u) const {
+    return {derivative(u), u >= T(0) ? T(1) : static_cast<T>(slope)};
   }
 
   template <typename T>

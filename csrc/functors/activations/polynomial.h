@@ -7,20 +7,12 @@
 // global one, since f grows without bound.
 #pragma once
 
-#include <cmath>
-
-#include "functors/host_device.h"
-#include "functors/parameters.h"
-#include "functors/scalar.h"
+#include "functors/traits.h"
 
 namespace torchbcd::functors {
 
-struct Polynomial {
+struct Polynomial : ActivationTraits {
   static constexpr const char* name = "polynomial";
-  static constexpr bool continuous = true;
-  static constexpr bool differentiable = true;
-  static constexpr bool piecewise_linear = false;
-  static constexpr bool has_preimages = false;
   static constexpr int kMaxDegree = 8;
   static constexpr int kMaxCritical = 2 * kMaxDegree - 1;  // degree of f'
   static constexpr ParameterCount parameters = {.fewest = 1,
@@ -52,14 +44,19 @@ struct Polynomial {
     return result;
   }
 
-  TORCHBCD_HOST_DEVICE ValueAndSlope value_and_slope(double u) const {
-    double value = coefficients[degree];
+  // Of c[0] + c[1] u + ... + c[d] u^d.
+  TORCHBCD_HOST_DEVICE static ValueAndSlope horner(const double* c, int d, double u) {
+    double value = c[d];
     double slope = 0;
-    for (int k = degree - 1; k >= 0; --k) {
+    for (int k = d - 1; k >= 0; --k) {
       slope = slope * u + value;
-      value = value * u + coefficients[k];
+      value = value * u + c[k];
     }
     return {value, slope};
+  }
+
+  TORCHBCD_HOST_DEVICE ValueAndSlope value_and_slope(double u) const {
+    return horner(coefficients, degree, u);
   }
 
   TORCHBCD_HOST_DEVICE double derivative(double u) const { return value_and_slope(u).slope; }
@@ -71,7 +68,7 @@ struct Polynomial {
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T prox(T a, T b, T gamma) const {
-    return static_cast<T>(solve(static_cast<double>(a), static_cast<double>(b), static_cast<double>(gamma)));
+    return static_cast<T>(solve(a, b, gamma));
   }
 
   TORCHBCD_HOST_DEVICE_CALL double solve(double a, double b, double gamma) const {
@@ -117,17 +114,12 @@ struct Polynomial {
       const int d = top - k;
       const Polynomial p = *this;
       const auto f = [c, d, k, p, a, b, gamma](double u) {
-        double value = c[d];
-        double slope = 0;
-        for (int j = d - 1; j >= 0; --j) {
-          slope = slope * u + value;
-          value = value * u + c[j];
-        }
+        ValueAndSlope result = horner(c, d, u);
         if (k == 0) {  // f' itself, by its factors: expanded, it loses digits
           const ValueAndSlope at = p.value_and_slope(u);
-          value = (at.value - a) * at.slope + gamma * (u - b);
+          result.value = (at.value - a) * at.slope + gamma * (u - b);
         }
-        return ValueAndSlope{value, slope};
+        return result;
       };
       double left = low;
       double at_left = f(left).value;

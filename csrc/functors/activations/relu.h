@@ -1,23 +1,14 @@
 // sigma(u) = max(u, 0).
 #pragma once
 
-#include <cmath>
-
-#include "functors/host_device.h"
-#include "functors/parameters.h"
-#include "functors/scalar.h"
+#include "functors/traits.h"
 
 namespace torchbcd::functors {
 
-struct ReLU {
+struct ReLU : ActivationTraits {
   static constexpr const char* name = "relu";
-  static constexpr bool continuous = true;
-  static constexpr bool differentiable = false;
   static constexpr bool piecewise_linear = true;
   static constexpr bool has_preimages = true;
-  static constexpr ParameterCount parameters = {};
-
-  bool monotone() const { return true; }
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T value(T u) const {
@@ -30,17 +21,8 @@ struct ReLU {
   }
 
   template <typename T>
-  TORCHBCD_HOST_DEVICE T left_derivative(T u) const {
-    return u > T(0) ? T(1) : T(0);
-  }
-  template <typename T>
-  TORCHBCD_HOST_DEVICE T right_derivative(T u) const {
-    return u >= T(0) ? T(1) : T(0);
-  }
-
-  template <typename T>
-  TORCHBCD_HOST_DEVICE bool on_one_piece(T u, T w) const {
-    return derivative(u) == derivative(w);
+  TORCHBCD_HOST_DEVICE Pair<T> slopes(T u) const {
+    return {derivative(u), u >= T(0) ? T(1) : T(0)};
   }
 
   // Zeng et al., Lemma 9. For b < 0 the minimiser of the right branch, (a + gamma b) / (1 + gamma),
@@ -48,8 +30,7 @@ struct ReLU {
   // sqrt(gamma (gamma + 1)) + gamma that is a + kappa b >= 0, free of cancellation.
   template <typename T>
   TORCHBCD_HOST_DEVICE T prox(T a, T b, T gamma) const {
-    using std::sqrt;
-    const T kappa = gamma + sqrt(gamma) * sqrt(gamma + T(1));
+    const T kappa = gamma + std::sqrt(gamma) * std::sqrt(gamma + T(1));
     const T right = weighted_mean(a, b, gamma);
     // Selections rather than branches: the loops over this vectorise.
     const T positive = right < T(0) ? T(0) : right;

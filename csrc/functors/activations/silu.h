@@ -38,11 +38,7 @@
 // need not be known: no bracket is harmed by an end beyond it.
 #pragma once
 
-#include <cmath>
-
-#include "functors/host_device.h"
-#include "functors/parameters.h"
-#include "functors/scalar.h"
+#include "functors/traits.h"
 
 namespace torchbcd::functors {
 
@@ -265,28 +261,20 @@ TORCHBCD_HOST_DEVICE_CALL double silu_prox(double a, double b, double gamma) {
   return SiLUProblem{a, b, gamma}.solve();
 }
 
-struct SiLU {
+struct SiLU : ActivationTraits {
   static constexpr const char* name = "silu";
-  static constexpr bool continuous = true;
-  static constexpr bool differentiable = true;
-  static constexpr bool piecewise_linear = false;
-  static constexpr bool has_preimages = false;
-  static constexpr ParameterCount parameters = {};
 
   bool monotone() const { return false; }
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T value(T u) const {
-    using std::exp;
-    return u / (T(1) + exp(-u));
+    return u / (T(1) + std::exp(-u));
   }
 
   // s (1 + u (1 - s)), where neither s nor 1 - s loses digits.
   template <typename T>
   TORCHBCD_HOST_DEVICE T derivative(T u) const {
-    using std::exp;
-    using std::fabs;
-    const T e = exp(-fabs(u));
+    const T e = std::exp(-std::fabs(u));
     const T large = T(1) / (T(1) + e);
     const T small = e * large;
     return u < T(0) ? small * (T(1) + u * large) : large * (T(1) + u * small);
@@ -294,8 +282,7 @@ struct SiLU {
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T prox(T a, T b, T gamma) const {
-    return static_cast<T>(
-        silu_prox(static_cast<double>(a), static_cast<double>(b), static_cast<double>(gamma)));
+    return static_cast<T>(silu_prox(a, b, gamma));
   }
 };
 

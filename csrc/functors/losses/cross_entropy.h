@@ -10,13 +10,10 @@
 // bracketed Newton iteration. No matrix, O(C) a step, for any number of classes C.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
-#include "functors/host_device.h"
-#include "functors/losses/targets.h"
 #include "functors/regularizers.h"
-#include "functors/scalar.h"
+#include "functors/traits.h"
 
 namespace torchbcd::functors {
 
@@ -149,13 +146,9 @@ struct CrossEntropyRow {
   }
 };
 
-struct CrossEntropyLoss {
+struct CrossEntropyLoss : LossTraits {
   static constexpr const char* name = "cross_entropy";
-  static constexpr TargetEncoding encoding = TargetEncoding::kOneHot;
   static constexpr bool couples_row = true;
-  static constexpr bool convex = true;
-  static constexpr bool differentiable = true;
-  static constexpr bool lipschitz_gradient = true;
   static constexpr bool probabilities = true;
 
   template <typename T>

@@ -1,22 +1,15 @@
 // l(v; y) = max(0, 1 - y v)
 #pragma once
 
-#include <limits>
-
-#include "functors/host_device.h"
-#include "functors/losses/targets.h"
-#include "functors/pair.h"
+#include "functors/traits.h"
 
 namespace torchbcd::functors {
 
-struct HingeLoss {
+struct HingeLoss : LossTraits {
   static constexpr const char* name = "hinge";
   static constexpr TargetEncoding encoding = TargetEncoding::kPlusMinusOne;
-  static constexpr bool couples_row = false;
-  static constexpr bool convex = true;
   static constexpr bool differentiable = false;
   static constexpr bool lipschitz_gradient = false;
-  static constexpr bool probabilities = false;
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T value(T v, T y) const {

@@ -2,20 +2,12 @@
 // torch.nn.HuberLoss.
 #pragma once
 
-#include "functors/host_device.h"
-#include "functors/losses/targets.h"
-#include "functors/scalar.h"
+#include "functors/traits.h"
 
 namespace torchbcd::functors {
 
-struct HuberLoss {
+struct HuberLoss : LossTraits {
   static constexpr const char* name = "huber";
-  static constexpr TargetEncoding encoding = TargetEncoding::kOneHot;
-  static constexpr bool couples_row = false;
-  static constexpr bool convex = true;
-  static constexpr bool differentiable = true;
-  static constexpr bool lipschitz_gradient = true;
-  static constexpr bool probabilities = false;
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T value(T v, T y) const {

@@ -1,38 +1,27 @@
 // l(v; y) = log(1 + e^(-y v))
 #pragma once
 
-#include <cmath>
-
-#include "functors/host_device.h"
-#include "functors/losses/targets.h"
-#include "functors/scalar.h"
+#include "functors/traits.h"
 
 namespace torchbcd::functors {
 
-struct LogisticLoss {
+struct LogisticLoss : LossTraits {
   static constexpr const char* name = "logistic";
   static constexpr TargetEncoding encoding = TargetEncoding::kPlusMinusOne;
-  static constexpr bool couples_row = false;
-  static constexpr bool convex = true;
-  static constexpr bool differentiable = true;
-  static constexpr bool lipschitz_gradient = true;
-  static constexpr bool probabilities = false;
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T value(T v, T y) const {
-    using std::exp;
-    using std::fabs;
-    using std::log1p;
     const T z = y * v;
-    return (z < T(0) ? -z : T(0)) + log1p(exp(-fabs(z)));
+    return (z < T(0) ? -z : T(0)) + std::log1p(std::exp(-std::fabs(z)));
   }
 
   // With z = y v, beta = y b and kappa = y^2/gamma, stationarity is z - beta = kappa / (1 + e^z): a function
   // that rises, less one that falls, with one root in [beta, beta + kappa].
   template <typename T>
   TORCHBCD_HOST_DEVICE T prox(T y, T b, T gamma) const {
-    const double beta = static_cast<double>(y) * static_cast<double>(b);
-    const double kappa = static_cast<double>(y) * static_cast<double>(y) / static_cast<double>(gamma);
+    const double target = y;
+    const double beta = target * b;
+    const double kappa = target * target / gamma;
     if (!(std::isfinite(beta) && kappa > 0)) {
       return b + T(0) * y;
     }
@@ -42,16 +31,14 @@ struct LogisticLoss {
       return ValueAndSlope{z - beta - kappa * s, 1 + kappa * s * (1 - s)};
     };
     const double z = bracketed_root(residual, beta, beta + kappa, beta);
-    return static_cast<T>(static_cast<double>(b) + (z - beta) / static_cast<double>(y));
+    return static_cast<T>(b + (z - beta) / target);
   }
 
   // -y / (1 + e^(y v)) by the exponential that does not overflow.
   template <typename T>
   TORCHBCD_HOST_DEVICE T gradient(T v, T y) const {
-    using std::exp;
-    using std::fabs;
     const T z = y * v;
-    const T e = exp(-fabs(z));
+    const T e = std::exp(-std::fabs(z));
     return -y * ((z > T(0) ? e : T(1)) / (T(1) + e));
   }
 

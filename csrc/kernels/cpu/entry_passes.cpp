@@ -1,19 +1,68 @@
 // The passes over entries and over rows on the CPU.
 #include <algorithm>
 #include <array>
+#include <utility>
 
-#include "functors/row_losses.h"
 #include "functors/updates.h"
 #include "kernels/cpu/loops.h"
 #include "kernels/instantiate.h"
 
 namespace torchbcd::kernels {
+namespace {
+
+// How a functor's result goes into the outputs: a number into one, a pair's members into two.
+template <typename T>
+TORCHBCD_HOST_DEVICE void store(const std::array<T*, 1>& out, int64_t i, T value) {
+  out[0][i] = value;
+}
+template <typename T>
+TORCHBCD_HOST_DEVICE void store(const std::array<T*, 2>& out, int64_t i, const functors::Pair<T>& pair) {
+  out[0][i] = pair.first;
+  out[1][i] = pair.second;
+}
+
+// An output may be one of the inputs: element i of either depends on element i alone.
+template <typename T, typename Functor, size_t outputs, typename... In>
+TORCHBCD_TARGET_CLONES void contiguous_loop(Functor functor, int64_t n, std::array<T*, outputs> out,
+                                            In... in) {
+  TORCHBCD_VECTORIZE
+  for (int64_t i = 0; i < n; ++i) {
+    store<T>(out, i, functor(in[i]...));
+  }
+}
+
+template <typename T, typename Functor, size_t... In>
+void loop(at::TensorIteratorBase& iterator, const Functor& functor, std::index_sequence<In...>) {
+  constexpr int outputs = Functor::Pass::outputs;
+  constexpr int tensors = outputs + Functor::Pass::inputs;
+  iterator.for_each([&](char** data, const int64_t* strides, int64_t n) {
+    const bool contiguous =
+        std::all_of(strides, strides + tensors, [](int64_t stride) { return stride == sizeof(T); });
+    std::array<T*, outputs> out;
+    if (contiguous) {
+      for (int t = 0; t < outputs; ++t) {
+        out[t] = reinterpret_cast<T*>(data[t]);
+      }
+      contiguous_loop<T>(functor, n, out, reinterpret_cast<const T*>(data[outputs + In])...);
+      return;
+    }
+    for (int64_t i = 0; i < n; ++i) {
+      for (int t = 0; t < outputs; ++t) {
+        out[t] = reinterpret_cast<T*>(data[t] + i * strides[t]);
+      }
+      store<T>(out, 0,
+               functor(*reinterpret_cast<const T*>(data[outputs + In] + i * strides[outputs + In])...));
+    }
+  });
+}
+
+}  // namespace
 
 template <>
 struct Loop<Cpu, functors::Entries> {
   template <typename T, typename Functor>
   static void run(at::TensorIteratorBase& iter, const functors::Entries::Layout&, const Functor& functor) {
-    cpu::elementwise<T, Functor::Pass::inputs, Functor::Pass::outputs>(iter, functor);
+    loop<T>(iter, functor, std::make_index_sequence<Functor::Pass::inputs>{});
   }
 };
 
@@ -38,24 +87,6 @@ struct Loop<Cpu, functors::Rows> {
   }
 };
 
-template struct Kernel<functors::ActivationDerivative, Cpu>;
-template struct Kernel<functors::ActivationProx, Cpu>;
-template struct Kernel<functors::ActivationSlopes, Cpu>;
-template struct Kernel<functors::ActivationValue, Cpu>;
-template struct Kernel<functors::AuxiliaryUpdate, Cpu>;
-template struct Kernel<functors::LossGradient, Cpu>;
-template struct Kernel<functors::LossGradientLipschitz, Cpu>;
-template struct Kernel<functors::LossProx, Cpu>;
-template struct Kernel<functors::LossSubdifferential, Cpu>;
-template struct Kernel<functors::LossUpdate, Cpu>;
-template struct Kernel<functors::LossValue, Cpu>;
-template struct Kernel<functors::OutputCentre, Cpu>;
-template struct Kernel<functors::RegularizerPenalty, Cpu>;
-template struct Kernel<functors::RegularizerProx, Cpu>;
-template struct Kernel<functors::RegularizerSubdifferential, Cpu>;
-template struct Kernel<functors::RowLossGradient, Cpu>;
-template struct Kernel<functors::RowLossGradientLipschitz, Cpu>;
-template struct Kernel<functors::RowLossUpdate, Cpu>;
-template struct Kernel<functors::RowLossValue, Cpu>;
+TORCHBCD_ENTRY_PASSES(TORCHBCD_INSTANTIATE, Cpu)
 
 }  // namespace torchbcd::kernels

@@ -17,49 +17,44 @@
 namespace torchbcd::passes {
 namespace {
 
-// What the move knows beside the entries of the state, for n rows: contiguous matrices with `outputs`
-// columns, and W with a row for each unit.
-template <typename T>
+// The move of n rows: contiguous matrices of states (n, units) and of outputs (n, outputs), sums (n, 1), and
+// W with a row for each unit.
+template <typename T, typename Move>
 struct Problem {
-  const T* residual;  // R, (n, outputs)
-  const T* product;   // (J z) W^T, (n, outputs)
-  const T* weight;    // W^T, (units, outputs)
+  Move move;
+  const T *u, *v, *z, *s;  // states
+  const T* residual;       // R, outputs
+  const T* product;        // (J z) W^T, outputs
+  const T* weight;         // W^T, (units, outputs)
   int64_t units, outputs;
   double ratio;
+  T *slack, *change;          // states
+  double *slack_sums, *sums;  // sums
 };
 
 template <typename T>
-double sum_of_squares_of(const T* values, int64_t n) {
-  double lane[8] = {};
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    for (int j = 0; j < 8; ++j) {
-      lane[j] += functors::square(values[i + j]);
-    }
-  }
-  for (; i < n; ++i) {
-    lane[0] += functors::square(values[i]);
-  }
-  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+TORCHBCD_HOST_DEVICE double sum_of_squares_of(const T* values, int64_t n) {
+  return cpu::sum_in_lanes(n, [values](int64_t i) { return functors::square(values[i]); });
 }
 
-// One row of the move: where it leads, and the value there, |R - dv W^T|^2 + ratio |s'|^2. The product
-// dv W^T is that of the linearised move, scale (J z) W^T, but for the units beyond a kink.
+// Where the move leads in a row, and the value there, |R - dv W^T|^2 + ratio |s'|^2. The product dv W^T is
+// that of the linearised move, scale (J z) W^T, but for the units beyond a kink.
 template <typename T, typename Move>
-TORCHBCD_TARGET_CLONES double line_move_row(const Move& move, const Problem<T>& problem, const T* u,
-                                            const T* v, const T* z, const T* s, const T* residual,
-                                            const T* product, T* slack, T* change, T* beyond, T* left,
-                                            double* slack_sum) {
+TORCHBCD_TARGET_CLONES void move_row(const Problem<T, Move>& problem, int64_t row, T* beyond, T* left) {
+  const Move move = problem.move;
+  const int64_t state = row * problem.units;
   TORCHBCD_VECTORIZE
   for (int64_t j = 0; j < problem.units; ++j) {
-    const functors::LineMoved<T> moved = move(u[j], v[j], z[j], s[j]);
-    slack[j] = moved.slack;
-    change[j] = moved.change;
+    const int64_t at = state + j;
+    const functors::LineMoved<T> moved = move(problem.u[at], problem.v[at], problem.z[at], problem.s[at]);
+    problem.slack[at] = moved.slack;
+    problem.change[at] = moved.change;
     beyond[j] = moved.beyond;
   }
+  const int64_t output = row * problem.outputs;
   TORCHBCD_VECTORIZE
   for (int64_t k = 0; k < problem.outputs; ++k) {
-    left[k] = residual[k] - move.scale * product[k];
+    left[k] = problem.residual[output + k] - move.scale * problem.product[output + k];
   }
   for (int64_t j = 0; j < problem.units; ++j) {
     if (beyond[j] != T(0)) {
@@ -71,8 +66,8 @@ TORCHBCD_TARGET_CLONES double line_move_row(const Move& move, const Problem<T>& 
       }
     }
   }
-  *slack_sum = sum_of_squares_of(slack, problem.units);
-  return sum_of_squares_of(left, problem.outputs) + problem.ratio * *slack_sum;
+  problem.slack_sums[row] = sum_of_squares_of(problem.slack + state, problem.units);
+  problem.sums[row] = sum_of_squares_of(left, problem.outputs) + problem.ratio * problem.slack_sums[row];
 }
 
 template <typename T>
@@ -80,37 +75,10 @@ const T* data(const at::Tensor& t) {
   return t.const_data_ptr<T>();
 }
 
-template <typename T, typename Activation>
-void move_rows(const functors::LineMove<T, Activation>& move, const Problem<T>& problem,
-               at::ArrayRef<at::Tensor> in, const at::Tensor& s_out, const at::Tensor& dv,
-               const LineMove& result) {
-  const T* u = data<T>(in[0]);
-  const T* v = data<T>(in[1]);
-  const T* z = data<T>(in[2]);
-  const T* s = data<T>(in[3]);
-  T* const slack = s_out.mutable_data_ptr<T>();
-  T* const change = dv.mutable_data_ptr<T>();
-  double* const slack_sums = result.slack_sums.mutable_data_ptr<double>();
-  double* const sums = result.sums.mutable_data_ptr<double>();
-  const int64_t grain = std::max<int64_t>(1, functors::kSumChunk / (problem.units + problem.outputs));
-  at::parallel_for(0, in[0].size(0), grain, [&](int64_t first, int64_t last) {
-    std::vector<T> beyond(problem.units);
-    std::vector<T> left(problem.outputs);
-    for (int64_t r = first; r < last; ++r) {
-      const int64_t at = r * problem.units;
-      sums[r] =
-          line_move_row<T>(move, problem, u + at, v + at, z + at, s + at,
-                           problem.residual + r * problem.outputs, problem.product + r * problem.outputs,
-                           slack + at, change + at, beyond.data(), left.data(), slack_sums + r);
-    }
-  });
-}
-
 }  // namespace
 
 bool has_line_move(const functors::AnyActivation& activation, const at::Device& device) {
-  return device.is_cpu() &&
-         std::visit([](const auto& f) { return std::decay_t<decltype(f)>::piecewise_linear; }, activation);
+  return device.is_cpu() && std::visit([](const auto& f) { return f.piecewise_linear; }, activation);
 }
 
 LineMove line_move(const at::Tensor& u, const at::Tensor& v, const at::Tensor& z, const at::Tensor& s,
@@ -130,10 +98,30 @@ LineMove line_move(const at::Tensor& u, const at::Tensor& v, const at::Tensor& z
           AT_DISPATCH_FLOATING_TYPES(u.scalar_type(), "line_move", [&] {
             const functors::LineMove<scalar_t, Activation> move{f, static_cast<scalar_t>(keep),
                                                                 static_cast<scalar_t>(scale.item<double>())};
-            const Problem<scalar_t> problem{data<scalar_t>(residual), data<scalar_t>(product),
-                                            data<scalar_t>(columns),  u.size(1),
-                                            weight.size(0),           ratio};
-            move_rows(move, problem, {u, v, z, s}, s_out, dv, result);
+            const Problem<scalar_t, decltype(move)> problem{move,
+                                                            data<scalar_t>(u),
+                                                            data<scalar_t>(v),
+                                                            data<scalar_t>(z),
+                                                            data<scalar_t>(s),
+                                                            data<scalar_t>(residual),
+                                                            data<scalar_t>(product),
+                                                            data<scalar_t>(columns),
+                                                            u.size(1),
+                                                            weight.size(0),
+                                                            ratio,
+                                                            s_out.mutable_data_ptr<scalar_t>(),
+                                                            dv.mutable_data_ptr<scalar_t>(),
+                                                            result.slack_sums.mutable_data_ptr<double>(),
+                                                            result.sums.mutable_data_ptr<double>()};
+            const int64_t grain =
+                std::max<int64_t>(1, functors::kSumChunk / (problem.units + problem.outputs));
+            at::parallel_for(0, u.size(0), grain, [&](int64_t first, int64_t last) {
+              std::vector<scalar_t> beyond(problem.units);
+              std::vector<scalar_t> left(problem.outputs);
+              for (int64_t row = first; row < last; ++row) {
+                move_row(problem, row, beyond.data(), left.data());
+              }
+            });
           });
         } else {
           TORCH_INTERNAL_ASSERT(false, "line_move is for piecewise linear activations");

@@ -26,36 +26,18 @@ TORCHBCD_TARGET_CLONES void summed_loop(Functor f, int64_t n, std::array<T*, 3> 
     TORCHBCD_VECTORIZE
     for (int64_t i = 0; i < size; ++i) {
       const Result result = f(in[In][begin + i]...);
-      if constexpr (Functor::Pass::outputs > 0) {
-        out[0][begin + i] = result.out[0];
-      }
-      if constexpr (Functor::Pass::outputs > 1) {
-        out[1][begin + i] = result.out[1];
-      }
-      if constexpr (Functor::Pass::outputs > 2) {
-        out[2][begin + i] = result.out[2];
+      for (int t = 0; t < Functor::Pass::outputs; ++t) {
+        out[t][begin + i] = result.out[t];
       }
       for (int k = 0; k < Functor::Pass::sums; ++k) {
         term[k][i] = result.sum[k];
       }
     }
     for (int k = 0; k < Functor::Pass::sums; ++k) {
-      double lane[8] = {};
-      int64_t i = 0;
-      for (; i + 8 <= size; i += 8) {
-        for (int j = 0; j < 8; ++j) {
-          lane[j] += term[k][i + j];
-        }
-      }
-      for (; i < size; ++i) {
-        lane[0] += term[k][i];
-      }
-      total[k] += ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+      total[k] += cpu::sum_in_lanes(size, [t = term[k]](int64_t i) { return t[i]; });
     }
   }
-  for (int k = 0; k < Functor::Pass::sums; ++k) {
-    sums[k] = total[k];
-  }
+  std::copy_n(total, Functor::Pass::sums, sums);
 }
 
 }  // namespace
@@ -93,15 +75,6 @@ struct Loop<Cpu, functors::Summed> {
   }
 };
 
-template struct Kernel<functors::Difference, Cpu>;
-template struct Kernel<functors::ExtrapolatedDifference, Cpu>;
-template struct Kernel<functors::ImageStep, Cpu>;
-template struct Kernel<functors::JointStep, Cpu>;
-template struct Kernel<functors::PreimageProjection, Cpu>;
-template struct Kernel<functors::RelaxedResidual, Cpu>;
-template struct Kernel<functors::ResidualStep, Cpu>;
-template struct Kernel<functors::StateDirection, Cpu>;
-template struct Kernel<functors::StateMove, Cpu>;
-template struct Kernel<functors::SumOfSquares, Cpu>;
+TORCHBCD_SUMMED_PASSES(TORCHBCD_INSTANTIATE, Cpu)
 
 }  // namespace torchbcd::kernels

@@ -3,7 +3,6 @@
 #include <thrust/tuple.h>
 #include <ATen/native/cuda/Loops.cuh>
 
-#include "functors/row_losses.h"
 #include "functors/updates.h"
 #include "kernels/instantiate.h"
 
@@ -118,24 +117,6 @@ struct Loop<Cuda, functors::Rows> {
   }
 };
 
-template struct Kernel<functors::ActivationDerivative, Cuda>;
-template struct Kernel<functors::ActivationProx, Cuda>;
-template struct Kernel<functors::ActivationSlopes, Cuda>;
-template struct Kernel<functors::ActivationValue, Cuda>;
-template struct Kernel<functors::AuxiliaryUpdate, Cuda>;
-template struct Kernel<functors::LossGradient, Cuda>;
-template struct Kernel<functors::LossGradientLipschitz, Cuda>;
-template struct Kernel<functors::LossProx, Cuda>;
-template struct Kernel<functors::LossSubdifferential, Cuda>;
-template struct Kernel<functors::LossUpdate, Cuda>;
-template struct Kernel<functors::LossValue, Cuda>;
-template struct Kernel<functors::OutputCentre, Cuda>;
-template struct Kernel<functors::RegularizerPenalty, Cuda>;
-template struct Kernel<functors::RegularizerProx, Cuda>;
-template struct Kernel<functors::RegularizerSubdifferential, Cuda>;
-template struct Kernel<functors::RowLossGradient, Cuda>;
-template struct Kernel<functors::RowLossGradientLipschitz, Cuda>;
-template struct Kernel<functors::RowLossUpdate, Cuda>;
-template struct Kernel<functors::RowLossValue, Cuda>;
+TORCHBCD_ENTRY_PASSES(TORCHBCD_INSTANTIATE, Cuda)
 
 }  // namespace torchbcd::kernels

@@ -88,15 +88,6 @@ struct Loop<Cuda, functors::Summed> {
   }
 };
 
-template struct Kernel<functors::Difference, Cuda>;
-template struct Kernel<functors::ExtrapolatedDifference, Cuda>;
-template struct Kernel<functors::ImageStep, Cuda>;
-template struct Kernel<functors::JointStep, Cuda>;
-template struct Kernel<functors::PreimageProjection, Cuda>;
-template struct Kernel<functors::RelaxedResidual, Cuda>;
-template struct Kernel<functors::ResidualStep, Cuda>;
-template struct Kernel<functors::StateDirection, Cuda>;
-template struct Kernel<functors::StateMove, Cuda>;
-template struct Kernel<functors::SumOfSquares, Cuda>;
+TORCHBCD_SUMMED_PASSES(TORCHBCD_INSTANTIATE, Cuda)
 
 }  // namespace torchbcd::kernels

@@ -1,0 +1,50 @@
+// What activations and losses state of themselves: each names what of this does not hold for it.
+#pragma once
+
+#include "functors/scalar.h"
+
+namespace torchbcd::functors {
+
+// The numbers that users give a functor by position. Its `set` takes them over; it returns what must hold
+// where it does not.
+struct ParameterCount {
+  int fewest = 0;  // where any are given
+  int most = 0;
+  bool optional = true;        // whether none may be given: the defaults hold
+  const char* must = nullptr;  // how errors put it; none for a functor without parameters
+
+  constexpr bool allows(int count) const {
+    return (count >= fewest && count <= most) || (optional && count == 0);
+  }
+};
+
+struct ActivationTraits {
+  static constexpr ParameterCount parameters = {};
+  static constexpr bool continuous = true;  // whether it has no jump
+  // Whether its graph is made of lines, which piece(u), or derivative(u) where it has no piece, tells apart.
+  static constexpr bool piecewise_linear = false;
+  // Whether it knows, where it is monotone and continuous, the ends of the intervals {u : sigma(u) >= t}, by
+  // preimage_low, and {u : sigma(u) <= t}, by preimage_high: +inf and -inf where an interval is empty, -inf
+  // and +inf where it is the whole line.
+  static constexpr bool has_preimages = false;
+
+  bool monotone() const { return true; }  // whether it never falls, which its parameters may decide
+};
+
+// What a loss does with class indices.
+enum class TargetEncoding {
+  kOneHot,        // the row of the identity matrix
+  kPlusMinusOne,  // one class against the rest: +1 at the class, -1 elsewhere; with one output, two classes
+};
+
+struct LossTraits {
+  static constexpr TargetEncoding encoding = TargetEncoding::kOneHot;
+  static constexpr bool probabilities = false;      // whether its targets must be >= 0
+  static constexpr bool differentiable = true;      // a gradient(v, y) rather than a subdifferential
+  static constexpr bool lipschitz_gradient = true;  // whether gradient_lipschitz(y) bounds its slope
+  // Whether a row's entries depend on each other: it then has, instead of these functions of an entry, a
+  // Row<T> with solve(), value(), gradient() and gradient_lipschitz().
+  static constexpr bool couples_row = false;
+};
+
+}  // namespace torchbcd::functors
