@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace torchbcd {
 namespace {
@@ -55,6 +56,12 @@ bool all_finite(const std::vector<at::Tensor>& tensors) {
          std::all_of(tensors.begin(), tensors.end(), [](const at::Tensor& t) {
            return !t.defined() || t.numel() == 0 || at::isfinite(t).all().item<bool>();
          });
+}
+
+double as_held_by(const at::Tensor& t, double number) {
+  const double most = t.scalar_type() == at::kFloat ? std::numeric_limits<float>::max()
+                                                    : std::numeric_limits<double>::max();
+  return number > most ? std::numeric_limits<double>::infinity() : number;
 }
 
 bool all_equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {

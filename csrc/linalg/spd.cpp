@@ -85,7 +85,7 @@ at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
     }
   }
   if (system.ones_row != 0) {
-    products.add_(system.ones_row);
+    products.add_(as_held_by(k, system.ones_row));
   }
   if (system.ones_column) {
     k.select(0, d).narrow(0, 0, d).copy_(at::sum(system.a, 0, /*keepdim=*/false, dtype));
@@ -94,9 +94,10 @@ at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
   if (system.sum_over_ranks) {
     system.sum_over_ranks(k.tril_());
   }
-  products.diagonal().add_(system.ridge);
+  products.diagonal().add_(as_held_by(k, system.ridge));
   if (system.ones_column) {
-    k.select(0, d).select(0, d).add_(system.ones_ridge >= 0 ? system.ones_ridge : system.ridge);
+    k.select(0, d).select(0, d).add_(
+        as_held_by(k, system.ones_ridge >= 0 ? system.ones_ridge : system.ridge));
   }
   return k;
 }
@@ -128,10 +129,10 @@ bool solve_small_blocks(const at::Tensor& a, int64_t block, double ridge, double
   const at::Tensor blocks = a.view({-1, block, a.size(1)});
   at::Tensor k = at::bmm(blocks, blocks.transpose(1, 2));
   if (ones != 0) {
-    k.add_(ones);
+    k.add_(as_held_by(k, ones));
   }
   at::Tensor diagonal = k.diagonal(0, 1, 2);
-  diagonal.add_(ridge);
+  diagonal.add_(as_held_by(k, ridge));
   const at::Tensor inverses = at::empty_like(k);
   at::Tensor pivots = at::empty({k.size(0), block}, k.options());
   factor_blocks(k, inverses, pivots);

@@ -174,7 +174,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       at::addmm_out(weight, map.weight, z.t(), v, 1, part);
       if (layer.bias()) {
         at::Tensor new_bias = next.bias;
-        at::add_out(new_bias, map.bias, z.sum(0), part * bias_gain);
+        at::add_out(new_bias, map.bias, z.sum(0), as_held_by(z, part * bias_gain));
       }
       sums = passes::relaxed_residual(residual_, z, 1 - part, part * alpha, out);
     } else {

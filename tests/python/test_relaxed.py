@@ -27,6 +27,7 @@ def test_no_block_raises_the_objective(activation, steps, rows, dtype):
     model = make_mlp(WIDTHS, hidden=activation, dtype=dtype)
     optimizer = torchbcd.RelaxedBCD(model, state_steps=steps)
     x, y = make_data(rows, WIDTHS[0], WIDTHS[-1], dtype=dtype)
+    optimizer.step(x, y)  # which may begin with scaling the outputs
     for _ in range(25):
         loss = row_losses("squared", model(x).detach().double(), y).sum().item()
         report, seen = watched_sweep(optimizer, x, y)
@@ -88,6 +89,16 @@ def by_index(seen):
     return {(block, layer - 1): variables for (block, layer), variables in seen}
 
 
+def proximal(inputs, damping, bias):
+    """The matrix of the proximal term of [W b]: relative to the square of a column of what each multiplies."""
+    columns = inputs.shape[1] + bias
+    column = inputs.square().sum() / columns
+    diagonal = (damping * column).expand(columns).clone()
+    if bias:
+        diagonal[-1] = damping * column.clamp_max(len(inputs))
+    return diagonal.diag()
+
+
 class TestBlocks:
     def test_order(self):
         optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS))
@@ -117,8 +128,7 @@ class TestBlocks:
                 target = (variables["V", 3] if i == 3 else variables["UV", i]).U[i]
                 inputs = torch.cat([read[i], torch.ones(rows, 1, dtype=x.dtype)], 1) if bias else read[i]
                 residual = target - layer(read[i])
-                alpha = damping * read[i].square().sum() / inputs.shape[1]
-                gram = inputs.t() @ inputs + alpha * torch.eye(inputs.shape[1], dtype=x.dtype)
+                gram = inputs.t() @ inputs + proximal(read[i], damping, bias)
                 step = torch.linalg.solve(gram, inputs.t() @ residual).t()
                 after = variables["W", i]
                 torch.testing.assert_close(after.W[i], layer.weight + step[:, : read[i].shape[1]])
@@ -177,10 +187,10 @@ class TestBlocks:
                 layer, v = layers[i], outputs[i].relu() if i > 0 else x
                 target = (variables["V", 2] if i == 2 else variables["UV", i]).U[i]
                 inputs = torch.cat([v, torch.ones(rows, 1, dtype=x.dtype)], 1) if bias else v
-                residual, alpha = target - outputs[i + 1], damping * v.square().sum() / inputs.shape[1]
+                residual = target - outputs[i + 1]
                 steps, left = [], []
                 for a, r in zip(inputs.split(block), residual.split(block), strict=True):
-                    gram = a.t() @ a + alpha * torch.eye(a.shape[1], dtype=x.dtype)
+                    gram = a.t() @ a + proximal(v, damping, bias)
                     steps.append(nu * block / rows * torch.linalg.solve(gram, a.t() @ r))
                     left.append(r - a @ steps[-1])  # what the block's own share leaves
                 step = sum(steps).t()

@@ -203,7 +203,7 @@ class TestFit:
         losses = [report.validation_loss for report in reports]
         assert len(reports) < 60
         assert len(losses) - 1 - losses.index(min(losses)) == 3
-        restored = torchbcd.losses.row_losses("squared", model(x + 1).detach(), noise).double().mean().item()
+        restored = row_losses("squared", model(x + 1).detach(), noise).mean().item()
         assert restored == pytest.approx(min(losses))
 
     @pytest.mark.parametrize(("hold", "expected"), [(0.0, [1, 0.75, 0.5, 0.25]), (0.5, [1, 1, 1, 0.5])])
