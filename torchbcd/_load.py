@@ -42,7 +42,8 @@ def _check_python() -> None:
     if found and not any(name == "_C" + suffix for name in found for suffix in EXTENSION_SUFFIXES):
         raise ImportError(
             f"torchbcd was built for another Python ({', '.join(found)}), this is Python "
-            f"{sys.version_info[0]}.{sys.version_info[1]}: install it with this one, `{sys.executable} -m pip install .` "
+            f"{sys.version_info[0]}.{sys.version_info[1]}: install it with this one, "
+            f"`{sys.executable} -m pip install .` "
             "in its source folder"
         )
 
@@ -51,8 +52,8 @@ def load() -> None:
     """Load the library, and its operators, into this process.
 
     Raises:
-        ImportError: The library is missing, was built for another release of torch, another Python or from other
-            sources, or the dynamic loader refused it; the loader's own message is quoted.
+        ImportError: The library is missing, was built for another release of torch, another Python or from
+            other sources, or the dynamic loader refused it; the loader's own message is quoted.
     """
     try:
         from torchbcd import _build_info
@@ -60,8 +61,8 @@ def load() -> None:
         elsewhere = _installed_elsewhere()
         if elsewhere is not None:
             raise ImportError(
-                f"the sources of torchbcd in {_PACKAGE.parent}, which are not built, hide the package installed in "
-                f"{elsewhere.parent}: start Python in another folder"
+                f"the sources of torchbcd in {_PACKAGE.parent}, which are not built, hide the package "
+                f"installed in {elsewhere.parent}: start Python in another folder"
             ) from error
         raise ImportError(
             f"torchbcd's C++ library has not been built: run `pip install .` in its source folder ({error})"

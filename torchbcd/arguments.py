@@ -58,8 +58,8 @@ def batch(
         if given is not None:
             if not isinstance(given, tuple | list) or len(given) != 2:
                 raise TypeError(
-                    "a closure must return (inputs, targets), or None for the bound data; a sweep reads the data and "
-                    f"has no use for a loss and its gradients (got {type(given).__name__})"
+                    "a closure must return (inputs, targets), or None for the bound data; a sweep reads the data "
+                    f"and has no use for a loss and its gradients (got {type(given).__name__})"
                 )
             if inputs is not None or targets is not None:
                 raise ValueError("step takes its targets from the closure (got inputs or targets, too)")

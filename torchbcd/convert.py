@@ -64,15 +64,17 @@ def _watch(position: str, module: nn.Module) -> _Watched:
     kind = type(module)
     if otherwise := _runs_otherwise(module):
         raise ValueError(
-            f"module {position} of the model, {module}, {otherwise}, which a sweep would pass over; take that off "
-            "(weight_norm, spectral_norm and pruning work by it, too)"
+            f"module {position} of the model, {module}, {otherwise}, which a sweep would pass over; take "
+            "that off (weight_norm, spectral_norm and pruning work by it, too)"
         )
     if kind in _ACTIVATIONS:
         return _Watched(position, module, "activation", *_ACTIVATIONS[kind](module), bias=False)
     if kind is nn.Linear:
         missing = [name for name in ("weight", "bias") if name not in module._parameters]
         if missing:
-            raise ValueError(f"module {position} of the model, {module}, has no parameter {missing[0]!r} any more")
+            raise ValueError(
+                f"module {position} of the model, {module}, has no parameter {missing[0]!r} any more"
+            )
         return _Watched(position, module, "linear", "", (), module._parameters["bias"] is not None)
     if isinstance(module, nn.Flatten) and kind is nn.Flatten:
         whole = (module.start_dim, module.end_dim) == (1, -1)
@@ -136,15 +138,16 @@ class Model:
         for was, (position, module) in zip(self._found, now, strict=False):
             if module is not was.module:
                 raise ValueError(
-                    f"module {position} of the model is another one now, {module}, than the {was.module} that the "
-                    f"optimizer was made for; {_ANEW}"
+                    f"module {position} of the model is another one now, {module}, than the {was.module} that "
+                    f"the optimizer was made for; {_ANEW}"
                 )
             is_now = _watch(position, module)
             if is_now[2:] != was[2:]:
                 raise ValueError(f"module {position} of the model, {module}, has been changed; {_ANEW}")
         if len(now) != len(self._found):
             raise ValueError(
-                f"the model has {len(now)} modules and had {len(self._found)} when the optimizer was made; {_ANEW}"
+                f"the model has {len(now)} modules and had {len(self._found)} when the optimizer was "
+                f"made; {_ANEW}"
             )
         return [(m._parameters["weight"], m._parameters["bias"]) for m in self.linears]  # type: ignore[misc]
 
@@ -152,8 +155,8 @@ class Model:
         kind = type(self.module)
         if kind.forward is not nn.Sequential.forward or kind.__call__ is not nn.Module.__call__:
             raise ValueError(
-                f"the model's class {kind.__name__} has a forward of its own, which a sweep would pass over; give "
-                "a plain nn.Sequential"
+                f"the model's class {kind.__name__} has a forward of its own, which a sweep would pass over; "
+                "give a plain nn.Sequential"
             )
         if otherwise := _runs_otherwise(self.module):
             raise ValueError(f"the model {otherwise}, which a sweep would pass over; take that off")

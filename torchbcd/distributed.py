@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch.distributed as dist
 
@@ -24,7 +24,9 @@ def description(optimizer: SweepOptimizer[Any]) -> dict[str, object]:
         "which layers have a bias": [bias is not None for _, bias in parameters],
         "the parameters' dtype": str(parameters[0][0].dtype),
         "the activations": [(name, tuple(numbers)) for name, numbers in optimizer._model.activations],
-        "which parameters are frozen": [not p.requires_grad for layer in parameters for p in layer if p is not None],
+        "which parameters are frozen": [
+            not p.requires_grad for layer in parameters for p in layer if p is not None
+        ],
         "loss": optimizer._loss.name,
         **{name: [layer[name] for layer in layers] for name in layers[0]},
         **optimizer._object.scheme_options(),
@@ -45,7 +47,7 @@ def same_everywhere(group: ProcessGroup | None) -> Iterator[dict[str, object]]:
     if group is None:
         yield described
         return
-    if group is dist.GroupMember.NON_GROUP_MEMBER:
+    if group is cast("object", dist.GroupMember.NON_GROUP_MEMBER):
         raise ValueError("process_group must be one that this process is in (it is not in this one)")
     if not isinstance(group, dist.ProcessGroup):
         raise TypeError(f"process_group must be a torch.distributed.ProcessGroup (got {type(group).__name__})")
@@ -65,5 +67,6 @@ def same_everywhere(group: ProcessGroup | None) -> Iterator[dict[str, object]]:
         for name, value in first.items():
             if theirs.get(name) != value:
                 raise ValueError(
-                    f"{name} must be the same in every process (rank 0 has {value}, rank {rank} {theirs.get(name)})"
+                    f"{name} must be the same in every process (rank 0 has {value}, "
+                    f"rank {rank} {theirs.get(name)})"
                 )

@@ -132,15 +132,15 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         groups = self.param_groups
         if len(groups) != len(now):
             raise ValueError(
-                f"there must be {len(now)} param groups, one for each Linear (got {len(groups)}: some were added or "
-                "removed)"
+                f"there must be {len(now)} param groups, one for each Linear (got {len(groups)}: some were "
+                "added or removed)"
             )
         for layer, (group, known, theirs) in enumerate(zip(groups, self._parameters, now, strict=True)):
             listed = group["params"]
             if not (_same(listed, known) or _same(listed, theirs)):
                 raise ValueError(
-                    f"param group {layer} must hold the parameters of layer {layer + 1}; the groups were reordered "
-                    "or their parameters changed"
+                    f"param group {layer} must hold the parameters of layer {layer + 1}; the groups were "
+                    "reordered or their parameters changed"
                 )
             if not _same(listed, theirs):
                 group["params"] = list(theirs)

@@ -353,8 +353,9 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
                 self._scale_seen = True
                 if is_poorly_scaled(self._model.module, x):
                     warnings.warn(
-                        "x has a common offset, or columns far larger than others, which hide the rest of it from "
-                        "the first layer; torchbcd.standardize_(model, x), before training, folds them into it",
+                        "x has a common offset, or columns far larger than others, which hide the rest of it "
+                        "from the first layer; torchbcd.standardize_(model, x), before training, folds them "
+                        "into it",
                         UserWarning,
                         stacklevel=stacklevel,
                     )

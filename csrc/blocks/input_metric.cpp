@@ -31,8 +31,9 @@ InputMetric::InputMetric(const at::Tensor& x, bool centred) {
     return;
   }
   mean_ = centred ? mean : at::zeros_like(mean);
-  scale_ = (far_apart ? spread.masked_fill(spread.lt(kLeast * largest), largest) : spread.max().expand_as(spread))
-               .to(x.scalar_type());
+  scale_ =
+      (far_apart ? spread.masked_fill(spread.lt(kLeast * largest), largest) : spread.max().expand_as(spread))
+          .to(x.scalar_type());
 }
 
 at::Tensor InputMetric::standardized(const at::Tensor& x) const { return (x - mean_).div_(scale_); }

@@ -1,9 +1,9 @@
 // How far weights of the first layer have moved, measured on inputs as they are or on standardised ones.
 //
-// The proximal term of a W block may be any norm: the block lowers its objective all the same. On inputs with a
-// large common offset, or columns of very different scale, alpha/2 |D|^2 binds every direction that matters:
-// there it is alpha/2 |D S|^2 + alpha_bias/2 |d + D m|^2, with the columns' means m and standard deviations S,
-// which is the ordinary one for the inputs (x - m) S^{-1}.
+// The proximal term of a W block may be any norm: the block lowers its objective all the same. On inputs with
+// a large common offset, or columns of very different scale, alpha/2 |D|^2 binds every direction that
+// matters: there it is alpha/2 |D S|^2 + alpha_bias/2 |d + D m|^2, with the columns' means m and standard
+// deviations S, which is the ordinary one for the inputs (x - m) S^{-1}.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,8 +15,9 @@ namespace torchbcd {
 class InputMetric {
  public:
   InputMetric() = default;
-  /// Of the rows of x (n, d): the ordinary one unless these have an offset many times their spread, or columns
-  /// of spreads many times apart. Without `centred` their offset stays, as where there is no bias to take it.
+  /// Of the rows of x (n, d): the ordinary one unless these have an offset many times their spread, or
+  /// columns of spreads many times apart. Without `centred` their offset stays, as where there is no bias to
+  /// take it.
   InputMetric(const at::Tensor& x, bool centred);
 
   bool ordinary() const { return !scale_.defined(); }

@@ -87,13 +87,12 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
   const double bias_ridge = penalties.alpha_bias / penalties.rho;
   const double weight_ridge = ridge * ((penalties.alpha + penalties.regularizer.l2) / penalties.alpha);
   if (!penalties.regularizer.quadratic()) {
-    problem_ = QuadraticPlusRegularizer(
-        gram_matrix({.a = v_,
-                     .ridge = ridge,
-                     .ones_column = bias,
-                     .ones_ridge = bias_ridge,
-                     .sum_over_ranks = sum_over_ranks_}),
-        penalties.regularizer, 1 / penalties.rho, v_.size(1));
+    problem_ = QuadraticPlusRegularizer(gram_matrix({.a = v_,
+                                                     .ridge = ridge,
+                                                     .ones_column = bias,
+                                                     .ones_ridge = bias_ridge,
+                                                     .sum_over_ranks = sum_over_ranks_}),
+                                        penalties.regularizer, 1 / penalties.rho, v_.size(1));
   } else if (primal_) {
     factor_ = factor({.a = v_,
                       .ridge = weight_ridge,

@@ -45,8 +45,7 @@ inline Mlp read_modules(const std::vector<PythonModule>& modules, const std::str
                                              {"unknown", Kind::kUnknown}};
   std::vector<FoundModule> found;
   for (const auto& [kind, position, text, weight, bias, activation, parameters] : modules) {
-    found.push_back(
-        {kinds.at(kind), position, text, handle(weight), handle(bias), {activation, parameters}});
+    found.push_back({kinds.at(kind), position, text, handle(weight), handle(bias), {activation, parameters}});
   }
   return mlp_of(found, supported);
 }

@@ -129,13 +129,15 @@ bool predicts_targets(const functors::AnyLoss& loss) {
 }
 
 void check_outputs(const char* op, int64_t outputs, const functors::AnyLoss& loss) {
-  TORCH_CHECK_VALUE(outputs > 1 || !is_distribution(loss), op,
-                    ": cross-entropy needs at least two outputs, since the softmax of one is always 1; for two "
-                    "classes and one output take the loss 'logistic'");
+  TORCH_CHECK_VALUE(
+      outputs > 1 || !is_distribution(loss), op,
+      ": cross-entropy needs at least two outputs, since the softmax of one is always 1; for two "
+      "classes and one output take the loss 'logistic'");
 }
 
 void check_takes_classes(const char* op, const char* name, int64_t outputs, const functors::AnyLoss& loss) {
-  TORCH_CHECK_VALUE(outputs > 1 || encoding_of(loss) == functors::TargetEncoding::kPlusMinusOne, op, ": ", name,
+  TORCH_CHECK_VALUE(outputs > 1 || encoding_of(loss) == functors::TargetEncoding::kPlusMinusOne, op, ": ",
+                    name,
                     " holds integers, which are class indices, and one output tells no classes apart by this "
                     "loss; give numbers, y[:, None].float()");
 }

@@ -59,8 +59,8 @@ bool all_finite(const std::vector<at::Tensor>& tensors) {
 }
 
 double as_held_by(const at::Tensor& t, double number) {
-  const double most = t.scalar_type() == at::kFloat ? std::numeric_limits<float>::max()
-                                                    : std::numeric_limits<double>::max();
+  const double most =
+      t.scalar_type() == at::kFloat ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
   return number > most ? std::numeric_limits<double>::infinity() : number;
 }
 

@@ -20,7 +20,8 @@ inline double norm_squared(const at::Tensor& t) { return t.defined() ? inner_pro
 bool all_finite(const std::vector<at::Tensor>& tensors);
 inline bool all_finite(const at::Tensor& t) { return all_finite(std::vector<at::Tensor>{t}); }
 
-/// The number, or infinity where the entries of `t` cannot hold it: ATen throws where it is given such a scalar.
+/// The number, or infinity where the entries of `t` cannot hold it: ATen throws where it is given such a
+/// scalar.
 double as_held_by(const at::Tensor& t, double number);
 
 /// Whether two lists of tensors of the same kinds and shapes hold the same numbers. A GPU is waited for once.

@@ -169,12 +169,13 @@ void BCD::check_ranks(const char* way) {
     for (const at::Tensor& t : tensors_of({mlp_->committed[l]})) {
       fingerprint.add(t);
     }
-    fingerprint.add(std::vector<double>{mlp_->trained[l].weight ? 1.0 : 0.0, mlp_->trained[l].bias ? 1.0 : 0.0});
+    fingerprint.add(
+        std::vector<double>{mlp_->trained[l].weight ? 1.0 : 0.0, mlp_->trained[l].bias ? 1.0 : 0.0});
   }
-  TORCH_CHECK_VALUE(ranks_agree(data_->sum_over_ranks, mlp_->committed[0].weight.device(), fingerprint),
-                    mlp_->name,
-                    ": the processes differ, in an option, in weights or requires_grad changed since the last "
-                    "sweep, or in how they step; all of them must be the same in every process");
+  TORCH_CHECK_VALUE(
+      ranks_agree(data_->sum_over_ranks, mlp_->committed[0].weight.device(), fingerprint), mlp_->name,
+      ": the processes differ, in an option, in weights or requires_grad changed since the last "
+      "sweep, or in how they step; all of them must be the same in every process");
   data_->weights_changed = false;
 }
 
@@ -189,6 +190,7 @@ void BCD::set_sum_over_ranks(std::function<void(const at::Tensor&)> sum) {
                     ": rows in several processes need splitting 3, whose W blocks are least squares");
   data_->sum_over_ranks = std::move(sum);
   mlp_->rows_elsewhere = has_other_ranks();
+  data_->weights_changed = true;
   data_->bound = {};
   data_->stepped = Data::Stepped::kNothing;
   data_->has_before = false;
@@ -339,7 +341,8 @@ BCD::Point BCD::point_at(const BCDOptions& options, bool batch, bool before) {
     refresh_residuals(data_->problem(*mlp_, options), mlp_->committed, rows);
   }
   const BcdVariables& at = before ? rows.next : rows.current;
-  Point point{{}, rows.y.clone(), rows.row_weight.clone(), row_loss_weight(options, rows.population), options, {}};
+  Point point{{}, rows.y.clone(), rows.row_weight.clone(), row_loss_weight(options, rows.population), options,
+              {}};
   for (const Trained& trained : mlp_->trained) {
     point.trained.emplace_back(trained.weight, trained.bias);
   }

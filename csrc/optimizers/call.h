@@ -32,8 +32,8 @@ class FullPrecision {
   std::function<void()> restore_;
 };
 
-/// Lives as long as a call. Another thread's call, and one that an observer makes and that does not only look,
-/// is answered with a c10::Error. Within it there are no gradients, no inference mode, no autocast.
+/// Lives as long as a call. Another thread's call, and one that an observer makes and that does not only
+/// look, is answered with a c10::Error. Within it there are no gradients, no inference mode, no autocast.
 class Call {
  public:
   enum class Kind { kStep, kChange, kLook };

@@ -27,8 +27,8 @@ struct FoundModule {
 /// knows.
 TORCHBCD_API Mlp mlp_of(const std::vector<FoundModule>& modules, const std::string& supported);
 
-/// A function that reads the model again, whose parameters may be others by then. It throws a ValueError, with
-/// the position, where a module is another one, or has been changed, appended or removed.
+/// A function that reads the model again, whose parameters may be others by then. It throws a ValueError,
+/// with the position, where a module is another one, or has been changed, appended or removed.
 std::function<Mlp()> reader_of(const torch::nn::Sequential& model);
 
 }  // namespace torchbcd

@@ -181,8 +181,8 @@ std::function<Mlp()> reader_of(const torch::nn::Sequential& model) {
                         "module ", i, " of the model, ", now[i].text,
                         ", is another one now or has been changed; make a new optimizer");
     }
-    TORCH_CHECK_VALUE(were.size() == are.size(), "the model has ", are.size(), " modules and had ", were.size(),
-                      " when the optimizer was made; make a new one");
+    TORCH_CHECK_VALUE(were.size() == are.size(), "the model has ", are.size(), " modules and had ",
+                      were.size(), " when the optimizer was made; make a new one");
     return mlp_of(now, kSupported);
   };
 }

@@ -40,7 +40,7 @@ struct OptionRow {
   Range range;
   const char* help;
   std::vector<std::string> choices = {};  // where it is a name
-  bool at_start = false;  // only the constructor reads it, and makes other options of it: it is not kept
+  bool at_start = false;   // only the constructor reads it, and makes other options of it: it is not kept
   bool of_scheme = false;  // it says what the state means: one with another is refused
 
   bool of_layers(void* options) const;

@@ -47,8 +47,8 @@ void Fingerprint::add(const at::Tensor& t) {
   add(values.const_data_ptr(), values.nbytes());
 }
 
-// By Cauchy and Schwarz the ranks' numbers h are equal where (sum of 1)(sum of h^2) = (sum of h)^2. In pieces of 22
-// bits, which float64 holds exactly for up to 512 ranks.
+// By Cauchy and Schwarz the ranks' numbers h are equal where (sum of 1)(sum of h^2) = (sum of h)^2. In pieces
+// of 22 bits, which float64 holds exactly for up to 512 ranks.
 bool ranks_agree(const SumOverRanks& sum, const at::Device& device, const Fingerprint& fingerprint) {
   constexpr uint64_t kPiece = (uint64_t{1} << 22U) - 1;
   double ranks = 1;

@@ -14,7 +14,8 @@ namespace torchbcd {
 void save_maps(SavedState& state, const std::vector<AffineMap>& maps, const std::string& suffix = "");
 
 /// Copies of bound data. The weights of rows' losses are left out where all weigh one.
-void save_data(SavedState& state, const at::Tensor& x, const at::Tensor& y, const at::Tensor& row_weight = {});
+void save_data(SavedState& state, const at::Tensor& x, const at::Tensor& y,
+               const at::Tensor& row_weight = {});
 
 /// What a state holds, by its keys. Every method throws a ValueError, in the optimizer's name, where an entry
 /// is missing or does not fit.

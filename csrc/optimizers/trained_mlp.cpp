@@ -89,8 +89,8 @@ void check_memory(const char* name, const std::vector<AffineMap>& maps) {
     for (int64_t d = 0; d < t.dim(); ++d) {
       last += static_cast<uintptr_t>((t.size(d) - 1) * t.stride(d));
     }
-    places.push_back({c10::str("the ", which, " of layer ", layer + 1), &t, begin,
-                      begin + (last + 1) * t.element_size()});
+    places.push_back(
+        {c10::str("the ", which, " of layer ", layer + 1), &t, begin, begin + (last + 1) * t.element_size()});
     if (!t.is_non_overlapping_and_dense()) {
       const at::Tensor found = addresses(places.back());
       TORCH_CHECK_VALUE(std::get<0>(at::_unique(found)).numel() == t.numel(), name, ": ", places.back().name,
@@ -237,7 +237,8 @@ at::Tensor TrainedMlp::inputs(const char* argument, const at::Tensor& given) con
                     " must be on the device of the model, ", weight.device(), " (got ", x.device(), ")");
   TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) == weight.size(1), name, ": ", argument,
                     " must have shape (n, ", weight.size(1), ") (got ", x.sizes(), ")");
-  TORCH_CHECK_VALUE(x.size(0) > 0 || rows_elsewhere, name, ": ", argument, " must have at least one row (got ", x.sizes(), ")");
+  TORCH_CHECK_VALUE(x.size(0) > 0 || rows_elsewhere, name, ": ", argument,
+                    " must have at least one row (got ", x.sizes(), ")");
   const at::Tensor own = copy_of(x);
   TORCH_CHECK_VALUE(all_finite(own), name, ": ", argument, " must be finite (got NaN or infinite entries)");
   return own;

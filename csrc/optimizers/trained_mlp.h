@@ -30,8 +30,8 @@ struct TrainedMlp {
   std::vector<AffineMap> committed;   // the parameters' values at the last complete sweep
   std::vector<AffineMap> next;        // where the running sweep writes
   bool unchecked = true;              // whether nobody has seen yet if the committed ones are finite
-  bool rows_elsewhere = false;  // whether other processes have rows, so that this one may have none
-  std::function<Mlp()> reread;  // where there is a model to look at, what it is now
+  bool rows_elsewhere = false;        // whether other processes have rows, so that this one may have none
+  std::function<Mlp()> reread;        // where there is a model to look at, what it is now
   Caller caller;
 
   size_t depth() const { return parameters.size(); }

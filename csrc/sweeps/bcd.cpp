@@ -135,8 +135,8 @@ class TwoSplitting final : public BcdBlocks {
     const at::Tensor design = layer.bias() ? at::cat({layer.input, ones}, 1) : layer.input;
     const at::Tensor centre = joined(layer.map);
     const at::Tensor solution = centre.clone();
-    NonlinearLeastSquares{design, alpha, gamma, activation(l), regularizer, layer.map.weight.size(1)}.minimise_(
-        solution, centre, target.t(), predicted.t().clone(), name.c_str());
+    NonlinearLeastSquares{design, alpha, gamma, activation(l), regularizer, layer.map.weight.size(1)}
+        .minimise_(solution, centre, target.t(), predicted.t().clone(), name.c_str());
     split_out(solution, layer.next);
   }
 };

@@ -88,8 +88,8 @@ class Blocks {
   std::string where(const char* block, size_t l) const {
     return block_name(problem_.name, depth(), block, l);
   }
-  // What a W block works on: the inputs, the map and where the next one goes, without what is frozen, which is
-  // copied.
+  // What a W block works on: the inputs, the map and where the next one goes, without what is frozen, which
+  // is copied.
   struct TrainedLayer {
     at::Tensor input;
     AffineMap map, next;

@@ -78,7 +78,9 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     return r.none() ? 0 : rows_.penalties[l] * regularizer_value(r, map.weight);
   }
 
-  double loss_value(const at::Tensor& v) const { return loss_weight_ * weighted_loss(rows_.y, v, problem_.loss); }
+  double loss_value(const at::Tensor& v) const {
+    return loss_weight_ * weighted_loss(rows_.y, v, problem_.loss);
+  }
 
   // U_N and V_N = sigma(U_N): the target itself for the squared loss of a linear output, otherwise the
   // minimiser of weight l(sigma(U); Y) + rho/2 |U - P|^2. Leaves the residual U_N - P_N.
@@ -162,10 +164,11 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     at::Tensor sums;
     const int64_t block = rows_of_a_block(l);
     if (block < inputs(l) && r.none() && v.size(1) > 0) {
-      // On the side of the rows: D = Z^T V and d = c Z^T 1 with c = alpha / alpha_bias and Z = (V V^T + c 1 1^T
-      // + alpha I)^{-1} R, and the residual that the full step would leave is alpha Z, so that the new one costs
-      // no product. Of several blocks of rows, the average of their D: what the others' do to a block's residual
-      // is then left out of the new one.
+      // On the side of the rows: D = Z^T V and d = c Z^T 1 with c = alpha / alpha_bias and Z = (V V^T + c 1
+      // 1^T
+      // + alpha I)^{-1} R, and the residual that the full step would leave is alpha Z, so that the new one
+      // costs no product. Of several blocks of rows, the average of their D: what the others' do to a block's
+      // residual is then left out of the new one.
       const at::Tensor z = scratch(0, residual_.size(1));
       const double bias_gain = alpha / alpha_bias;
       solve_row_blocks(v, block, alpha, layer.bias() ? bias_gain : 0, residual_, z, name.c_str());
@@ -428,9 +431,9 @@ ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<
     terms.weight_penalty.push_back(
         rows.penalties[l] * regularizer_value(problem.options.weight_regularizer()[l], maps[l].weight));
   }
-  terms.loss = problem.clamped()
-                   ? 0
-                   : row_loss_weight(problem.options, rows.rows()) * weighted_loss(rows.y, v.back(), problem.loss);
+  terms.loss = problem.clamped() ? 0
+                                 : row_loss_weight(problem.options, rows.rows()) *
+                                       weighted_loss(rows.y, v.back(), problem.loss);
   return terms;
 }
 

@@ -152,11 +152,13 @@ class TestEveryConfiguration:
             with unchanged(model, optimizer), pytest.raises(torch.linalg.LinAlgError, match=block):
                 optimizer.step()
         else:
+            said = ""
             try:
                 for _ in range(3):
                     optimizer.step()
             except torch.linalg.LinAlgError as error:
-                assert re.match(block, str(error))
+                said = str(error)
+            assert not said or re.match(block, said)
         assert all(p.isfinite().all() for p in model.parameters())
         optimizer.bind(x, y)
         optimizer.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -14,6 +15,7 @@ from torchbcd import regularizers as reg
 
 ROWS, WIDTHS, SWEEPS = 61, [6, 9, 7, 3], 5
 SPLITS = {1: (0, ROWS), 2: (0, 20, ROWS), 3: (0, 7, 40, ROWS)}  # where each process's rows begin and end
+EMPTY = {1: (0, ROWS), 2: (0, ROWS, ROWS), 3: (0, 0, 40, ROWS)}  # one has none
 CASES = {
     "default": {},
     "penalties": {"gamma": [0.3, 1.0, 2.0], "alpha": 0.05, "rho": 0.7},
@@ -28,6 +30,7 @@ CASES = {
     "sample_weight": {"weighted": True},
     "minibatch": {"batch": True},
     "rows": {"rows": True, "loss_weight": "mean"},
+    "empty part": {"empty": True, "loss_weight": "mean"},
 }
 
 
@@ -39,7 +42,8 @@ def train(case, rank=0, world=1, group=None):
     model = make_mlp(widths, bias=bias, dtype=dtype, seed=rank)  # rank 0's is the one that counts
     x, y = make_data(ROWS, widths[0], widths[-1], dtype=dtype)
     weights = torch.linspace(0.1, 2, ROWS, dtype=dtype) if options.pop("weighted", False) else None
-    share = slice(*SPLITS[world][rank : rank + 2])
+    splits = EMPTY if options.pop("empty", False) else SPLITS
+    share = slice(*splits[world][rank : rank + 2])
     x, y, weights = x[share], y[share], None if weights is None else weights[share]
     optimizer = torchbcd.BCD(model, process_group=group, **options)
     if not batch:
@@ -56,10 +60,75 @@ def train(case, rank=0, world=1, group=None):
     return [p.detach().clone() for p in model.parameters()], objectives
 
 
+def refusal(make):
+    """What is said to a call, after which the processes are together again."""
+    try:
+        make()
+    except (ValueError, TypeError) as error:
+        said = str(error)
+    else:
+        said = ""
+    dist.barrier()
+    return said
+
+
+def differences(rank):
+    """What every process is told where one of them differs."""
+    group = dist.group.WORLD
+    x, y = make_data(20, 6, 3)
+
+    def made(widths=(6, 5, 3), bias=True, dtype=torch.float64, **options):
+        return torchbcd.BCD(make_mlp(list(widths), bias=bias, dtype=dtype), process_group=group, **options)
+
+    def changed(change):
+        optimizer = made()
+        optimizer.bind(x, y)
+        optimizer.step()
+        before = [p.detach().clone() for p in optimizer._model.module.parameters()]
+        if rank == 1:
+            change(optimizer)
+        after = [p.detach().clone() for p in optimizer._model.module.parameters()]
+        try:
+            optimizer.step()
+        finally:
+            parameters = optimizer._model.module.parameters()
+            assert all(torch.equal(p, a) for p, a in zip(parameters, after, strict=True))
+            with torch.no_grad():
+                for p, b in zip(optimizer._model.module.parameters(), before, strict=True):
+                    p.requires_grad_(True).copy_(b)
+            for penalties in optimizer.param_groups:
+                penalties["gamma"] = 1.0
+            optimizer.step()  # put right, it goes on
+
+    def set_gamma(optimizer):
+        optimizer.param_groups[0]["gamma"] = 3.0
+
+    def set_weight(optimizer):
+        optimizer._model.linears[0].weight.data[0, 0] += 1
+
+    one = rank == 1
+    return {
+        "depth": refusal(lambda: made((6, 3) if one else (6, 5, 3))),
+        "width": refusal(lambda: made((6, 4, 3) if one else (6, 5, 3))),
+        "bias": refusal(lambda: made(bias=not one)),
+        "dtype": refusal(lambda: made(dtype=torch.float32 if one else torch.float64)),
+        "option": refusal(lambda: made(gamma=2.0 if one else 1.0)),
+        "bad option": refusal(lambda: made(gamma=-1.0 if one else 1.0)),
+        "group": refusal(lambda: torchbcd.BCD(make_mlp([6, 3]), process_group=NON_MEMBER)),
+        "option later": refusal(lambda: changed(set_gamma)),
+        "weights later": refusal(lambda: changed(set_weight)),
+        "frozen later": refusal(lambda: changed(lambda o: o._model.linears[0].weight.requires_grad_(False))),
+    }
+
+
+NON_MEMBER = dist.GroupMember.NON_GROUP_MEMBER
+
+
 def work(rank, world, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     results = {case: train(case, rank, world, dist.group.WORLD) for case in CASES}
+    results["differences"] = differences(rank)
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -82,6 +151,26 @@ def test_as_in_one_process(results, case):
     assert objectives == pytest.approx(alone, rel=tolerance, abs=tolerance)
     for mine, its in zip(weights, expected, strict=True):
         torch.testing.assert_close(mine, its, rtol=tolerance, atol=tolerance)
+
+
+DIFFERENCES = {
+    "depth": "the number of Linear modules must be the same in every process .rank 0 has 2, rank 1 1",
+    "width": "the weights' shapes must be the same",
+    "bias": "which layers have a bias must be the same",
+    "dtype": "dtype must be the same in every process .rank 0 has torch.float64, rank 1 torch.float32",
+    "option": "gamma must be the same in every process",
+    "bad option": "gamma of layer 1 must be a finite positive number",
+    "group": "must be one that this process is in",
+    "option later": "the processes differ, in an option",
+    "weights later": "in weights or requires_grad changed since the last sweep",
+    "frozen later": "in weights or requires_grad changed",
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENCES)
+def test_what_differs_is_said_in_every_process(results, case):
+    for result in results:
+        assert re.search(DIFFERENCES[case], result["differences"][case])
 
 
 @pytest.fixture

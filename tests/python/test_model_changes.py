@@ -12,7 +12,7 @@ from conftest import make_mlp
 from contracts import assert_identical, build, data_for, unchanged
 from tables import METHODS
 from torch import nn
-from torch.nn.utils import parametrizations, parameters_to_vector, prune, vector_to_parameters
+from torch.nn.utils import parameters_to_vector, parametrizations, prune, vector_to_parameters
 
 import torchbcd
 
@@ -81,7 +81,7 @@ FOLLOWED = {
 @pytest.mark.parametrize("edit", FOLLOWED)
 @every_method
 def test_followed(configuration, edit):
-    """The model's parameters are what the next step trains, wherever they are; as if they had been set in place."""
+    """The next step trains the parameters that the model has, as if they had been set in place."""
     model, optimizer, _, _ = build(configuration, sweeps=2)
     twin, reference, _, _ = build(configuration, sweeps=2)
     FOLLOWED[edit](model)
@@ -112,11 +112,17 @@ REFUSED = {
         lambda m, o: setattr(m[0].weight, "data", torch.zeros(8, 7).double()),
         "weight of layer 1 was Double on cpu of shape .8, 6. .*now .* of shape .8, 7.",
     ),
-    "groups reordered": (lambda m, o: o.param_groups.reverse(), "param group 0 must hold the parameters of layer 1"),
+    "groups reordered": (
+        lambda m, o: o.param_groups.reverse(),
+        "param group 0 must hold the parameters of layer 1",
+    ),
     "a group less": (lambda m, o: o.param_groups.pop(), "there must be 3 param groups"),
     "memory shared": (lambda m, o: share_later(m), "bias of layer 3 shares memory with the bias of layer 2"),
     "all frozen": (lambda m, o: m.requires_grad_(False), "at least one parameter must require gradients"),
-    "a hook": (lambda m, o: m[1].register_forward_hook(lambda *a: None), "module 1 of the model, .*forward hooks"),
+    "a hook": (
+        lambda m, o: m[1].register_forward_hook(lambda *a: None),
+        "module 1 of the model, .*forward hooks",
+    ),
     "a pre-hook": (lambda m, o: m[2].register_forward_pre_hook(lambda *a: None), "module 2 .*forward hooks"),
     "a hook of the model": (lambda m, o: m.register_forward_hook(lambda *a: None), "the model has forward hooks"),
     "forward replaced": (lambda m, o: setattr(m[1], "forward", torch.tanh), "module 1 .*forward of its own"),

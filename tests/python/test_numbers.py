@@ -113,7 +113,12 @@ class TestStandardize:
     def test_refusals(self):
         model = make_mlp([6, 5, 3])
         x, _ = make_data(40, 6, 3)
-        for bad, error in ((x[:1], ValueError), (x[:, :5], ValueError), (x.float(), TypeError), (x / 0, ValueError)):
+        for bad, error in (
+            (x[:1], ValueError),
+            (x[:, :5], ValueError),
+            (x.float(), TypeError),
+            (x / 0, ValueError),
+        ):
             with pytest.raises(error):
                 torchbcd.standardize_(model, bad)
 
@@ -155,7 +160,7 @@ class TestTargets:
 
 
 def test_the_ridge_of_a_column_of_ones_does_not_cancel():
-    """A bias beside inputs of 1e4 in float32: its small ridge must not be lost in the large one of the weights."""
+    """A bias beside inputs of 1e4 in float32: its small ridge must not be lost in the weights' large one."""
     x = 1e4 * make_data(50, 8, 2)[0]
     y = make_data(50, 4, 2, seed=3)[0]
     steps = []

@@ -1,8 +1,9 @@
 """Random sequences of what a person does, by winding ways, beside a second pair that goes the plain ones.
 
-Two equal pairs of model and optimizer are kept. What is done to the first one goes by detours: new storage, copies,
-pickles, calls that fail, observers that raise; the second has the same done in place, or nothing at all where a
-call has failed. After every move both stand at the same point, to the bit, and what is frozen has not moved.
+Two equal pairs of model and optimizer are kept. What is done to the first one goes by detours: new storage,
+copies, pickles, calls that fail, observers that raise; the second has the same done in place, or nothing at all
+where a call has failed. After every move both stand at the same point, to the bit, and what is frozen has not
+moved.
 
 TORCHBCD_EXAMPLES sets how many sequences each method gets.
 """
@@ -20,7 +21,14 @@ import torch
 from contracts import SCHEDULED, InterruptedSweep, assert_identical, data_for, snapshot, stop_at
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from tables import METHODS
 from torch import nn
 

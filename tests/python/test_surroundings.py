@@ -1,4 +1,4 @@
-"""What is around an optimizer: torch's modes, threads, observers, copies, schedulers, frameworks' hooks, layouts."""
+"""What is around an optimizer: torch's modes, threads, observers, copies, schedulers, hooks, layouts."""
 
 from __future__ import annotations
 
@@ -251,7 +251,9 @@ def test_a_state_holds_the_rows_alone(configuration):
     _, optimizer, _, _ = build(configuration)
     x, y = make_data(5000, 6, 3)
     optimizer.bind(x[:15], y[:15])
-    tensors = [t for kept in optimizer.state_dict()["torchbcd"]["tensors"].values() for t in kept if t is not None]
+    tensors = [
+        t for kept in optimizer.state_dict()["torchbcd"]["tensors"].values() for t in kept if t is not None
+    ]
     assert all(t.untyped_storage().nbytes() == t.nbytes for t in tensors)
 
 
@@ -399,7 +401,10 @@ class TestLayouts:
 
     def test_whole_numbers(self):
         model, optimizer, x, y = build(METHODS["DLAM"], sweeps=1)
-        with unchanged(model, optimizer), pytest.raises(TypeError, match=r"sweeps must be a whole number .got 2\.5"):
+        with (
+            unchanged(model, optimizer),
+            pytest.raises(TypeError, match=r"sweeps must be a whole number .got 2\.5"),
+        ):
             optimizer.step(x, y, sweeps=2.5)
         for call in (
             lambda: torchbcd.RelaxedBCD(make_mlp([6, 5, 3])).fit(x, y, epochs=1.5),

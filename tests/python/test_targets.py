@@ -100,7 +100,9 @@ class TestValues:
         optimizer = over(method, make_mlp([6, 5, 3]), "squared")
         with pytest.raises(TypeError, match=r"x must be a torch.Tensor .got ndarray.; use torch.from_numpy"):
             optimizer.step(x.numpy(), y.numpy())
-        with pytest.raises(TypeError, match=r"must be a torch.Tensor .got tuple.; give inputs and targets as two"):
+        with pytest.raises(
+            TypeError, match=r"must be a torch.Tensor .got tuple.; give inputs and targets as two"
+        ):
             optimizer.step((x, y))
 
 
