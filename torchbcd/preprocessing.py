@@ -96,7 +96,7 @@ def is_poorly_scaled(model: nn.Sequential, x: Tensor) -> bool:
     """Whether a common offset, or columns far larger than others, are most of what the first layer sees of x.
 
     That is: its outputs on x lie ten times as far from zero as they spread (root mean squares), or one column of
-    x moves them a hundred times as much as the median one. :func:`standardize_` is the remedy.
+    x moves them a hundred times as much as the median one of those that vary. :func:`standardize_` is the remedy.
 
     Args:
         model: As for :class:`torchbcd.BCD`.
@@ -117,4 +117,6 @@ def is_poorly_scaled(model: nn.Sequential, x: Tensor) -> bool:
     of_inputs = outputs.mean(0)
     bias = first.bias.double() if first.bias is not None else -of_inputs  # nothing could take it off
     far_off = of_inputs.square().mean().sqrt() > along and (of_inputs + bias).square().mean().sqrt() > along
-    return bool((far_off and along > 0) or moved.max() > _FAR_APART * moved.median() > 0)
+    varying = moved[moved > 1e-6 * moved.max()]
+    far_apart = len(varying) > 0 and varying.max() > _FAR_APART * varying.median()
+    return bool((far_off and along > 0) or far_apart)

@@ -18,33 +18,6 @@ namespace {
 using torch::wrap_pybind_function;
 using torch::wrap_pybind_function_no_gil;
 using OptionalTensor = std::optional<at::Tensor>;
-using NamedTensors = std::map<std::string, OptionalTensors>;
-
-NamedTensors named(const BCD::Variables& v) {
-  return {{"W", to_optional(v.W)}, {"b", to_optional(v.b)}, {"U", to_optional(v.U)}, {"V", to_optional(v.V)}};
-}
-NamedTensors named(const DLAM::Variables& v) {
-  return {{"W", to_optional(v.W)}, {"b", to_optional(v.b)}, {"z", to_optional(v.z)}, {"a", to_optional(v.a)}};
-}
-NamedTensors named(const DLADMM::Variables& v) {
-  NamedTensors tensors = named(DLAM::Variables{v.W, v.b, v.z, v.a});
-  tensors["u"] = {v.u};
-  return tensors;
-}
-
-// What every sweep asks between blocks: whether Python has a signal to handle (Ctrl-C), and the caller's own
-// observer, if there is one.
-BlockObserver observer_from(const py::object& callback) {
-  return [callback](const char* block, size_t layer) {
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) {
-      throw py::error_already_set();
-    }
-    if (!callback.is_none()) {
-      callback(block, layer);
-    }
-  };
-}
 
 // RelaxedBCD's setting for any depth: the options that are not the defaults.
 py::object options_for_any_depth() {

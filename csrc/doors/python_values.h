@@ -1,13 +1,19 @@
-// Values between Python and C++: numbers, names, None, tensors, and lists and dicts of them.
+// Values between Python and C++: numbers, names, None, tensors, lists and dicts of them, and functions.
 #pragma once
 
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <map>
 #include <string>
+#include <variant>
 #include <vector>
 
+#include "doors/optional_tensors.h"
 #include "optimizers/dicts.h"
+#include "torchbcd/bcd.h"
+#include "torchbcd/dladmm.h"
+#include "torchbcd/dlam.h"
 #include "torchbcd/reports.h"
 
 namespace torchbcd::python {
@@ -106,6 +112,35 @@ inline Fields fields(const DlamReport& r) {
 inline Fields fields(const DladmmReport& r) {
   return {
       {"theta", r.theta}, {"tau", r.tau}, {"primal_residual", r.primal_residual}, {"products", r.products}};
+}
+
+/// An optimizer's variables by name.
+using NamedTensors = std::map<std::string, OptionalTensors>;
+
+inline NamedTensors named(const BCD::Variables& v) {
+  return {{"W", to_optional(v.W)}, {"b", to_optional(v.b)}, {"U", to_optional(v.U)}, {"V", to_optional(v.V)}};
+}
+inline NamedTensors named(const DLAM::Variables& v) {
+  return {{"W", to_optional(v.W)}, {"b", to_optional(v.b)}, {"z", to_optional(v.z)}, {"a", to_optional(v.a)}};
+}
+inline NamedTensors named(const DLADMM::Variables& v) {
+  NamedTensors tensors = named(DLAM::Variables{v.W, v.b, v.z, v.a});
+  tensors["u"] = {v.u};
+  return tensors;
+}
+
+/// What every sweep asks between blocks: whether Python has a signal to handle (Ctrl-C), and the caller's own
+/// observer, if there is one.
+inline BlockObserver observer_from(const py::object& callback) {
+  return [callback](const char* block, size_t layer) {
+    const py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) {
+      throw py::error_already_set();
+    }
+    if (!callback.is_none()) {
+      callback(block, layer);
+    }
+  };
 }
 
 }  // namespace torchbcd::python

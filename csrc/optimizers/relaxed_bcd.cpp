@@ -1,7 +1,6 @@
 #include "torchbcd/relaxed_bcd.h"
 
 #include <ATen/ops/add.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/lerp.h>
 #include <ATen/ops/sub.h>
 #include <c10/util/Exception.h>
@@ -83,6 +82,10 @@ struct RelaxedBCD::Data {
   }
   const std::vector<AffineMap>& start(const TrainedMlp& mlp) const {
     return start_apart ? start_storage : mlp.committed;
+  }
+  bool has_momentum() const {
+    const std::vector<double>& momentum = options.momentum().values();
+    return std::any_of(momentum.begin(), momentum.end(), [](double m) { return m > 0; });
   }
   RelaxedRows& resize_batch(int64_t n, const std::vector<AffineMap>& maps);
   const RelaxedRows& last_rows(const char* name) const;
@@ -182,14 +185,12 @@ void RelaxedBCD::check_options_together() const {
 // with the last step D.
 void RelaxedBCD::set_start() {
   Data& d = *data_;
-  bool momentum = false;
-  d.start_apart = false;
-  for (size_t l = 0; l < mlp_->depth(); ++l) {
-    momentum = momentum || d.options.momentum()[l] > 0;
-    d.start_apart = d.start_apart || d.options.momentum()[l] > 0 || d.options.weight_decay_of(l) > 0;
-  }
-  if (!momentum) {
+  d.start_apart = d.has_momentum();
+  if (!d.start_apart) {
     d.velocity.clear();
+  }
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    d.start_apart = d.start_apart || d.options.weight_decay_of(l) > 0;
   }
   if (!d.start_apart) {
     return;
@@ -237,8 +238,7 @@ bool RelaxedBCD::match_output_scale(bool batch) {
 
 // With momentum: the step from the model's weights to the sweep's, before they become the model's.
 void RelaxedBCD::keep_velocity() {
-  const std::vector<double>& momentum = data_->options.momentum().values();
-  if (std::none_of(momentum.begin(), momentum.end(), [](double m) { return m > 0; })) {
+  if (!data_->has_momentum()) {
     return;
   }
   if (data_->velocity.empty()) {
@@ -255,17 +255,14 @@ void RelaxedBCD::keep_velocity() {
 // outputs.
 void RelaxedBCD::guard(bool forward_with_old) {
   const RelaxedRows& rows = *data_->last;
-  const RelaxedProblem problem = data_->problem(*mlp_, data_->options);
   const auto loss_at = [&](const std::vector<AffineMap>& maps) {
     const std::vector<at::Tensor> products = allocate_states(rows.rows(), maps);
     const std::vector<at::Tensor> states = allocate_states(rows.rows(), maps);
     forward_out(rows.x, maps, mlp_->activations, products, states);
-    return weighted_loss(rows.y, states.back(), problem.loss);
+    return weighted_loss(rows.y, states.back(), mlp_->loss);
   };
   const auto loss_before = [&] {
-    const at::Tensor outputs = at::empty_like(rows.p.back());
-    passes::activation(rows.p.back(), mlp_->activations.back(), outputs);
-    return weighted_loss(rows.y, outputs, problem.loss);
+    return weighted_loss(rows.y, passes::activation(rows.p.back(), mlp_->activations.back()), mlp_->loss);
   };
   const std::vector<AffineMap>& next = mlp_->next;
   const std::vector<AffineMap>& old = mlp_->committed;

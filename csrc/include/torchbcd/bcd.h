@@ -36,7 +36,7 @@ class TORCHBCD_API BCD : public SplitOptimizer {
 
   /// Keeps a full batch and sets U and V by a forward pass. x: (n, d_0), or (n, ...) where the model begins
   /// with Flatten. y: class indices (n,), int64, or values (n, d_N). sample_weight: of each row's loss, (n,),
-  /// >= 0. The data are not copied where they are contiguous; do not change them while they are bound.
+  /// >= 0. The data are copied.
   void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
 
   /// The rows given to bind and step from now on are some of the data: other processes, whose models have the
