@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import is_
 from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
@@ -52,6 +53,14 @@ def _modules(model: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.M
             yield f"{prefix}{position}", module
 
 
+def _sequentials(model: nn.Sequential) -> Iterator[nn.Sequential]:
+    """The model and the Sequentials nested in it."""
+    yield model
+    for module in model._modules.values():
+        if type(module) is nn.Sequential:
+            yield from _sequentials(module)
+
+
 def _runs_otherwise(module: nn.Module) -> str:
     """What makes a module compute something else than its class's forward, if anything does."""
     if module._forward_hooks or module._forward_pre_hooks:
@@ -98,7 +107,11 @@ class Model:
         self._check_forward()
         self._found = [_watch(*found) for found in _modules(module)]
         self._seen = activation
+        self._containers = [(module, list(module._modules.values())) for module in _sequentials(module)]
+        self._plain = [(found.module.__dict__, type(found.module)) for found in self._found]
+        self._numbered = [found for found in self._found if found.numbers]
         self.linears = [found.module for found in self._found if isinstance(found.module, nn.Linear)]
+        self._biases = [(f.module, f.bias) for f in self._found if f.kind == "linear"]
         self.flatten = any(found.kind == "flatten" for found in self._found)
         self.activations: list[Activation] = []
         for found in self._found:
@@ -133,6 +146,30 @@ class Model:
         Raises:
             ValueError: A module was replaced, appended or removed, or computes something else than it did.
         """
+        if not self._unchanged():
+            self._say_what_has_changed()
+        return [(m._parameters["weight"], m._parameters["bias"]) for m in self.linears]  # type: ignore[misc]
+
+    def _unchanged(self) -> bool:
+        """What can be told at once, before every call: the modules are those that there were, and plain."""
+        for container, children in self._containers:
+            now = container._modules.values()
+            if len(now) != len(children) or not all(map(is_, now, children)) or _runs_otherwise(container):
+                return False
+        for own, found in zip(self._plain, self._found, strict=True):
+            if own[0]["_forward_hooks"] or own[0]["_forward_pre_hooks"] or "forward" in own[0]:
+                return False
+            if type(found.module) is not own[1]:
+                return False
+        if any(_ACTIVATIONS[type(f.module)](f.module) != (f.activation, f.numbers) for f in self._numbered):
+            return False
+        for linear in self.linears:
+            own_parameters = linear._parameters
+            if "weight" not in own_parameters or "bias" not in own_parameters:
+                return False
+        return all((m._parameters["bias"] is not None) == bias for m, bias in self._biases)
+
+    def _say_what_has_changed(self) -> None:
         self._check_forward()
         now = list(_modules(self.module))
         for was, (position, module) in zip(self._found, now, strict=False):
@@ -144,12 +181,9 @@ class Model:
             is_now = _watch(position, module)
             if is_now[2:] != was[2:]:
                 raise ValueError(f"module {position} of the model, {module}, has been changed; {_ANEW}")
-        if len(now) != len(self._found):
-            raise ValueError(
-                f"the model has {len(now)} modules and had {len(self._found)} when the optimizer was "
-                f"made; {_ANEW}"
-            )
-        return [(m._parameters["weight"], m._parameters["bias"]) for m in self.linears]  # type: ignore[misc]
+        raise ValueError(
+            f"the model has {len(now)} modules and had {len(self._found)} when the optimizer was made; {_ANEW}"
+        )
 
     def _check_forward(self) -> None:
         kind = type(self.module)

@@ -103,6 +103,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         plain = {name: arguments.plain(value) for name, value in options.items()}
         self._object: ObjectT = self._object_class(self._model.read(), loss.name, plain)
         self._pushed: list[object] = []
+        self._has_tensors = False
         self._parameters: list[list[Tensor]] = []
         kept = self._object.layer_options()
         self._option_names = list(kept[0])
@@ -119,15 +120,28 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         """The library's object, once it knows parameters and options, which anyone may have changed."""
         self._follow()
         now = [value for group in self.param_groups for value in self._options_of(group)]
-        if not all(map(is_, now, self._pushed)) or any(isinstance(value, Tensor) for value in now):
+        if self._has_tensors or not all(map(is_, now, self._pushed)):
             rows = [map(arguments.plain, self._options_of(group)) for group in self.param_groups]
             self._object.set_layer_options([dict(zip(self._option_names, row, strict=True)) for row in rows])
-            self._pushed = now  # 1 and True are equal, hence `is` above; a tensor may be changed in place
+            self._pushed = now  # 1 and True are equal, hence `is` above
+            self._has_tensors = any(isinstance(value, Tensor) for value in now)  # may be changed in place
         return self._object
 
     def _follow(self) -> None:
         """Tell the library where the model's parameters are by now."""
         parameters = self._model.parameters()
+        groups = self.param_groups
+        known = [p for layer in self._parameters for p in layer]
+        if not (
+            len(groups) == len(parameters)
+            and _same([p for group in groups for p in group["params"]], known)
+            and _same([p for layer in parameters for p in layer if p is not None], known)
+        ):
+            self._follow_groups(parameters)
+        self._object.follow([weight for weight, _ in parameters], [bias for _, bias in parameters])
+
+    def _follow_groups(self, parameters: Sequence[tuple[Tensor, Tensor | None]]) -> None:
+        """Have the param groups hold the model's parameters, unless somebody has changed the groups."""
         now = [[weight] if bias is None else [weight, bias] for weight, bias in parameters]
         groups = self.param_groups
         if len(groups) != len(now):
@@ -145,7 +159,6 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             if not _same(listed, theirs):
                 group["params"] = list(theirs)
         self._parameters = now
-        self._object.follow([weight for weight, _ in parameters], [bias for _, bias in parameters])
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made of: the model, options and state."""

@@ -8,7 +8,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
-#include <utility>
+#include <limits>
 
 namespace torchbcd {
 namespace {
@@ -18,31 +18,38 @@ constexpr double kFarApart = 100;  // largest over median spread, of columns tha
 constexpr int64_t kSample = 64;    // rows that tell which metric it is
 constexpr double kLeast = 1e-6;    // of the largest spread, below which a column counts as constant
 
+struct Columns {
+  at::Tensor spread;  // float64
+  at::Tensor mean;
+};
+
+Columns columns_of(const at::Tensor& x) {
+  const auto [spread, mean] = at::std_mean(x, at::IntArrayRef{0}, /*unbiased=*/false);
+  return {spread.to(at::kDouble), mean};
+}
+
+double mean_square(const at::Tensor& t) { return t.to(at::kDouble).square().mean().item<double>(); }
+
 }  // namespace
 
-InputMetric::InputMetric(const at::Tensor& x, bool centred) {
+bool poorly_scaled(const at::Tensor& x, bool bias) {
   if (x.size(0) < 2) {
-    return;
+    return false;
   }
-  const auto spread_and_mean = [](const at::Tensor& rows) {
-    auto [spread, mean] = at::std_mean(rows, at::IntArrayRef{0}, /*unbiased=*/false);
-    return std::pair{spread.to(at::kDouble), mean};
-  };
-  const auto mean_square = [](const at::Tensor& t) { return t.to(at::kDouble).square().mean().item<double>(); };
-  const auto [seen, centre] = spread_and_mean(x.narrow(0, 0, std::min(x.size(0), kSample)));
-  const bool far_off = centred && mean_square(centre) > kFarOff * kFarOff * mean_square(seen);
-  const at::Tensor varying = seen.masked_select(seen.gt(seen.max() * kLeast));
-  const bool far_apart = varying.numel() > 0 && varying.max().item<double>() > kFarApart * varying.median().item<double>();
-  if (!far_off && !far_apart) {
-    return;
+  const Columns seen = columns_of(x.narrow(0, 0, std::min(x.size(0), kSample)));
+  const at::Tensor varying = seen.spread.masked_select(seen.spread.gt(seen.spread.max() * kLeast));
+  if (varying.numel() == 0) {
+    return false;
   }
-  const auto [spread, mean] = spread_and_mean(x);
-  const at::Tensor largest = spread.max();
-  if (largest.item<double>() > 0) {
-    mean_ = centred ? mean : at::zeros_like(mean);
-    scale_ = (far_apart ? at::where(spread.lt(largest * kLeast), largest, spread) : largest.expand_as(spread))
-                 .to(x.scalar_type());
-  }
+  const bool far_off = mean_square(seen.mean) > kFarOff * kFarOff * mean_square(seen.spread);
+  return (bias && far_off) || varying.max().item<double>() > kFarApart * varying.median().item<double>();
+}
+
+InputMetric::InputMetric(const at::Tensor& x, bool centred) {
+  const Columns columns = columns_of(x);
+  const at::Tensor largest = columns.spread.max().clamp_min(std::numeric_limits<double>::min());
+  mean_ = centred ? columns.mean : at::zeros_like(columns.mean);
+  scale_ = at::where(columns.spread.lt(largest * kLeast), largest, columns.spread).to(x.scalar_type());
 }
 
 at::Tensor InputMetric::standardized(const at::Tensor& x) const { return (x - mean_).div_(scale_); }

@@ -12,15 +12,15 @@
 
 namespace torchbcd {
 
+/// Whether rows x (n, d) have an offset many times their spread, which counts only where there is a bias to
+/// take it, or columns of spreads many times apart; told from the first ones.
+bool poorly_scaled(const at::Tensor& x, bool bias);
+
 class InputMetric {
  public:
-  InputMetric() = default;
-  /// Of the rows of x (n, d): the ordinary one unless these have an offset many times their spread, or
-  /// columns of spreads many times apart. Without `centred` their offset stays, as where there is no bias to
-  /// take it.
+  /// Of the rows of x, which vary. Without `centred` their offset stays.
   InputMetric(const at::Tensor& x, bool centred);
 
-  bool ordinary() const { return !scale_.defined(); }
   /// (x - m) S^{-1}
   at::Tensor standardized(const at::Tensor& x) const;
   /// The step of x's own map that does what `step` does to standardised inputs, in its place.

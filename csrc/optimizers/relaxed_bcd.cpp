@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
+#include "blocks/input_metric.h"
 #include "blocks/output_scale.h"
 #include "kernels/passes.h"
 #include "linalg/reductions.h"
@@ -75,6 +77,7 @@ struct RelaxedBCD::Data {
   const RelaxedRows* last = nullptr;  // those of the last sweep
   RelaxedProgress progress;
   bool sweeping = false;
+  std::optional<bool> standardize;  // whether the data want it, which the first rows tell
   RelaxedReport report;
 
   RelaxedProblem problem(const TrainedMlp& mlp, const RelaxedBCDOptions& with) const {
@@ -88,7 +91,6 @@ struct RelaxedBCD::Data {
     return std::any_of(momentum.begin(), momentum.end(), [](double m) { return m > 0; });
   }
   RelaxedRows& resize_batch(int64_t n, const std::vector<AffineMap>& maps);
-  const RelaxedRows& last_rows(const char* name) const;
 };
 
 // Views of the first n rows of the storage, which grows as it has to.
@@ -98,24 +100,9 @@ RelaxedRows& RelaxedBCD::Data::resize_batch(int64_t n, const std::vector<AffineM
     batch = {};
   }
   if (batch.p.empty() || batch.p.front().size(0) != n) {
-    const auto cut = [n](const std::vector<at::Tensor>& whole, std::vector<at::Tensor>& part) {
-      part.clear();
-      for (const at::Tensor& t : whole) {
-        part.push_back(t.narrow(0, 0, n));
-      }
-    };
-    cut(storage.p, batch.p);
-    cut(storage.v, batch.v);
-    cut(storage.slack, batch.slack);
-    cut(storage.change, batch.change);
-    batch.scratch = storage.scratch;
+    batch = storage.narrow(n);
   }
   return batch;
-}
-
-const RelaxedRows& RelaxedBCD::Data::last_rows(const char* name) const {
-  TORCH_CHECK_VALUE(last != nullptr, name, ": no sweep yet whose variables are still there; call step first");
-  return *last;
 }
 
 RelaxedBCD::RelaxedBCD(const torch::nn::Sequential& model, const RelaxedBCDOptions& options)
@@ -299,6 +286,9 @@ void RelaxedBCD::sweep(bool batch) {
   d.swept = d.options;
   const RelaxedProblem problem = d.problem(*mlp_, d.swept);
   bool rescaled = false;
+  if (!d.standardize) {
+    d.standardize = poorly_scaled(rows.x, mlp_->committed.front().bias.defined());
+  }
   if (restored) {
     products_out(rows.x, rows.saved_v, mlp_->committed, rows.p);
     for (size_t l = 0; l < mlp_->depth(); ++l) {
@@ -310,7 +300,8 @@ void RelaxedBCD::sweep(bool batch) {
     rescaled = sweeps() == 0 && match_output_scale(batch);
     rows.penalties = relaxed_penalties(problem, d.start(*mlp_), rows.rows());
   }
-  d.report = sweep_relaxed({{problem, d.start(*mlp_), mlp_->next, rows, observer_}, restored, d.progress});
+  d.report = sweep_relaxed(
+      {{problem, d.start(*mlp_), mlp_->next, rows, observer_}, restored, *d.standardize, d.progress});
   mlp_->check_next();
   if (d.options.guard()) {
     guard(!restored && !d.start_apart);
@@ -340,6 +331,7 @@ void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y) {
   rows.y = targets;
   data_->bound = std::move(rows);
   data_->last = nullptr;
+  data_->standardize.reset();
   moved();
 }
 
@@ -368,7 +360,9 @@ const RelaxedReport& RelaxedBCD::step(const at::Tensor& x, const at::Tensor& y) 
 RelaxedBCD::Variables RelaxedBCD::variables() const {
   const Call call = mlp_->call(Call::Kind::kLook);
   const Data& d = *data_;
-  const RelaxedRows& rows = d.last_rows(mlp_->name);
+  TORCH_CHECK_VALUE(d.last != nullptr, mlp_->name,
+                    ": no sweep yet whose variables are still there; call step first");
+  const RelaxedRows& rows = *d.last;
   const RelaxedProgress progress = d.sweeping ? d.progress : RelaxedProgress{0, 0};
   Variables result;
   result.V = {rows.x.clone()};
@@ -390,13 +384,12 @@ ObjectiveTerms RelaxedBCD::last_sweep_terms(bool) { return objective_terms(); }
 
 ObjectiveTerms RelaxedBCD::objective_terms() {
   const Call call = mlp_->call(Call::Kind::kLook);
-  const RelaxedRows& rows = data_->last_rows(mlp_->name);
   const Variables at = variables();
   std::vector<AffineMap> maps;
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     maps.push_back({at.W[l], at.b[l]});
   }
-  return torchbcd::objective_terms(data_->problem(*mlp_, data_->swept), maps, rows, at.U,
+  return torchbcd::objective_terms(data_->problem(*mlp_, data_->swept), maps, *data_->last, at.U,
                                    {at.V.begin() + 1, at.V.end()});
 }
 
@@ -404,6 +397,7 @@ SavedState RelaxedBCD::state() const {
   const Call call = mlp_->call(Call::Kind::kLook);
   SavedState state;
   state.numbers["sweeps"] = {static_cast<double>(sweeps())};
+  state.numbers["standardize"] = {data_->standardize ? static_cast<double>(*data_->standardize) : -1};
   save_maps(state, data_->velocity, "_velocity");
   if (!bound()) {
     return state;
@@ -422,6 +416,7 @@ void RelaxedBCD::load_state(const SavedState& state) {
   const Call call = mlp_->call(Call::Kind::kChange);
   const StateReader reader(mlp_->name, state);
   const int64_t sweeps = reader.count("sweeps");
+  const double standardize = reader.number("standardize");
   std::vector<AffineMap> velocity;
   if (reader.has("weight_velocity")) {
     velocity = reader.maps(mlp_->committed, "_velocity");
@@ -442,6 +437,7 @@ void RelaxedBCD::load_state(const SavedState& state) {
     }
   }
   data_->velocity = std::move(velocity);
+  data_->standardize = standardize < 0 ? std::nullopt : std::optional<bool>(standardize > 0);
   data_->bound = std::move(rows);
   data_->last = nullptr;
   loaded(sweeps);

@@ -131,17 +131,16 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     }
     const at::Tensor before = residual_sums_;
     const TrainedLayer layer = trained_layer(l, input(l));
-    const InputMetric metric = l == 0 && problem_.trained[l].weight && options_.weight_regularizer()[l].none()
-                                   ? InputMetric(rows_.x, layer.bias())
-                                   : InputMetric();
-    if (metric.ordinary()) {
-      fit(l, layer, input_square_);
-    } else {
+    if (l == 0 && sweep_.standardize && problem_.trained[l].weight &&
+        options_.weight_regularizer()[l].none()) {
       // The step on standardised inputs, from zero; then what it is on the inputs.
+      const InputMetric metric(rows_.x, layer.bias());
       const at::Tensor standardized = metric.standardized(rows_.x);
       fit(l, {standardized, zeros_like(layer.map), layer.next}, passes::sum_of_squares(standardized));
       metric.to_inputs_(layer.next);
       add_map_(layer.next, layer.map);
+    } else {
+      fit(l, layer, input_square_);
     }
     const AffineMap& map = sweep_.maps[l];
     LazyValue decrease = {regularizer(l, map) - regularizer(l, sweep_.next_maps[l]), rows_.penalties[l] / 2,
@@ -385,57 +384,6 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
 };
 
 }  // namespace
-
-bool RelaxedProblem::clamped() const {
-  return std::holds_alternative<functors::SquaredLoss>(loss) &&
-         std::holds_alternative<functors::Identity>(activations.back());
-}
-
-RelaxedRows RelaxedRows::allocate(int64_t n, const std::vector<AffineMap>& maps) {
-  RelaxedRows rows;
-  for (std::vector<at::Tensor>* list : {&rows.p, &rows.v, &rows.slack, &rows.change}) {
-    *list = allocate_states(n, maps);
-  }
-  rows.scratch = allocate_scratch(n, maps, 4);
-  return rows;
-}
-
-std::vector<double> relaxed_penalties(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,
-                                      int64_t rows) {
-  const size_t depth = problem.depth();
-  const RelaxedBCDOptions& options = problem.options;
-  std::vector<double> penalties(depth);
-  penalties.back() = row_loss_weight(options, rows) * (problem.clamped() ? 1 : options.output_penalty());
-  std::vector<at::Tensor> weights;
-  for (size_t l = 1; l < depth; ++l) {
-    weights.push_back(maps[l].weight.contiguous());
-  }
-  const std::vector<double> squares = passes::sums_of_squares(weights);
-  for (size_t l = depth - 1; l > 0; --l) {
-    const double gain = squares[l - 1] / static_cast<double>(maps[l].weight.size(0));
-    penalties[l - 1] = std::max(penalties[l] * options.penalty_ratio()[l] * gain, 1e-290);
-  }
-  return penalties;
-}
-
-ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,
-                               const RelaxedRows& rows, const std::vector<at::Tensor>& u,
-                               const std::vector<at::Tensor>& v) {
-  ObjectiveTerms terms;
-  terms.activation_penalty.assign(problem.depth(), 0);
-  terms.state_penalty.assign(problem.depth(), 0);
-  for (size_t l = 0; l < problem.depth(); ++l) {
-    const at::Tensor residual = at::empty_like(u[l]);
-    affine_residual_out(u[l], l == 0 ? rows.x : v[l - 1], maps[l], residual);
-    terms.affine_penalty.push_back(rows.penalties[l] / 2 * passes::sum_of_squares(residual));
-    terms.weight_penalty.push_back(
-        rows.penalties[l] * regularizer_value(problem.options.weight_regularizer()[l], maps[l].weight));
-  }
-  terms.loss = problem.clamped() ? 0
-                                 : row_loss_weight(problem.options, rows.rows()) *
-                                       weighted_loss(rows.y, v.back(), problem.loss);
-  return terms;
-}
 
 RelaxedReport sweep_relaxed(const RelaxedSweep& sweep) { return RelaxedBlocks(sweep).run(); }
 

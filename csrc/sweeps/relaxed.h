@@ -30,6 +30,8 @@ struct RelaxedRows {
 
   bool defined() const { return x.defined(); }
   int64_t rows() const { return x.size(0); }
+  /// Views of the first n rows, without data.
+  RelaxedRows narrow(int64_t n) const;
   static RelaxedRows allocate(int64_t n, const std::vector<AffineMap>& maps);
 };
 
@@ -51,7 +53,8 @@ ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<
 
 /// Unlike the others it works in `rows` itself: rows.p and rows.v are those of `maps`.
 struct RelaxedSweep : SweepOf<RelaxedProblem, RelaxedRows> {
-  bool restored;  // whether rows.slack is that of persistent variables, rather than zero
+  bool restored;     // whether rows.slack is that of persistent variables, rather than zero
+  bool standardize;  // whether the first layer's step is measured on standardised inputs
   RelaxedProgress& progress;
 };
 
