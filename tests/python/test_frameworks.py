@@ -67,26 +67,21 @@ def test_lightning(tmp_path):
     assert saved["optimizer_states"][0]["torchbcd"]["optimizer"] == "RelaxedBCD"
 
 
-def test_fabric():
+def by_fabric(loader):
     fabric = pytest.importorskip("lightning.fabric")
-    x, y = data()
-    launched = fabric.Fabric(accelerator="cpu", devices=1)
-    model = make_mlp([6, 8, 3], dtype=torch.float32)
-    optimizer = torchbcd.RelaxedBCD(model)
-    loader = launched.setup_dataloaders(DataLoader(TensorDataset(x, y), batch_size=20))
-    for _ in range(2):
-        for inputs, targets in loader:
-            optimizer.step(inputs, targets)
-    assert_same(model, plain(x, y, 20))
+    return fabric.Fabric(accelerator="cpu", devices=1).setup_dataloaders(loader)
 
 
-def test_accelerate():
-    accelerate = pytest.importorskip("accelerate")
+def by_accelerate(loader):
+    return pytest.importorskip("accelerate").Accelerator(cpu=True).prepare(loader)
+
+
+@pytest.mark.parametrize("prepare", [by_fabric, by_accelerate])
+def test_prepared_loaders(prepare):
     x, y = data()
-    accelerator = accelerate.Accelerator(cpu=True)
     model = make_mlp([6, 8, 3], dtype=torch.float32)
     optimizer = torchbcd.RelaxedBCD(model)
-    loader = accelerator.prepare(DataLoader(TensorDataset(x, y), batch_size=20))
+    loader = prepare(DataLoader(TensorDataset(x, y), batch_size=20))
     for _ in range(2):
         for inputs, targets in loader:
             optimizer.step(inputs, targets)
