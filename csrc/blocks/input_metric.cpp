@@ -1,14 +1,13 @@
 #include "blocks/input_metric.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/masked_fill.h>
 #include <ATen/ops/masked_select.h>
 #include <ATen/ops/mv.h>
 #include <ATen/ops/std_mean.h>
-#include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
-#include <limits>
 
 namespace torchbcd {
 namespace {
@@ -47,9 +46,10 @@ bool poorly_scaled(const at::Tensor& x, bool bias) {
 
 InputMetric::InputMetric(const at::Tensor& x, bool centred) {
   const Columns columns = columns_of(x);
-  const at::Tensor largest = columns.spread.max().clamp_min(std::numeric_limits<double>::min());
+  const auto found = columns.spread.max().item<double>();
+  const double largest = found > 0 ? found : 1;  // of rows that do not vary at all
   mean_ = centred ? columns.mean : at::zeros_like(columns.mean);
-  scale_ = at::where(columns.spread.lt(largest * kLeast), largest, columns.spread).to(x.scalar_type());
+  scale_ = columns.spread.masked_fill(columns.spread.lt(largest * kLeast), largest).to(x.scalar_type());
 }
 
 at::Tensor InputMetric::standardized(const at::Tensor& x) const { return (x - mean_).div_(scale_); }

@@ -18,7 +18,7 @@ bool poorly_scaled(const at::Tensor& x, bool bias);
 
 class InputMetric {
  public:
-  /// Of the rows of x, which vary. Without `centred` their offset stays.
+  /// Of the rows of x. A column that does not vary keeps its scale, and without `centred` all their offset.
   InputMetric(const at::Tensor& x, bool centred);
 
   /// (x - m) S^{-1}

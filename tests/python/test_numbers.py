@@ -69,6 +69,18 @@ class TestInputs:
             torchbcd.RelaxedBCD(model).fit(x, y, 12, 50, generator=torch.Generator().manual_seed(0))
         assert accuracy_of(model, x, y) > 0.93
 
+    def test_rows_that_do_not_vary(self):
+        """One row, and equal ones, after rows that want the metric of standardised inputs."""
+        x, y = toy(50)
+        model = net()
+        torchbcd.standardize_(model, x + 1000)
+        optimizer = torchbcd.RelaxedBCD(model)
+        optimizer.step(x + 1000, y)
+        assert optimizer.state_dict()["torchbcd"]["numbers"]["standardize"] == [1.0]
+        for rows in (x[:1], x[:1].repeat(5, 1)):
+            report = optimizer.step(rows + 1000, y[:1].repeat(len(rows)))
+            assert report.objective <= report.before * (1 + 2e-6)
+
     def test_the_warning_comes_once(self):
         x, y = toy(50)
         optimizer = torchbcd.RelaxedBCD(net())
