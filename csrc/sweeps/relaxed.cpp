@@ -131,21 +131,30 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     }
     const at::Tensor before = residual_sums_;
     const TrainedLayer layer = trained_layer(l, input(l));
-    if (l == 0 && sweep_.standardize && problem_.trained[l].weight &&
-        options_.weight_regularizer()[l].none()) {
-      // The step on standardised inputs, from zero; then what it is on the inputs.
-      const InputMetric metric(rows_.x, layer.bias());
-      const at::Tensor standardized = metric.standardized(rows_.x);
-      fit(l, {standardized, zeros_like(layer.map), layer.next}, passes::sum_of_squares(standardized));
-      metric.to_inputs_(layer.next);
-      add_map_(layer.next, layer.map);
-    } else {
+    const bool wanted =
+        l == 0 && sweep_.standardize && problem_.trained[l].weight && options_.weight_regularizer()[l].none();
+    if (!wanted || !fit_standardized(layer)) {
       fit(l, layer, input_square_);
     }
     const AffineMap& map = sweep_.maps[l];
     LazyValue decrease = {regularizer(l, map) - regularizer(l, sweep_.next_maps[l]), rows_.penalties[l] / 2,
                           before, residual_sums_};
     done("W", l, in_blocks(l) ? kUnknown : std::move(decrease));
+  }
+
+  // The first layer's step on standardised inputs, from zero; then what it is on the inputs. False, and
+  // nothing done, where these do not vary.
+  bool fit_standardized(const TrainedLayer& layer) {
+    const InputMetric metric(rows_.x, layer.bias());
+    const at::Tensor standardized = metric.standardized(rows_.x);
+    const double square = passes::sum_of_squares(standardized);
+    if (square == 0) {
+      return false;
+    }
+    fit(0, {standardized, zeros_like(layer.map), layer.next}, square);
+    metric.to_inputs_(layer.next);
+    add_map_(layer.next, layer.map);
+    return true;
   }
 
   // The step itself; the residual that it leaves takes the place of the old one. `square` is |V|^2.
