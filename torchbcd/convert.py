@@ -37,6 +37,7 @@ class _Watched(NamedTuple):
 
     position: str
     module: nn.Module
+    cls: type[nn.Module]
     kind: str
     activation: str
     numbers: tuple[float, ...]
@@ -77,18 +78,18 @@ def _watch(position: str, module: nn.Module) -> _Watched:
             "that off (weight_norm, spectral_norm and pruning work by it, too)"
         )
     if kind in _ACTIVATIONS:
-        return _Watched(position, module, "activation", *_ACTIVATIONS[kind](module), bias=False)
+        return _Watched(position, module, kind, "activation", *_ACTIVATIONS[kind](module), bias=False)
     if kind is nn.Linear:
         missing = [name for name in ("weight", "bias") if name not in module._parameters]
         if missing:
             raise ValueError(
                 f"module {position} of the model, {module}, has no parameter {missing[0]!r} any more"
             )
-        return _Watched(position, module, "linear", "", (), module._parameters["bias"] is not None)
+        return _Watched(position, module, kind, "linear", "", (), module._parameters["bias"] is not None)
     if isinstance(module, nn.Flatten) and kind is nn.Flatten:
         whole = (module.start_dim, module.end_dim) == (1, -1)
-        return _Watched(position, module, "flatten" if whole else "partial_flatten", "", (), bias=False)
-    return _Watched(position, module, "unknown", "", (), bias=False)
+        return _Watched(position, module, kind, "flatten" if whole else "partial_flatten", "", (), bias=False)
+    return _Watched(position, module, kind, "unknown", "", (), bias=False)
 
 
 class Model:
@@ -108,10 +109,7 @@ class Model:
         self._found = [_watch(*found) for found in _modules(module)]
         self._seen = activation
         self._containers = [(module, list(module._modules.values())) for module in _sequentials(module)]
-        self._plain = [(found.module.__dict__, type(found.module)) for found in self._found]
-        self._numbered = [found for found in self._found if found.numbers]
         self.linears = [found.module for found in self._found if isinstance(found.module, nn.Linear)]
-        self._biases = [(f.module, f.bias) for f in self._found if f.kind == "linear"]
         self.flatten = any(found.kind == "flatten" for found in self._found)
         self.activations: list[Activation] = []
         for found in self._found:
@@ -156,18 +154,17 @@ class Model:
             now = container._modules.values()
             if len(now) != len(children) or not all(map(is_, now, children)) or _runs_otherwise(container):
                 return False
-        for own, found in zip(self._plain, self._found, strict=True):
-            if own[0]["_forward_hooks"] or own[0]["_forward_pre_hooks"] or "forward" in own[0]:
+        for found in self._found:
+            module = found.module
+            if type(module) is not found.cls or _runs_otherwise(module):
                 return False
-            if type(found.module) is not own[1]:
+            if found.numbers and _ACTIVATIONS[found.cls](module) != (found.activation, found.numbers):
                 return False
-        if any(_ACTIVATIONS[type(f.module)](f.module) != (f.activation, f.numbers) for f in self._numbered):
-            return False
-        for linear in self.linears:
-            own_parameters = linear._parameters
-            if "weight" not in own_parameters or "bias" not in own_parameters:
-                return False
-        return all((m._parameters["bias"] is not None) == bias for m, bias in self._biases)
+            if found.kind == "linear":
+                own = module._parameters
+                if "weight" not in own or "bias" not in own or (own["bias"] is not None) != found.bias:
+                    return False
+        return True
 
     def _say_what_has_changed(self) -> None:
         self._check_forward()

@@ -288,8 +288,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         if patience is not None and validation is None:
             raise ValueError("patience needs validation data")
         library = self._push()
-        library.checked(arguments.tensor("x", x), arguments.tensor("y", y), "")
-        self._standardize(x, library.checked(x[:10000], y[:10000], "")[1], standardize)
+        encoded = library.checked(arguments.tensor("x", x), arguments.tensor("y", y), "")[1]
+        self._standardize(x, encoded[:10000], standardize)
         classes = False
         if validation is not None:
             inputs, targets = validation

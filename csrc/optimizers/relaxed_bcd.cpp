@@ -76,7 +76,6 @@ struct RelaxedBCD::Data {
   RelaxedRows batch;                  // views of its first rows
   const RelaxedRows* last = nullptr;  // those of the last sweep
   RelaxedProgress progress;
-  bool sweeping = false;
   std::optional<bool> standardize;  // whether the data want it, which the first rows tell
   RelaxedReport report;
 
@@ -274,14 +273,10 @@ void RelaxedBCD::sweep(bool batch) {
   const bool restored = persistent && !rows.saved_u.empty();
   set_start();
   d.last = &rows;
-  d.sweeping = true;
   struct Ended {
     Data& data;
     bool complete = false;
-    ~Ended() {
-      data.sweeping = false;
-      data.last = complete ? data.last : nullptr;
-    }
+    ~Ended() { data.last = complete ? data.last : nullptr; }
   } ended{d};
   d.swept = d.options;
   const RelaxedProblem problem = d.problem(*mlp_, d.swept);
@@ -363,7 +358,8 @@ RelaxedBCD::Variables RelaxedBCD::variables() const {
   TORCH_CHECK_VALUE(d.last != nullptr, mlp_->name,
                     ": no sweep yet whose variables are still there; call step first");
   const RelaxedRows& rows = *d.last;
-  const RelaxedProgress progress = d.sweeping ? d.progress : RelaxedProgress{0, 0};
+  const bool sweeping = mlp_->within_sweep();  // asked by an observer
+  const RelaxedProgress progress = sweeping ? d.progress : RelaxedProgress{0, 0};
   Variables result;
   result.V = {rows.x.clone()};
   for (size_t l = 0; l < mlp_->depth(); ++l) {
@@ -371,7 +367,7 @@ RelaxedBCD::Variables RelaxedBCD::variables() const {
     result.V.push_back(rows.v[l].clone());
     // After a sweep `next` holds the weights before it, or what the guard refused: the sweep's own are the
     // committed ones.
-    const AffineMap& map = !d.sweeping                   ? mlp_->committed[l]
+    const AffineMap& map = !sweeping                     ? mlp_->committed[l]
                            : l >= progress.first_updated ? mlp_->next[l]
                                                          : d.start(*mlp_)[l];
     result.W.push_back(map.weight.clone());

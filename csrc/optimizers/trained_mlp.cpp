@@ -61,9 +61,12 @@ void check_kind(const char* name, const char* which, size_t layer, const at::Ten
 
 // A parameter's name in errors, and the bytes from its first to its last number.
 struct Place {
-  std::string name;
+  const char* which;
+  size_t layer;
   const at::Tensor* tensor;
   uintptr_t begin, end;
+
+  std::string name() const { return c10::str("the ", which, " of layer ", layer + 1); }
 };
 
 // Where in memory every number of a tensor is.
@@ -89,11 +92,11 @@ void check_memory(const char* name, const std::vector<AffineMap>& maps) {
     for (int64_t d = 0; d < t.dim(); ++d) {
       last += static_cast<uintptr_t>((t.size(d) - 1) * t.stride(d));
     }
-    places.push_back(
-        {c10::str("the ", which, " of layer ", layer + 1), &t, begin, begin + (last + 1) * t.element_size()});
+    places.push_back({which, layer, &t, begin, begin + (last + 1) * t.element_size()});
     if (!t.is_non_overlapping_and_dense()) {
       const at::Tensor found = addresses(places.back());
-      TORCH_CHECK_VALUE(std::get<0>(at::_unique(found)).numel() == t.numel(), name, ": ", places.back().name,
+      TORCH_CHECK_VALUE(std::get<0>(at::_unique(found)).numel() == t.numel(), name, ": ",
+                        places.back().name(),
                         " has several entries at one place in memory (as expand() makes); give it memory of "
                         "its own");
     }
@@ -106,8 +109,8 @@ void check_memory(const char* name, const std::vector<AffineMap>& maps) {
   for (size_t i = 0; i < places.size(); ++i) {
     for (size_t j = i + 1; j < places.size() && places[j].begin < places[i].end; ++j) {
       TORCH_CHECK_VALUE(!at::isin(addresses(places[i]), addresses(places[j])).any().item<bool>(), name, ": ",
-                        std::max(places[i].name, places[j].name), " shares memory with ",
-                        std::min(places[i].name, places[j].name),
+                        std::max(places[i].name(), places[j].name()), " shares memory with ",
+                        std::min(places[i].name(), places[j].name()),
                         "; every block is solved for by itself, so each needs memory of its own");
     }
   }

@@ -167,7 +167,7 @@ class DlamBlocks : Blocks<DlamSweep> {
     const AffineMap& next = sweep_.next_maps[l];
     const at::Tensor residual = scratch(0, z.size(1));
     const double start = passes::difference(q, z, residual);
-    if (frozen(l)) {
+    if (!problem_.trained[l].any()) {
       keep_weight(l, q, start);
       return;
     }
