@@ -5,6 +5,7 @@
 #   make lint         clang-format, ruff, mypy
 #   make bench        time sweeps against the published formulas and the floor
 #   make cuda-check   beside torch's CUDA build: build and train without a toolkit; compile and link the CUDA kernels
+#   make gpu-test     on a machine with a GPU: build for it with the python at hand, run what needs it, time it
 #   make sanitize     build the library under AddressSanitizer and UBSan, run the tests on it
 #   make format       rewrite the sources in the project's style
 #   make clean        remove what was built
@@ -26,7 +27,7 @@ BUILD_MINUTES = $$(( ($(words $(COMPILED)) * 5 / $${MAX_JOBS:-$$(getconf _NPROCE
 BUILD_INPUTS := $(LIBRARY_SOURCES) CMakeLists.txt $(wildcard cmake/*) setup.py pyproject.toml
 PYTHON_SOURCES := setup.py torchbcd tests examples benchmarks
 
-.PHONY: demo test lint bench cuda-check sanitize format clean build
+.PHONY: demo test lint bench cuda-check gpu-test sanitize format clean build
 .DELETE_ON_ERROR:
 
 demo: build
@@ -106,6 +107,10 @@ $(CUDA_VENV)/.installed: requirements-dev.txt
 	$(CUDA_VENV)/bin/pip install --quiet torch==$(CUDA_TORCH) numpy \
 	  $$(grep -E '^(cmake|ninja|setuptools)==' requirements-dev.txt)
 	touch $@
+
+# With $(PYTHON) itself: its torch is the CUDA build that the GPU's machine has, and there may be no network.
+gpu-test:
+	$(PYTHON) tests/cuda/gpu_test.py
 
 # Python itself is not instrumented, so the runtimes are loaded before it, and leaks are not looked for. The C++
 # programs that the tests build are instrumented too.

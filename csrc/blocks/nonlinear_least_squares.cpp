@@ -8,6 +8,7 @@
 
 #include <limits>
 
+#include "blocks/piecewise_quadratic.h"
 #include "kernels/passes.h"
 #include "linalg/spd.h"
 
@@ -52,6 +53,16 @@ at::Tensor NonlinearLeastSquares::row_objective(const at::Tensor& x, const at::T
 
 void NonlinearLeastSquares::minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,
                                       const at::Tensor& product, const char* where) const {
+  if (is_piecewise_linear(activation)) {
+    PiecewiseQuadratic{m, offset, kappa, gamma, activation, regularizer, regularized}.minimise_(x, centre,
+                                                                                                target);
+    at::Tensor fresh = product;
+    at::mm_out(fresh, x, m.t());
+    if (offset.defined()) {
+      fresh.add_(offset);
+    }
+    return;
+  }
   at::Tensor slopes = derivative(activation, product);
   const double steepest = slopes.numel() == 0 ? 0 : slopes.abs().max().item<double>();
   const double metric = gamma * steepest * steepest;

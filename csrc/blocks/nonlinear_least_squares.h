@@ -8,20 +8,22 @@
 
 namespace torchbcd {
 
-/// min over X (m, q) of kappa/2 |X - C|^2 + gamma/2 |T - sigma(X M^T + offset)|^2 + sum r(X), where r covers
+/// min over X (m, q) of kappa/2 |X - C|^2 + gamma/2 |T - sigma(X M^T + O)|^2 + sum r(X), where r covers
 /// the first `regularized` columns. With M a layer's weight, X is its V block; with M the layer's inputs and
 /// a column of ones, X = [W b] is its W block. Both fall apart into rows of X that share M.
 struct NonlinearLeastSquares {
   at::Tensor m;
+  at::Tensor offset;  // O, broadcast to (m, p); undefined: zero
   double kappa, gamma;
   const functors::AnyActivation& activation;
   Regularizer regularizer;
   int64_t regularized;
 
-  /// Improves `x` in place, with its `product` X M^T + offset (m, p), towards `target` T (m, p): Gauss-Newton
-  /// directions with the Gram matrix of M, or proximal gradient steps where the regulariser is not smooth,
-  /// each row with a step of its own that is halved until it lowers the row's objective by Armijo's rule.
-  /// A row for which no step does is left alone. No row's objective ever rises.
+  /// Improves `x` in place, with its `product` X M^T + O (m, p), towards `target` T (m, p). A row for which
+  /// no step lowers its objective is left alone. Piecewise linear activations: as PiecewiseQuadratic. Others:
+  /// Gauss-Newton directions with the Gram matrix of M, or proximal gradient steps where the regulariser is
+  /// not smooth, each row with a step of its own that is halved until it lowers the row's objective by
+  /// Armijo's rule.
   void minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,
                  const at::Tensor& product, const char* where) const;
 

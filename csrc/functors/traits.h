@@ -1,6 +1,8 @@
 // What activations and losses state of themselves: each names what of this does not hold for it.
 #pragma once
 
+#include <array>
+
 #include "functors/scalar.h"
 
 namespace torchbcd::functors {
@@ -23,6 +25,8 @@ struct ActivationTraits {
   static constexpr bool continuous = true;  // whether it has no jump
   // Whether its graph is made of lines, which piece(u), or derivative(u) where it has no piece, tells apart.
   static constexpr bool piecewise_linear = false;
+  // Where the lines of a continuous one meet, from the left to the right.
+  std::array<double, 0> kinks() const { return {}; }
   // Whether it knows, where it is monotone and continuous, the ends of the intervals {u : sigma(u) >= t}, by
   // preimage_low, and {u : sigma(u) <= t}, by preimage_high: +inf and -inf where an interval is empty, -inf
   // and +inf where it is the whole line.

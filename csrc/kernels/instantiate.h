@@ -79,11 +79,13 @@ void Kernel<Functor, Device, functors::Pass<Kind, Alternatives, inputs, outputs,
 // them.
 // clang-format off
 #define TORCHBCD_INSTANTIATE(Functor, Device) template struct Kernel<functors::Functor, Device>;
-#define TORCHBCD_ENTRY_PASSES(X, Device)                                                                   \
-  X(ActivationDerivative, Device) X(ActivationProx, Device) X(ActivationSlopes, Device)                    \
-  X(ActivationValue, Device) X(AuxiliaryUpdate, Device) X(LossGradient, Device)                            \
-  X(LossGradientLipschitz, Device) X(LossProx, Device) X(LossSubdifferential, Device)                      \
-  X(LossUpdate, Device) X(LossValue, Device) X(OutputCentre, Device) X(RegularizerPenalty, Device)         \
+#define TORCHBCD_ACTIVATION_PASSES(X, Device)                                                              \
+  X(ActivationDerivative, Device) X(ActivationSlopes, Device) X(ActivationValue, Device)                   \
+  X(OutputCentre, Device)
+#define TORCHBCD_PROX_PASSES(X, Device) X(ActivationProx, Device) X(AuxiliaryUpdate, Device)
+#define TORCHBCD_LOSS_PASSES(X, Device)                                                                    \
+  X(LossGradient, Device) X(LossGradientLipschitz, Device) X(LossProx, Device)                             \
+  X(LossSubdifferential, Device) X(LossUpdate, Device) X(LossValue, Device) X(RegularizerPenalty, Device)  \
   X(RegularizerProx, Device) X(RegularizerSubdifferential, Device) X(RowLossGradient, Device)              \
   X(RowLossGradientLipschitz, Device) X(RowLossUpdate, Device) X(RowLossValue, Device)
 #define TORCHBCD_SUMMED_PASSES(X, Device)                                                                  \

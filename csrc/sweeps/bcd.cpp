@@ -1,6 +1,7 @@
 #include "sweeps/bcd.h"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/sub.h>
 
@@ -42,11 +43,11 @@ class BcdBlocks : public Blocks<BcdSweep> {
   // The V block of a layer, and the U block where there is one. The first pass starts from the last sweep, a
   // further one from the pass before. `maps` are the weights of the layer after, at the time of the update.
   virtual void state_blocks(size_t l, const std::vector<AffineMap>& maps, int64_t pass) = 0;
-  // W_l and b_l, what of them is trained.
-  virtual void weight_block(size_t l, const TrainedLayer& layer) = 0;
+  // W_l and b_l, what of them is trained, from the layer's inputs.
+  virtual void weight_block(size_t l, const TrainedLayer& layer, const at::Tensor& input) = 0;
   void update_weights(size_t l, const at::Tensor& input) {
     if (!frozen(l)) {
-      weight_block(l, trained_layer(l, input));
+      weight_block(l, trained_layer(l, input), input);
       done("W", l);
     }
   }
@@ -111,12 +112,24 @@ class TwoSplitting final : public BcdBlocks {
     }
     const at::Tensor solution = previous;
     affine_out(solution, map, product);
-    NonlinearLeastSquares{map.weight, curvature, gamma, activation(l + 1), regularizer, map.weight.size(1)}
+    const at::Tensor offset = map.bias.defined() ? map.bias.unsqueeze(0) : map.bias;
+    NonlinearLeastSquares{map.weight,        offset,      curvature,         gamma,
+                          activation(l + 1), regularizer, map.weight.size(1)}
         .minimise_(solution, v, target, product, name.c_str());
     v.copy_(solution);
   }
 
-  void weight_block(size_t l, const TrainedLayer& layer) override {
+  // What a frozen weight or bias adds to the layer's products, (d_l, n) or (d_l, 1); undefined: nothing.
+  at::Tensor frozen_product(size_t l, const at::Tensor& input) const {
+    const AffineMap& map = sweep_.maps[l];
+    const Trained trained = problem_.trained[l];
+    if (!trained.weight) {
+      return at::mm(map.weight, input.t());
+    }
+    return map.bias.defined() && !trained.bias ? map.bias.unsqueeze(1) : at::Tensor();
+  }
+
+  void weight_block(size_t l, const TrainedLayer& layer, const at::Tensor& input) override {
     const std::string name = where("W", l);
     const at::Tensor& target = rows_.next.v[l];
     const at::Tensor& predicted = product(l, /*pass=*/1);
@@ -135,7 +148,8 @@ class TwoSplitting final : public BcdBlocks {
     const at::Tensor design = layer.bias() ? at::cat({layer.input, ones}, 1) : layer.input;
     const at::Tensor centre = joined(layer.map);
     const at::Tensor solution = centre.clone();
-    NonlinearLeastSquares{design, alpha, gamma, activation(l), regularizer, layer.map.weight.size(1)}
+    NonlinearLeastSquares{design,      frozen_product(l, input), alpha, gamma, activation(l),
+                          regularizer, layer.map.weight.size(1)}
         .minimise_(solution, centre, target.t(), predicted.t().clone(), name.c_str());
     split_out(solution, layer.next);
   }
@@ -196,7 +210,7 @@ class ThreeSplitting final : public BcdBlocks {
     });
   }
 
-  void weight_block(size_t l, const TrainedLayer& layer) override {
+  void weight_block(size_t l, const TrainedLayer& layer, const at::Tensor&) override {
     const double alpha = options_.alpha_weight_of(l);
     const WeightPenalties penalties{options_.rho_of(l), alpha, alpha, options_.weight_regularizer()[l]};
     const auto make = [&](bool keep) {

@@ -17,6 +17,11 @@ struct ClippedLine : ActivationTraits {
   static constexpr bool piecewise_linear = true;
   static constexpr bool has_preimages = true;
 
+  std::array<double, 2> kinks() const {
+    const Line<double> line = self().template line<double>();
+    return {line.low, line.high};
+  }
+
   template <typename T>
   TORCHBCD_HOST_DEVICE int piece(T u) const {
     const Line<T> line = self().template line<T>();

@@ -22,6 +22,8 @@ struct LeakyReLU : ActivationTraits {
 
   bool monotone() const { return slope > 0; }  // at 0 its preimages are not those below
 
+  std::array<double, 1> kinks() const { return {0}; }
+
   template <typename T>
   TORCHBCD_HOST_DEVICE T value(T u) const {
     return u < T(0) ? static_cast<T>(slope) * u : u;

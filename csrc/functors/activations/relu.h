@@ -10,6 +10,8 @@ struct ReLU : ActivationTraits {
   static constexpr bool piecewise_linear = true;
   static constexpr bool has_preimages = true;
 
+  std::array<double, 1> kinks() const { return {0}; }
+
   template <typename T>
   TORCHBCD_HOST_DEVICE T value(T u) const {
     return u < T(0) ? T(0) : u;  // a NaN stays a NaN

@@ -1,4 +1,7 @@
-// The passes over entries and over rows on a GPU.
+// The loops over entries and over rows on a GPU. The passes are instantiated in several files beside this
+// one, which compile side by side: together they take nvcc minutes.
+#pragma once
+
 #include <c10/cuda/CUDAGuard.h>
 #include <thrust/tuple.h>
 #include <ATen/native/cuda/Loops.cuh>
@@ -116,7 +119,5 @@ struct Loop<Cuda, functors::Rows> {
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
 };
-
-TORCHBCD_ENTRY_PASSES(TORCHBCD_INSTANTIATE, Cuda)
 
 }  // namespace torchbcd::kernels

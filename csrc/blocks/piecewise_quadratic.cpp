@@ -1,0 +1,512 @@
+#include "blocks/piecewise_quadratic.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/cholesky_solve.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/diag_embed.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/linalg_cholesky_ex.h>
+#include <ATen/ops/linalg_solve_ex.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/minimum.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <tuple>
+#include <variant>
+#include <vector>
+
+namespace torchbcd {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// Up to so many unknowns a row has its own Hessian, and its descent goes on until it is done. Beyond, all
+// rows share the one of the steepest slope everywhere, and take a few steps.
+constexpr int64_t kOwnHessian = 64;
+constexpr int kSteps = 60;
+constexpr int kSharedSteps = 10;
+constexpr int64_t kMostKinks = 64;          // that a row with a shared Hessian can be held on
+constexpr int64_t kChunkEntries = 1 << 22;  // float64 numbers of a chunk's largest array
+constexpr int kSplittingSteps = 10;         // of the starts by splitting
+constexpr int kDualSteps = 30;
+constexpr double kOnKink = 16;  // units in the last place of the data, as large as a kink's argument
+
+at::Tensor row_sum(const at::Tensor& t) { return t.sum(1, /*keepdim=*/true); }
+
+// The lines of an activation: between kinks k - 1 and k it is slopes[k] u + levels[k].
+struct Lines {
+  std::vector<double> kinks, slopes, levels;
+  at::Tensor slope, level;  // the same, on the data's device
+
+  Lines(const functors::AnyActivation& activation, const at::TensorOptions& options) {
+    std::visit(
+        [&](const auto& f) {
+          const auto points = f.kinks();
+          kinks.assign(points.begin(), points.end());
+          for (size_t k = 0; k <= kinks.size(); ++k) {
+            const double inside = kinks.empty()       ? 0
+                                  : k == 0            ? kinks[0] - 1
+                                  : k == kinks.size() ? kinks.back() + 1
+                                                      : 0.5 * (kinks[k - 1] + kinks[k]);
+            slopes.push_back(f.derivative(inside));
+            levels.push_back(f.value(inside) - slopes.back() * inside);
+          }
+        },
+        activation);
+    slope = at::zeros({static_cast<int64_t>(slopes.size())}, options);
+    level = at::zeros_like(slope);
+    for (size_t k = 0; k < slopes.size(); ++k) {
+      slope[static_cast<int64_t>(k)].fill_(slopes[k]);
+      level[static_cast<int64_t>(k)].fill_(levels[k]);
+    }
+  }
+
+  // The line of every entry; at a kink the one on its left.
+  at::Tensor piece(const at::Tensor& u) const {
+    at::Tensor piece = at::zeros(u.sizes(), u.options().dtype(at::kLong));
+    for (const double kink : kinks) {
+      piece.add_(u.gt(kink));
+    }
+    return piece;
+  }
+
+  size_t steepest() const {
+    return std::max_element(slopes.begin(), slopes.end(),
+                            [](double a, double b) { return std::fabs(a) < std::fabs(b); }) -
+           slopes.begin();
+  }
+
+  // argmin over u of 1/2 (t - sigma(u))^2 + ratio/2 (u - b)^2
+  at::Tensor prox(const at::Tensor& t, const at::Tensor& b, double ratio) const {
+    at::Tensor best, least;
+    for (size_t k = 0; k < slopes.size(); ++k) {
+      const double low = k == 0 ? -kInfinity : kinks[k - 1];
+      const double high = k == kinks.size() ? kInfinity : kinks[k];
+      const at::Tensor u =
+          ((t - levels[k]) * slopes[k] + b * ratio).div_(slopes[k] * slopes[k] + ratio).clamp_(low, high);
+      const at::Tensor value = (t - levels[k] - u * slopes[k]).square_() + (u - b).square_() * ratio;
+      best = k == 0 ? u : at::where(value < least, u, best);
+      least = k == 0 ? value : at::minimum(value, least);
+    }
+    return best;
+  }
+};
+
+// Everything that rows have in common, in float64.
+class Rows {
+ public:
+  Rows(const PiecewiseQuadratic& p, double precision)
+      : lines(p.activation, p.m.options().dtype(at::kDouble)),
+        m(p.m.to(at::kDouble)),
+        kappa(p.kappa),
+        gamma(p.gamma),
+        regularizer(p.regularizer),
+        regularized(p.regularized),
+        on_kink_(kOnKink * precision),
+        norms_(m.square().sum(1).sqrt_().unsqueeze(0)),
+        curvature_(at::full({m.size(1)}, kappa, m.options())) {
+    if (p.m.scalar_type() == at::kFloat) {  // projections onto bounds end there in the data's precision
+      regularizer.low = static_cast<float>(regularizer.low);
+      regularizer.high = static_cast<float>(regularizer.high);
+    }
+    curvature_.narrow(0, 0, regularized).add_(regularizer.l2);
+    own_ = m.size(1) <= kOwnHessian;
+    if (!own_) {
+      shared_ = factor(lines.slopes[lines.steepest()]);
+    }
+  }
+
+  bool own_hessians() const { return own_; }
+
+  // The largest number of entries that an array has for a row.
+  int64_t entries() const {
+    const int64_t q = m.size(1);
+    const int64_t p = m.size(0) * static_cast<int64_t>(lines.kinks.size() + 1);
+    return std::max(own_ ? q * std::max(q, m.size(0)) : q * kMostKinks, p + q);
+  }
+
+  // The Cholesky factor of the Hessian where every unit has this slope.
+  at::Tensor factor(double slope) const {
+    at::Tensor hessian = at::mm(m.t(), m).mul_(gamma * slope * slope);
+    hessian.diagonal().add_(curvature_);
+    return std::get<0>(at::linalg_cholesky_ex(hessian));
+  }
+
+  const Lines lines;
+  const at::Tensor m;
+  const double kappa, gamma;
+  Regularizer regularizer;
+  const int64_t regularized;
+  at::Tensor curvature() const { return curvature_; }
+  at::Tensor shared() const { return shared_; }
+  at::Tensor norms() const { return norms_; }
+  double on_kink() const { return on_kink_; }
+
+ private:
+  double on_kink_;
+  at::Tensor norms_;      // (1, p): |m_j|
+  at::Tensor curvature_;  // (q,): kappa + l2
+  at::Tensor shared_;
+  bool own_ = true;
+};
+
+// Some rows with their data.
+struct Chunk {
+  const Rows& rows;
+  at::Tensor centre, target, offset;  // offset (m, p) or (1, p)
+
+  Chunk at_rows(const at::Tensor& index) const {
+    return {rows, centre.index_select(0, index), target.index_select(0, index),
+            offset.size(0) == 1 ? offset : offset.index_select(0, index)};
+  }
+
+  at::Tensor product(const at::Tensor& x) const { return at::matmul(x, rows.m.t()).add_(offset); }
+  at::Tensor covered(const at::Tensor& x) const { return x.narrow(1, 0, rows.regularized); }
+
+  void project_(const at::Tensor& x) const {
+    if (rows.regularizer.bounded()) {
+      covered(x).clamp_(rows.regularizer.low, rows.regularizer.high);
+    }
+  }
+
+  // (m, 1)
+  at::Tensor value(const at::Tensor& x) const {
+    const at::Tensor u = product(x);
+    const at::Tensor piece = rows.lines.piece(u);
+    const at::Tensor error = target - rows.lines.slope.index({piece}) * u - rows.lines.level.index({piece});
+    at::Tensor value = row_sum((x - centre).square_()).mul_(rows.kappa / 2);
+    value.add_(row_sum(error.square()), rows.gamma / 2);
+    const at::Tensor r = covered(x);
+    const Regularizer& terms = rows.regularizer;
+    value.add_(row_sum(r.square()), terms.l2 / 2).add_(row_sum(r.abs()), terms.l1);
+    if (terms.bounded()) {
+      value.masked_fill_(r.lt(terms.low).logical_or_(r.gt(terms.high)).any(1, true), kInfinity);
+    }
+    return value;
+  }
+};
+
+struct Direction {
+  at::Tensor d;         // (m, q)
+  at::Tensor promised;  // -(slope along d), (m, 1)
+};
+
+// The kinks that points are on: which, and the interval in which multipliers hold them there.
+struct Kinks {
+  at::Tensor active;     // (m, p + q), bool: of units, then of the regulariser
+  at::Tensor low, high;  // the same shape
+};
+
+// l_k in [low_k, high_k] that minimises 1/2 l^T G l + h^T l, for each of some small problems, (m, k): passes
+// of coordinate descent, each with a Newton step on the entries that are not at their bounds.
+at::Tensor bounded_quadratic(const at::Tensor& g, const at::Tensor& h, const at::Tensor& low,
+                             const at::Tensor& high) {
+  const int64_t size = h.size(1);
+  const at::Tensor diagonal = g.diagonal(0, 1, 2);
+  const at::Tensor divisor = at::where(diagonal > 0, diagonal, 1);
+  at::Tensor l = at::minimum(at::maximum(at::zeros_like(h), low), high);
+  const auto image = [&](const at::Tensor& at_l) { return at::matmul(g, at_l.unsqueeze(2)).squeeze(2); };
+  const auto value = [&](const at::Tensor& at_l) { return row_sum((image(at_l) * 0.5 + h).mul_(at_l)); };
+  for (int step = 0; step < kDualSteps; ++step) {
+    const at::Tensor before = l.clone();
+    for (int64_t j = 0; j < size; ++j) {
+      const at::Tensor slope = (g.select(1, j) * l).sum(1).add_(h.select(1, j));
+      const at::Tensor moved = l.select(1, j) - slope / divisor.select(1, j);
+      l.select(1, j).copy_(at::minimum(at::maximum(moved, low.select(1, j)), high.select(1, j)));
+    }
+    const at::Tensor free = (l > low).logical_and_(l < high);
+    const at::Tensor kept =
+        g * free.unsqueeze(1) * free.unsqueeze(2) + at::diag_embed(at::where(free, divisor * 1e-14, 1));
+    const at::Tensor slope = at::where(free, image(l).add_(h).neg_(), 0);
+    const at::Tensor newton = l + std::get<0>(at::linalg_solve_ex(kept, slope.unsqueeze(2))).squeeze(2);
+    const at::Tensor inside = at::minimum(at::maximum(newton, low), high);
+    l = at::where(value(inside) <= value(l), inside, l);
+    if ((l - before).abs().max().item<double>() <= 1e-14 * l.abs().max().item<double>()) {
+      break;
+    }
+  }
+  return l;
+}
+
+class Descent {
+ public:
+  Descent(const Chunk& chunk, const at::Tensor& x)
+      : chunk_(chunk), rows_(chunk.rows), x_(x), u_(chunk.product(x)), piece_(rows_.lines.piece(u_)) {}
+
+  // The direction at x: d = -H^{-1} (g + E^T l).
+  Direction direction() const {
+    const Kinks kinks = kinks_here();
+    const int64_t units = u_.size(1);
+    const at::Tensor held = kinks.active.narrow(1, 0, units);
+    const at::Tensor slope = at::where(held, 0, rows_.lines.slope.index({piece_}));
+    const at::Tensor level = at::where(held, 0, rows_.lines.level.index({piece_}));
+    const at::Tensor error = (chunk_.target - slope * u_).sub_(level).mul_(slope);
+    at::Tensor gradient = (x_ - chunk_.centre).mul_(rows_.kappa);
+    gradient.addmm_(error, rows_.m, 1, -rows_.gamma);
+    at::Tensor covered = chunk_.covered(gradient);
+    const at::Tensor entries = chunk_.covered(x_);
+    covered.add_(entries, rows_.regularizer.l2).add_(entries.sign(), rows_.regularizer.l1);
+    const at::Tensor factor = hessian_factor(slope);
+    const auto solve = [&](const at::Tensor& columns) { return at::cholesky_solve(columns, factor); };
+    at::Tensor d = solve(gradient.unsqueeze(2)).squeeze(2).neg_();
+    const int64_t most = kinks.active.sum(1).max().item<int64_t>();
+    const int64_t count = rows_.own_hessians() ? most : std::min(most, kMostKinks);
+    if (count > 0) {
+      const auto [marks, index] = kinks.active.to(at::kChar).topk(count, 1);
+      const at::Tensor real = marks.to(at::kBool);
+      const at::Tensor all = at::cat({rows_.m, at::eye(x_.size(1), x_.options())});
+      const at::Tensor normals = all.index({index}).mul_(real.unsqueeze(2));  // (m, k, q)
+      const at::Tensor images = solve(normals.transpose(1, 2));
+      const at::Tensor l = bounded_quadratic(
+          at::matmul(normals, images), at::matmul(normals, d.unsqueeze(2)).squeeze(2).neg_(),
+          at::where(real, kinks.low.gather(1, index), 0), at::where(real, kinks.high.gather(1, index), 0));
+      gradient.add_(at::matmul(l.unsqueeze(1), normals).squeeze(1));
+      d.sub_(at::matmul(images, l.unsqueeze(2)).squeeze(2));
+    }
+    return {d, row_sum(gradient * d).neg_()};
+  }
+
+  // The step along d, (m, 1), to the lowest point of all pieces ahead.
+  at::Tensor best_step(const at::Tensor& d) const {
+    const Lines& lines = rows_.lines;
+    const at::Tensor zero = at::zeros({d.size(0), 1}, d.options());
+    at::Tensor image = at::matmul(d, rows_.m.t());
+    image.masked_fill_(image.abs() <= rows_.norms() * row_sum(d.square()).sqrt_() * 1e-15, 0);
+    const at::Tensor divisor = at::where(image == 0, 1, image);
+    const at::Tensor slope = lines.slope.index({piece_});
+    const at::Tensor error = chunk_.target - slope * u_ - lines.level.index({piece_});
+    // Along the line it is curvature/2 t^2 + slope t on the first piece; each kink that is met adds to both.
+    at::Tensor curvature = row_sum(d.square() * rows_.curvature());
+    curvature.add_(row_sum((slope * image).square_()), rows_.gamma);
+    at::Tensor first = row_sum((x_ - chunk_.centre) * d).mul_(rows_.kappa);
+    first.sub_(row_sum(slope * image * error), rows_.gamma);
+    std::vector<at::Tensor> at_kink, more_curvature, more_slope;
+    for (size_t k = 0; k < lines.kinks.size(); ++k) {
+      const at::Tensor up = (image > 0).logical_and_(u_ <= lines.kinks[k]);
+      const at::Tensor down = (image < 0).logical_and_(u_ > lines.kinks[k]);
+      const at::Tensor sign = up.to(at::kDouble) - down.to(at::kDouble);
+      const double left = lines.slopes[k], right = lines.slopes[k + 1];
+      const double a = rows_.gamma * (right * right - left * left);
+      const at::Tensor b = (chunk_.target * (left - right))
+                               .add_(right * lines.levels[k + 1] - left * lines.levels[k])
+                               .mul_(rows_.gamma);
+      at_kink.push_back(at::where(up.logical_or(down), (u_ - lines.kinks[k]).neg_() / divisor, kInfinity));
+      more_curvature.push_back(sign * image.square() * a);
+      more_slope.push_back(sign * image * (u_ * a + b));
+    }
+    at::Tensor furthest = at::full({d.size(0), 1}, kInfinity, d.options());
+    const Regularizer& terms = rows_.regularizer;
+    const at::Tensor entries = chunk_.covered(x_), moves = chunk_.covered(d);
+    if (entries.numel() > 0 && terms.l2 != 0) {
+      first.add_(row_sum(entries * moves), terms.l2);
+    }
+    if (entries.numel() > 0 && terms.l1 != 0) {
+      first.add_(row_sum(at::where(entries == 0, moves.abs(), entries.sign() * moves)), terms.l1);
+      const at::Tensor crosses = entries * moves < 0;
+      at_kink.push_back(at::where(crosses, entries.neg() / at::where(moves == 0, 1, moves), kInfinity));
+      more_curvature.push_back(at::zeros_like(entries));
+      more_slope.push_back(at::where(crosses, moves.abs() * (2 * terms.l1), 0));
+    }
+    if (entries.numel() > 0 && terms.bounded()) {
+      for (const bool upper : {false, true}) {
+        const double bound = upper ? terms.high : terms.low;
+        const at::Tensor towards = upper ? moves > 0 : moves < 0;
+        const at::Tensor reach = ((entries - bound).neg_() / at::where(moves == 0, 1, moves)).clamp_min_(0);
+        furthest = at::minimum(furthest, at::where(towards, reach, kInfinity).amin(1, true));
+      }
+    }
+    if (at_kink.empty()) {
+      return at::minimum(at::where(curvature > 0, first.neg() / curvature, 0), furthest);
+    }
+    const auto [met, order] = at::cat(at_kink, 1).sort(1);
+    const at::Tensor finite = met.isfinite();
+    const at::Tensor where_met = at::where(finite, met, 0);
+    const at::Tensor more_a = at::where(finite, at::cat(more_curvature, 1).gather(1, order), 0);
+    const at::Tensor more_b = at::where(finite, at::cat(more_slope, 1).gather(1, order), 0);
+    const at::Tensor more_c = (more_a * where_met * 0.5).add_(more_b).mul_(where_met).neg_();
+    const auto from_first = [&](const at::Tensor& more) { return at::cat({zero, more.cumsum(1)}, 1); };
+    const at::Tensor a = from_first(more_a).add_(curvature);
+    const at::Tensor b = from_first(more_b).add_(first);
+    const at::Tensor begin = at::cat({zero, met}, 1);
+    const at::Tensor end = at::minimum(at::cat({met, zero + kInfinity}, 1), furthest);
+    const at::Tensor lowest =
+        at::where(a > 0, b.neg() / at::where(a > 0, a, 1), at::where(b < 0, end, begin));
+    const at::Tensor step = at::maximum(at::minimum(lowest, end), begin);
+    const at::Tensor value = (a * step * 0.5).add_(b).mul_(step).add_(from_first(more_c));
+    const at::Tensor valid = (begin <= furthest).logical_and_(step.isfinite());
+    return step.gather(1, at::where(valid, value, kInfinity).argmin(1, /*keepdim=*/true));
+  }
+
+  // x + step d; an entry that steps onto a kink of the regulariser is exactly there.
+  at::Tensor moved(const at::Tensor& d, const at::Tensor& step) const {
+    at::Tensor next = x_.addcmul(d, step);
+    if (rows_.regularizer.l1 != 0) {
+      at::Tensor entries = chunk_.covered(next);
+      entries.masked_fill_(entries.abs() <= chunk_.covered(x_).abs() * 1e-14, 0);
+    }
+    chunk_.project_(next);
+    return next;
+  }
+
+ private:
+  Kinks kinks_here() const {
+    const Lines& lines = rows_.lines;
+    const at::Tensor scale = rows_.norms() * row_sum(x_.square()).sqrt_() + chunk_.offset.abs();
+    at::Tensor active = at::zeros(u_.sizes(), u_.options().dtype(at::kBool));
+    at::Tensor low = at::zeros_like(u_), high = at::zeros_like(u_);
+    for (size_t k = 0; k < lines.kinks.size(); ++k) {
+      const at::Tensor near =
+          (u_ - lines.kinks[k]).abs_() <= (scale + std::fabs(lines.kinks[k])) * rows_.on_kink();
+      const at::Tensor error = chunk_.target - (lines.slopes[k] * lines.kinks[k] + lines.levels[k]);
+      const at::Tensor left = error * (-rows_.gamma * lines.slopes[k]);
+      const at::Tensor right = error * (-rows_.gamma * lines.slopes[k + 1]);
+      const at::Tensor convex = near.logical_and(right >= left);
+      active.logical_or_(convex);
+      low = at::where(convex, left, low);
+      high = at::where(convex, right, high);
+    }
+    at::Tensor held = at::zeros(x_.sizes(), active.options());
+    at::Tensor least = at::zeros_like(x_), most = at::zeros_like(x_);
+    const Regularizer& terms = rows_.regularizer;
+    const at::Tensor entries = chunk_.covered(x_);
+    if (terms.l1 != 0) {
+      const at::Tensor here = entries == 0;
+      chunk_.covered(held).logical_or_(here);
+      chunk_.covered(least).masked_fill_(here, -terms.l1);
+      chunk_.covered(most).masked_fill_(here, terms.l1);
+    }
+    if (terms.bounded()) {
+      const at::Tensor below = entries <= terms.low, above = entries >= terms.high;
+      chunk_.covered(held).logical_or_(below).logical_or_(above);
+      chunk_.covered(least).masked_fill_(below, -kInfinity);
+      chunk_.covered(most).masked_fill_(above, kInfinity);
+    }
+    return {at::cat({active, held}, 1), at::cat({low, least}, 1), at::cat({high, most}, 1)};
+  }
+
+  at::Tensor hessian_factor(const at::Tensor& slope) const {
+    if (!rows_.own_hessians()) {
+      return rows_.shared();
+    }
+    const at::Tensor columns = rows_.m.t().unsqueeze(0) * (slope.square() * rows_.gamma).unsqueeze(1);
+    at::Tensor hessian = at::matmul(columns, rows_.m);
+    hessian.diagonal(0, 1, 2).add_(rows_.curvature());
+    return std::get<0>(at::linalg_cholesky_ex(hessian));
+  }
+
+  const Chunk& chunk_;
+  const Rows& rows_;
+  at::Tensor x_, u_, piece_;
+};
+
+// Descends from x, in place, until no direction is left, and returns the values, (m, 1).
+at::Tensor descend_(const Chunk& chunk, const at::Tensor& x) {
+  at::Tensor value = chunk.value(x);
+  at::Tensor live = at::ones({x.size(0)}, x.options().dtype(at::kBool)).nonzero().squeeze(1);
+  const int steps = chunk.rows.own_hessians() ? kSteps : kSharedSteps;
+  for (int step = 0; step < steps && live.numel() > 0; ++step) {
+    const Chunk part = chunk.at_rows(live);
+    const at::Tensor here = x.index_select(0, live);
+    const Descent descent(part, here);
+    const Direction to = descent.direction();
+    const at::Tensor next = descent.moved(to.d, descent.best_step(to.d));
+    const at::Tensor before = value.index_select(0, live);
+    const at::Tensor after = part.value(next);
+    const at::Tensor lower = after < before;  // false for a NaN
+    at::Tensor(x).index_copy_(0, live, at::where(lower, next, here));
+    value.index_copy_(0, live, at::where(lower, after, before));
+    const at::Tensor slack = before.abs() * 1e-15;
+    const at::Tensor goes_on = lower.logical_and(to.promised > slack).logical_and_(before - after > slack);
+    live = live.index_select(0, goes_on.squeeze(1).nonzero().squeeze(1));
+  }
+  return value;
+}
+
+// The minimiser where every unit lies on the activation's steepest line.
+at::Tensor linear_start(const Chunk& chunk, const at::Tensor& factor) {
+  const Lines& lines = chunk.rows.lines;
+  const double slope = lines.slopes[lines.steepest()], level = lines.levels[lines.steepest()];
+  const at::Tensor wanted = (chunk.target - chunk.offset * slope).sub_(level).mul_(chunk.rows.gamma * slope);
+  const at::Tensor right = at::matmul(wanted, chunk.rows.m).add_(chunk.centre, chunk.rows.kappa);
+  return at::cholesky_solve(right.t(), factor).t().contiguous();
+}
+
+// Where some steps of the alternating direction method of multipliers lead from x, with u = x M^T + O split
+// off and its exact prox: not a descent, but over the ridges between pieces.
+at::Tensor splitting_start(const Chunk& chunk, const at::Tensor& start, double ratio) {
+  const Rows& rows = chunk.rows;
+  const double penalty = ratio * rows.gamma;
+  const at::Tensor factor = rows.factor(std::sqrt(ratio));
+  at::Tensor x = start;
+  at::Tensor u = chunk.product(x);
+  const at::Tensor piece = rows.lines.piece(u);
+  const at::Tensor slope = rows.lines.slope.index({piece});
+  at::Tensor multiplier =
+      (slope * u).add_(rows.lines.level.index({piece})).sub_(chunk.target).mul_(slope).mul_(rows.gamma);
+  at::Tensor z = u;
+  for (int step = 0; step < kSplittingSteps; ++step) {
+    const at::Tensor right = at::matmul((z - chunk.offset).mul_(penalty).sub_(multiplier), rows.m);
+    x = at::cholesky_solve(right.add_(chunk.centre, rows.kappa).t(), factor).t();
+    u = chunk.product(x);
+    z = rows.lines.prox(chunk.target, u + multiplier / penalty, ratio);
+    multiplier.add_(u - z, penalty);
+  }
+  return x.contiguous();
+}
+
+}  // namespace
+
+bool is_piecewise_linear(const functors::AnyActivation& activation) {
+  return std::visit([](const auto& f) { return f.piecewise_linear && f.continuous; }, activation);
+}
+
+void PiecewiseQuadratic::minimise_(const at::Tensor& x, const at::Tensor& centre,
+                                   const at::Tensor& target) const {
+  if (x.numel() == 0) {
+    return;
+  }
+  const double precision = x.scalar_type() == at::kFloat ? std::numeric_limits<float>::epsilon()
+                                                         : std::numeric_limits<double>::epsilon();
+  const Rows rows(*this, precision);
+  const at::Tensor every =
+      offset.defined() ? offset.to(at::kDouble) : at::zeros({1, m.size(0)}, rows.m.options());
+  const at::Tensor on_steepest =
+      rows.own_hessians() ? rows.factor(rows.lines.slopes[rows.lines.steepest()]) : rows.shared();
+  const int64_t size = std::max<int64_t>(1, kChunkEntries / std::max<int64_t>(1, rows.entries()));
+  for (int64_t begin = 0; begin < x.size(0); begin += size) {
+    const int64_t count = std::min(size, x.size(0) - begin);
+    const auto cut = [&](const at::Tensor& t) { return t.narrow(0, begin, count).to(at::kDouble); };
+    const Chunk chunk{rows, cut(centre), cut(target), every.size(0) == 1 ? every : cut(every)};
+    const at::Tensor previous = cut(x);
+    at::Tensor best = previous.clone();
+    chunk.project_(best);
+    std::vector<at::Tensor> starts = {linear_start(chunk, on_steepest)};
+    if (rows.own_hessians()) {
+      for (const double ratio : {1.0, 0.3}) {
+        starts.push_back(splitting_start(chunk, best, ratio));
+      }
+    }
+    at::Tensor least = descend_(chunk, best);
+    for (const at::Tensor& start : starts) {
+      chunk.project_(start);
+      const at::Tensor value = descend_(chunk, start);
+      const at::Tensor lower = value < least;
+      best = at::where(lower, start, best);
+      least = at::where(lower, value, least);
+    }
+    const at::Tensor rounded = best.to(x.scalar_type());
+    const at::Tensor lower = chunk.value(rounded.to(at::kDouble)) < chunk.value(previous);
+    x.narrow(0, begin, count).copy_(at::where(lower, rounded, x.narrow(0, begin, count)));
+  }
+}
+
+}  // namespace torchbcd
