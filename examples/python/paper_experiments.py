@@ -9,7 +9,7 @@ at the paper's learning rate, 0.05, Adam also at 0.001. The paper has curves and
 BCD, SGD and Adam all come to a training loss of about zero and a training accuracy of about 100 %; Adam trains
 fastest, and is less stable, BCD comes next, SGD is slowest in early epochs; BCD's test accuracy is comparable to
 SGD's; on CIFAR-10 BCD and Adam overfit, SGD less so. It does not say whether a mini-batch's U and V are kept
-between visits; paper_runs.py lists what is run. RelaxedBCD, Adam at 0.001 and bcd-searched are not in the paper.
+between visits; paper_runs.py lists what is run. RelaxedBCD, Adam at 0.001 and the searched runs are not in it.
 
 Curves are written as a figure, and as JSON beside it, from which paper_figures.py draws it again.
 
@@ -72,7 +72,7 @@ def train(
     device = data.x.device
     widths = [data.x.shape[1], *experiment.hidden, int(data.y.max()) + 1]
     setting = setting_of(run, experiment, arguments.searched)
-    model = make_model(widths, seed, setting and setting.start).to(device)
+    model = make_model(widths, seed, setting.start if setting else None).to(device)
     batch_size = (setting and setting.batch_size) or arguments.batch_size
     optimizer, train_epoch = make_run(run, model, setting, data.x, data.y)
     shuffle = torch.Generator().manual_seed(seed)
@@ -148,8 +148,10 @@ def train_all(
 def run_names(text: str) -> list[str]:
     """Comma-separated names of runs, for argparse."""
     names = text.split(",")
-    if unknown := [name for name in names if name not in (*RUNS, SEARCHED)]:
-        raise argparse.ArgumentTypeError(f"choose from {', '.join((*RUNS, SEARCHED))} (got {', '.join(unknown)})")
+    if unknown := [name for name in names if name not in (*RUNS, *SEARCHED)]:
+        raise argparse.ArgumentTypeError(
+            f"choose from {', '.join((*RUNS, *SEARCHED))} (got {', '.join(unknown)})"
+        )
     return names
 
 
@@ -170,8 +172,8 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--hidden-scale", type=float, default=1.0, help="multiplies the hidden widths, to try it out (default: 1)"
     )
-    add("--runs", type=run_names, default=list(RUNS), help="which runs (default: all but bcd-searched)")
-    add("--searched", type=Path, help="file of benchmarks/search_bcd.py, for the run bcd-searched")
+    add("--runs", type=run_names, default=list(RUNS), help="which runs (default: all but the searched ones)")
+    add("--searched", type=Path, help="file of benchmarks/search_bcd.py, for the searched runs")
     add("--epochs", type=int, default=5, help="the most epochs of each run (default: 5)")
     add("--seconds", type=float, default=float("inf"), help="time for all runs together (default: no limit)")
     add("--batch-size", type=int, default=200, help="rows of a mini-batch (default: 200)")
@@ -183,8 +185,9 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.resume and not arguments.checkpoint:
         parser.error("--resume needs --checkpoint")
-    if SEARCHED in arguments.runs and not arguments.searched:
-        parser.error(f"{SEARCHED} needs --searched")
+    for run in SEARCHED:
+        if run in arguments.runs and not arguments.searched:
+            parser.error(f"{run} needs --searched")
     return arguments
 
 

@@ -46,7 +46,7 @@ def plot(record: dict[str, Any], path: Path, first: int | None = None) -> None:
         axis.grid(alpha=0.3)
     axes[0].set_yscale("log")
     axes[-1].legend(fontsize="small")
-    seeds_ = next(iter(record["curves"].values()), {})
+    seeds_: Seeds = next(iter(record["curves"].values()), {})
     figure.suptitle(
         f"{record['experiment']}: {record['dataset']}, {record['rows']} rows, "
         f"{'-'.join(map(str, record['widths']))}, {len(seeds_)} seed{'s' if len(seeds_) > 1 else ''}"

@@ -8,6 +8,7 @@ a run of its own:
     bcd               mini-batches, U and V from a forward pass of each
     ...-mean          the loss divided by the number of rows of a sweep, as in the paper's (1), not summed
     bcd-searched      the best setting that benchmarks/search_bcd.py has found
+    bcd-full-searched the best of those with all rows in a sweep
     relaxed, sgd, adam, adam-0.001
 """
 
@@ -31,7 +32,7 @@ RELAXED = {"relaxation": 0.6, "growth": 1.6, "damping": 0.6, "output_relaxation"
 RELAXED_DEEP = {"relaxation": 0.3, "output_relaxation": 0.2, "cap": 0.2}
 ROWS = {"bcd-full": "full", "bcd-persistent": "persistent", "bcd": "fresh"}
 RUNS = (*(f"{name}{end}" for name in ROWS for end in ("", "-mean")), "relaxed", "sgd", "adam", "adam-0.001")
-SEARCHED = "bcd-searched"
+SEARCHED = ("bcd-full-searched", "bcd-searched")
 PENALTIES_FROM = 0.01
 
 
@@ -137,10 +138,10 @@ def bcd_run(setting: Setting, model: nn.Sequential, x: Tensor, y: Tensor) -> tup
 
 def setting_of(run: str, experiment: Experiment, searched: Path | None) -> Setting | None:
     """The setting of a run of plain BCD; None for the other optimizers."""
-    if run == SEARCHED:
+    if run in SEARCHED:
         if searched is None:
-            raise ValueError(f"{SEARCHED} needs --searched")
-        return best_settings(searched)[0]
+            raise ValueError(f"{run} needs a file of the search")
+        return best_setting(searched, full=run == "bcd-full-searched")
     if (rows := ROWS.get(run.removesuffix("-mean"))) is None:
         return None
     weight = "mean" if run.endswith("-mean") else 1.0
@@ -182,8 +183,10 @@ def as_line(setting: Setting, figures: dict[str, Any]) -> str:
     return json.dumps({"setting": asdict(setting), **figures})
 
 
-def best_settings(path: Path) -> list[Setting]:
-    """The settings of a search's file, the one with the highest validation accuracy first."""
+def best_setting(path: Path, full: bool) -> Setting:
+    """The setting of a search's file with the highest validation accuracy, of all or of the full-batch ones."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    lines.sort(key=lambda line: line["validation"][-1], reverse=True)
-    return [Setting(**line["setting"]) for line in lines]
+    fitting = [line for line in lines if not full or line["setting"]["rows"] == "full"]
+    if not fitting:
+        raise ValueError(f"{path} must have a setting{' with all rows in a sweep' if full else ''}")
+    return Setting(**max(fitting, key=lambda line: line["validation"][-1])["setting"])
