@@ -35,8 +35,7 @@ from paper_runs import Setting, as_line, bcd_run, evaluate, make_model, prepare,
 
 # By epoch: "loss" and "train" of the rows trained on, "validation" accuracy, "seconds" with evaluation.
 Figures = dict[str, list[float]]
-# Found with 784-200x3-10 on 4,000 and 10,000 rows. On nets of the paper's width its own start is a fifth to a
-# third of He's. alpha_weight is per row.
+# Found with 784-200x3-10 and 784-512x3-10 on 4,000 and 10,000 rows; alpha_weight is per row.
 FOUND = Setting(
     "persistent",
     start=0.2,
@@ -56,11 +55,11 @@ SOFT = {"gamma": 2.1, "rho": 1.1, "alpha": 1e-4, "alpha_weight": 3e-4, "inner_sw
 LISTED = [
     FOUND,
     FULL,
+    replace(FOUND, start=0.1),
     replace(FOUND, start=None),
     replace(FOUND, batch_size=2000),
-    replace(FOUND, options={**FOUND.options, "rho": 1.2}),
+    replace(FOUND, options={**FOUND.options, "gamma": 8.0, "rho": 8.0}),
     replace(FOUND, options={**FOUND.options, "order": "paper"}),
-    replace(FULL, start=None),
     replace(FULL, growth=10, options={**FULL.options, **SOFT}),
 ]
 
