@@ -190,7 +190,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--dataset", choices=datasets.NAMES, default="mnist", help="data (default: mnist)")
+    add("--dataset", choices=(*datasets.NAMES, "cifar10"), default="mnist", help="data (default: mnist)")
     add("--data-root", type=Path, help="folder with the data set's files")
     add("--device", type=torch.device, default="cpu", help="where to train, as torch names it (default: cpu)")
     add("--seconds", type=float, default=120, help="time for all settings together (default: 120)")
