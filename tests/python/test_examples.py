@@ -140,32 +140,88 @@ def test_relaxed_benchmark(tmp_path):
 
 
 PAPER = ROOT / "examples/python/paper_experiments.py"
+SEARCH = ROOT / "benchmarks/search_bcd.py"
+PLAIN_BCD = ("bcd-full", "bcd-full-mean", "bcd-persistent", "bcd-persistent-mean", "bcd", "bcd-mean")
 
 
 def test_paper_experiments(tmp_path):
-    arguments = ("figure1", "--dataset", "digits", "--hidden-scale", 0.03, "--epochs", 2, "--tensorboard", "runs")
-    done = run(PAPER, *arguments, cwd=tmp_path)
-    for name in ("bcd", "relaxed", "sgd", "adam", "adam-0.001"):
-        assert sum(line.startswith(f"{name} ") for line in done.stdout.splitlines()) == 2
-        assert list((tmp_path / "runs" / name).glob("events.*"))
+    common = ("mnist", "--dataset", "digits", "--hidden-scale", 0.03, "--epochs", 2, "--seeds", "0,1")
+    done = run(PAPER, *common, "--tensorboard", "runs", cwd=tmp_path)
+    record = json.loads((tmp_path / "paper_curves.json").read_text())
+    assert record["widths"] == [64, 61, 61, 61, 10]
+    names = [*PLAIN_BCD, "relaxed", "sgd", "adam", "adam-0.001"]
+    assert list(record["curves"]) == names
+    last_lines = done.stdout.splitlines()[-len(names) - 1 :]
+    for name, line in zip(names, last_lines, strict=False):
+        assert sum(line.startswith(f"{name} ") for line in done.stdout.splitlines()) == 5  # and once in the table
+        assert line.split()[:2] == [name, "2"]
+        for seed in "01":
+            assert list((tmp_path / "runs" / f"{name}-seed{seed}").glob("events.*"))
+            assert all(
+                len(record["curves"][name][seed][key]) == 2 for key in ("loss", "train", "test", "seconds")
+            )
     assert_is_png(tmp_path / "paper_curves.png")
+
+    redraw = ("paper_curves.json", "--first", 1, "--out", "early.png")
+    again = run(PAPER.with_name("paper_figures.py"), *redraw, cwd=tmp_path).stdout
+    assert again.splitlines()[1:-1] == last_lines[:-1]
+    assert_is_png(tmp_path / "early.png")
+
+
+def test_paper_experiments_keep_to_their_time(tmp_path):
+    common = ("mnist", "--dataset", "digits", "--hidden-scale", 0.03, "--runs", "bcd-full,sgd", "--seeds", "0,1")
+    run(PAPER, *common, "--epochs", 1_000_000, "--seconds", 4, cwd=tmp_path)
+    record = json.loads((tmp_path / "paper_curves.json").read_text())
+    for seeds in record["curves"].values():
+        assert all(0 < curves["seconds"][-1] < 4 for curves in seeds.values())
 
 
 def test_paper_experiments_resume_to_the_bit(tmp_path):
-    common = ("deep", "--dataset", "digits", "--hidden-scale", 0.05, "--runs", "relaxed,bcd,adam")
+    names = ("relaxed", *PLAIN_BCD, "adam")
+    common = ("deep", "--dataset", "digits", "--hidden-scale", 0.05, "--runs", ",".join(names))
     whole = run(PAPER, *common, "--epochs", 3, "--checkpoint", "a.pt", cwd=tmp_path).stdout
     run(PAPER, *common, "--epochs", 1, "--checkpoint", "b.pt", cwd=tmp_path)
     resumed = run(PAPER, *common, "--epochs", 3, "--checkpoint", "b.pt", "--resume", cwd=tmp_path).stdout
-    for name in ("relaxed", "bcd", "adam"):
-        saved = [torch.load(tmp_path / f"{stem}-{name}.pt", weights_only=False) for stem in "ab"]
+    for name in names:
+        saved = [torch.load(tmp_path / f"{stem}-{name}-seed0.pt", weights_only=False) for stem in "ab"]
         for key, value in saved[0]["model"].items():
             assert torch.equal(value, saved[1]["model"][key]), name
     assert "epoch   3" in whole
     assert "epoch   2" in resumed
 
 
+def test_search_of_settings(tmp_path):
+    arguments = ("--dataset", "mnist", "--data-root", tmp_path, "--hidden", "20,20", "--rows", 300)
+    write_idx_images(tmp_path)
+    limits = ("--validation", 100, "--epochs", 3, "--seconds", 5)
+    done = run(SEARCH, *arguments, *limits, "--setting-seconds", 1, cwd=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "search_bcd.jsonl").read_text().splitlines()]
+    assert f"{len(lines)} settings" in done.stdout
+    assert "the best by validation accuracy" in done.stdout
+    assert all(len(line["loss"]) == len(line["validation"]) <= 3 for line in lines)
+    assert {line["setting"]["rows"] for line in lines} == {"full", "persistent"}
+
+    searched = ("--searched", "search_bcd.jsonl", "--runs", "bcd-searched", "--epochs", 2)
+    net = ("mnist", "--data-root", tmp_path, "--hidden-scale", 0.01)
+    assert "bcd-searched" in run(PAPER, *net, *searched, cwd=tmp_path).stdout
+    failed = run(PAPER, *net, "--runs", "bcd-searched", cwd=tmp_path, check=False)
+    assert "bcd-searched needs --searched" in failed.stderr
+
+
+def write_idx_images(folder):
+    """The digits, as if they were MNIST's files."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images, labels = (15 * digits.images).astype("uint8"), digits.target.astype("uint8")
+    for name, rows in (("train", slice(0, 1400)), ("t10k", slice(1400, None))):
+        for kind, array in (("images-idx3", images[rows]), ("labels-idx1", labels[rows])):
+            header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+            (folder / f"{name}-{kind}-ubyte").write_bytes(header + array.tobytes())
+
+
 def test_missing_cifar(tmp_path):
-    failed = run(PAPER, "figure2", "--data-root", tmp_path, cwd=tmp_path, check=False)
+    failed = run(PAPER, "cifar10", "--data-root", tmp_path, cwd=tmp_path, check=False)
     assert "cifar10 needs the files of its Python version" in failed.stderr
     failed = run(PAPER, "deep", "--resume", cwd=tmp_path, check=False)
     assert "--resume needs --checkpoint" in failed.stderr
