@@ -76,14 +76,14 @@ METHODS: dict[str, Callable[[nn.Sequential], Callable[[Tensor, Tensor], object]]
 
 def waits(step: Callable[[Tensor, Tensor], object], x: Tensor, y: Tensor) -> int:
     """How often the host waits for the GPU in one step."""
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")  # which warns that it is a prototype
+        try:
             step(x, y)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(warning.message) for warning in caught)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("called a synchronizing" in str(warning.message) for warning in caught)
 
 
 def measure(name: str, widths: tuple[int, ...], x: Tensor, y: Tensor, seconds: float) -> dict[str, float]:

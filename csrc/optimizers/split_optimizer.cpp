@@ -44,14 +44,15 @@ c10::impl::GenericDict to_dict(const SavedState& state) {
   return dict;
 }
 
-SavedState from_dict(const c10::impl::GenericDict& dict) {
+// The state, moved to a device: one saved on a GPU goes on on the CPU, and the other way round.
+SavedState from_dict(const c10::impl::GenericDict& dict, const at::Device& device) {
   SavedState state;
   for (const auto& item : as_dict("tensors", entry(dict, "tensors"))) {
     std::vector<at::Tensor>& list = state.tensors[item.key().toStringRef()];
     for (const c10::IValue& t : as_list("an entry of tensors", item.value())) {
       TORCH_CHECK_VALUE(t.isNone() || t.isTensor(), "torchbcd: tensors must hold tensors (got ", t.tagKind(),
                         ")");
-      list.push_back(t.isNone() ? at::Tensor() : t.toTensor());
+      list.push_back(t.isNone() ? at::Tensor() : t.toTensor().to(device));
     }
   }
   for (const auto& item : as_dict("numbers", entry(dict, "numbers"))) {
@@ -290,7 +291,7 @@ void SplitOptimizer::load_state_dict(const c10::IValue& state) {
       option_table().complete(options, row);
     }
   }
-  const SavedState saved = from_dict(own);
+  const SavedState saved = from_dict(own, mlp_->committed[0].weight.device());
   const OptionValues before = option_table().values(option_values(), mlp_->depth());
   try {
     set_layer_options(groups);

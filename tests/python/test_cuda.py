@@ -167,19 +167,20 @@ def test_data_on_another_device_are_refused(cuda):
 
 def test_how_often_a_sweep_waits(cuda):
     """The host waits for checks of data and weights, penalties and factorisations: not for every block."""
-    x, y = (t.to(cuda) for t in make_data(64, 12, 3, dtype=torch.float32))
-    model = make_mlp([12] + [16] * 8 + [3], dtype=torch.float32).to(cuda)
-    optimizer = torchbcd.RelaxedBCD(model)
-    optimizer.step(x, y)
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
+    x, y = (t.to(cuda) for t in make_data(200, 784, 10, dtype=torch.float32))
+    model = make_mlp([784, 300, 300, 300, 10], dtype=torch.float32).to(cuda)
+    for make, most in ((torchbcd.RelaxedBCD, 19), (torchbcd.BCD, 12)):
+        optimizer = make(copy.deepcopy(model))
+        optimizer.step(x, y)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            optimizer.step(x, y)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    linears = 9
-    assert len(caught) <= 8 + 2 * linears, [str(w.message) for w in caught]
+            torch.cuda.set_sync_debug_mode("warn")  # which warns that it is a prototype
+            try:
+                optimizer.step(x, y)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        waits = [str(w.message) for w in caught if "called a synchronizing" in str(w.message)]
+        assert len(waits) <= most, (make.__name__, waits)
 
 
 # --- the formulas as nvcc compiles them: no GPU needed --------------------------------------------------------
