@@ -30,6 +30,25 @@ def is_quadratic(regularizer):
     return l1 == 0 and np.isinf([low, high]).all()
 
 
+class Majorised:
+    """The quadratic P(x; theta) at a point, or Q(x; tau), and what it has to bound: phi."""
+
+    def __init__(self, phi, point, gradient):
+        self.phi, self.point, self.gradient = phi, point, gradient
+        self.here = phi(point)
+
+    def least(self, x):
+        """The least theta with P(x; theta) >= phi(x), which is condition (2), or its twin."""
+        change = x - self.point
+        above = self.phi(x) - self.here - (self.gradient * change).sum()
+        return 2 * above / squared_norm(change) if change.any() else 0.0
+
+    def slack(self, theta, x, objective):
+        """P(x; theta) - phi(x), relative to both and to what rounding leaves of them in F."""
+        excess = (theta - self.least(x)) / 2 * squared_norm(x - self.point)
+        return excess / (self.here + self.phi(x) + 1e-16 * objective)
+
+
 class Dlam:
     """A point: w[l] is W_{l+1} with its bias, z[l] is z_{l+1}, a[l] is a_l with a[0] = x.
 
@@ -55,12 +74,10 @@ class Dlam:
     def sigma(self, layer, z):
         return self.problem.sigma(layer, z)
 
-    def phi(self, layer, w=None, z=None, a=None):
+    def phi(self, layer, w, a):
         """rho/2 |z_l - W_l a_{l-1}|^2."""
-        w = self.w[layer] if w is None else w
-        z = self.z[layer] if z is None else z
-        a = self.a[layer] if a is None else a
-        return self.problem.rho[layer] / 2 * squared_norm(z - w @ with_ones(a, self.problem.bias))
+        p = self.problem
+        return p.rho[layer] / 2 * squared_norm(self.z[layer] - w @ with_ones(a, p.bias))
 
     def objective(self):
         """F of Problem 2; infinite where a tolerance is exceeded by more than rounding."""
@@ -69,7 +86,9 @@ class Dlam:
             if np.abs(self.sigma(layer, self.z[layer]) - self.a[layer + 1]).max() > self.eps + 1e-12:
                 return np.inf
         total = p.risk(self.z[-1]) / p.risk_weight
-        return total + sum(self.phi(layer) + p.r_of(self.w[layer]) for layer in range(self.depth))
+        for layer, (w, a) in enumerate(zip(self.w, self.a, strict=True)):
+            total += self.phi(layer, w, a) + p.r_of(w)
+        return total
 
     def sweep(self, chosen):
         """Lines 3 to 26 of Algorithm 2, or 3 to 14 of Algorithm 1."""
@@ -120,25 +139,22 @@ class Dlam:
             w[:, :covered] = search.bisected(slope, *np.clip(ends, low, high))
             return w
 
-        def excess(theta, w):
-            model = self.phi(layer, w=bar) + (gradient * (w - bar)).sum() + theta / 2 * squared_norm(w - bar)
-            return self.excess(model, self.phi(layer, w=w))
-
+        bound = Majorised(lambda w: self.phi(layer, w, self.a[layer]), bar, gradient)
         kept, theta = self.kept(omega, self.chosen.weight_omega[layer]), self.chosen.theta[layer]
         if is_quadratic(p.r):
             # The step's direction does not depend on theta, so there is a least one, which the library takes.
-            least = self.least_curvature(argmin, excess, p.rho[layer] * np.linalg.norm(inputs, 2) ** 2)
-            phi = self.phi(layer, w=bar)
+            largest = argmin(p.rho[layer] * np.linalg.norm(inputs, 2) ** 2)
+            least = bound.least(largest)
             # Where the step is short, or nothing is left of phi in F, rounding says whether condition (2) holds.
-            measurable = least * squared_norm(argmin(least) - bar) > 1e-6 * phi > 1e-18 * self.objective()
+            measurable = least * squared_norm(largest - bar) > 1e-6 * bound.here > 1e-18 * self.objective()
             if kept and measurable:
                 self.least_theta.append((least, theta))
             if measurable or not kept:
                 theta = least
-            elif theta == 0:
-                return bar, 0.0  # no gradient
+            if theta == 0:
+                return bar, 0.0  # there is no gradient
         else:
-            theta = self.curvature(argmin, excess, theta, kept, 0.8 * self.last.theta[layer])
+            theta = self.curvature(argmin, bound, theta, kept, 0.8 * self.last.theta[layer])
         return argmin(theta), theta
 
     def state_step(self, layer, bar, omega):
@@ -152,12 +168,9 @@ class Dlam:
         def argmin(tau):
             return np.minimum(np.maximum(image - self.eps, bar - gradient / tau), image + self.eps)
 
-        def excess(tau, a):
-            model = self.phi(following, a=bar) + (gradient * (a - bar)).sum() + tau / 2 * squared_norm(a - bar)
-            return self.excess(model, self.phi(following, a=a))
-
+        bound = Majorised(lambda a: self.phi(following, self.w[following], a), bar, gradient)
         kept = self.kept(omega, self.chosen.state_omega[layer])
-        tau = self.curvature(argmin, excess, self.chosen.tau[layer], kept, 0.9 * self.last.tau[layer])
+        tau = self.curvature(argmin, bound, self.chosen.tau[layer], kept, 0.9 * self.last.tau[layer])
         return argmin(tau), tau
 
     @staticmethod
@@ -165,34 +178,18 @@ class Dlam:
         """Whether the library kept the step from this extrapolation."""
         return abs(max(omega, 0) - chosen) < 1e-12
 
-    @staticmethod
-    def least_curvature(argmin, excess, largest):
-        """The least theta of condition (2), by bisection below the Lipschitz constant, for which it holds."""
-        low, high = 0.0, 1.01 * largest
-        for _ in range(45):
-            middle = (low + high) / 2
-            holds = excess(middle, argmin(middle)) >= 0
-            low, high = (low, middle) if holds else (middle, high)
-        return high
-
-    def excess(self, model, phi):
-        """How far P, or Q, lies above phi, relative to both and to what rounding leaves of them in F.
-
-        Condition (2), or its twin, asks for >= 0.
-        """
-        return (model - phi) / (abs(model) + phi + 1e-16 * self.objective())
-
-    def curvature(self, argmin, excess, chosen, kept, first):
+    def curvature(self, argmin, bound, chosen, kept, first):
         """Theta or tau: the library's where it kept the step, and then condition (2), or its twin, is measured.
 
-        Of steps that it did not keep the library says nothing; they are backtracked from where it begins.
+        Of steps that it did not keep the library says nothing; they are backtracked from where it begins, to the
+        curvature that the step before met.
         """
         if kept:
-            self.slack.append(excess(chosen, argmin(chosen)))
+            self.slack.append(bound.slack(chosen, argmin(chosen), self.objective()))
             return chosen
         theta = first
-        while excess(theta, argmin(theta)) < 0:
-            theta *= 1.2
+        while theta < (least := bound.least(argmin(theta))):
+            theta = max(1.2 * theta, least)
         return theta
 
     def z_step(self, layer, bar, omega):

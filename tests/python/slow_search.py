@@ -138,7 +138,7 @@ def quadratic(hessian, linear):
 def least_rows(value, starts, radius, bounds):
     """The least value of every row that a search from many starts finds.
 
-    Of many scattered points the best dozen go on. Each tries steps of its own length in random directions and
+    The starts and the best ten of many scattered points go on. Each tries steps of its own length in random directions and
     along axes, and to where some entries are zero or at a bound. What is lower is kept; the length shrinks where
     nothing is. No derivative is used, so that kinks do no harm.
 
@@ -155,8 +155,8 @@ def least_rows(value, starts, radius, bounds):
     scattered = random.uniform(-1, 1, (1500, m, d)) * random.uniform(size=(1500, m, 1)) ** 2
     population = np.concatenate([starts, np.clip(starts[0] + radius[:, None] * scattered, *bounds)])
     values = value(population)
-    order = values.argsort(axis=0)[:12]
-    order[: len(starts)] = np.arange(len(starts))[:, None]  # the starts stay, good or not
+    given = np.arange(len(starts))[:, None] + np.zeros((1, m), int)
+    order = np.concatenate([given, values.argsort(axis=0)[:10]])  # the starts go on, good or not
     x, values = np.take_along_axis(population, order[..., None], 0), np.take_along_axis(values, order, 0)
     length = np.broadcast_to(radius / 4, values.shape).copy()
     for _ in range(SEARCH_STEPS):
