@@ -138,9 +138,9 @@ def quadratic(hessian, linear):
 def least_rows(value, starts, radius, bounds):
     """The least value of every row that a search from many starts finds.
 
-    The starts and the best ten of many scattered points go on. Each tries steps of its own length in random directions and
-    along axes, and to where some entries are zero or at a bound. What is lower is kept; the length shrinks where
-    nothing is. No derivative is used, so that kinks do no harm.
+    The starts and the best ten of many scattered points go on. Each tries steps of its own length, in random
+    directions and along axes, and to where some entries are zero or at a bound. What is lower is kept; the length
+    shrinks where nothing is. No derivative is used, so that kinks do no harm.
 
     Args:
         value: From points, shape (..., m, d), to values (..., m); infinite outside the bounds.
