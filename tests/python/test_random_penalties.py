@@ -15,7 +15,7 @@ from conftest import ACTIVATIONS, MONOTONE, make_data, make_mlp
 from dlam_problems import recomputed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from objectives import LOSSES, REGULARIZERS, recomputed_objective
+from objectives import LOSSES, REGULARIZERS, recomputed_objective, row_losses
 
 import torchbcd
 
@@ -35,9 +35,13 @@ penalty = st.floats(-5, 5).map(lambda exponent: 10**exponent)
 dtypes = st.sampled_from([torch.float64, torch.float32])
 
 
-def squared_change(new, old):
-    pairs = zip(new, old, strict=True)
-    return sum((a.double() - b.double()).square().sum().item() for a, b in pairs if a is not None)
+def squared_change(new, old, sign):
+    """|new - old|^2 at the least (sign -1) or at the most (+1) that units in the last place make of it."""
+    pairs = [
+        (a.double(), b.double(), torch.finfo(a.dtype).eps) for a, b in zip(new, old, strict=True) if a is not None
+    ]
+    distances = [((a - b).norm() + sign * UNITS * unit * b.norm()).clamp_min(0) for a, b, unit in pairs]
+    return sum(distance.square().item() for distance in distances)
 
 
 def squared_norm(t):
@@ -52,6 +56,12 @@ def rounding(dtype, objective, weights, inputs, outputs, penalties):
         for w, a, out, penalty in zip(weights, inputs, outputs, penalties, strict=True)
     ]
     return UNITS * unit * abs(objective) + UNITS * unit**2 * sum(worth)
+
+
+def loss_rounding(loss, v, y):
+    """What a unit of float64 in the outputs is worth: a margin of 1e-4 is a difference of numbers of size 1."""
+    v, step = v.double(), UNITS * torch.finfo(torch.float64).eps
+    return (row_losses(loss, v * (1 + step), y) - row_losses(loss, v * (1 - step), y)).abs().sum().item()
 
 
 @st.composite
@@ -96,12 +106,12 @@ def assert_theorem_2_and_lemma_5(splitting, model, x, y, loss, regularizer, pena
     for sweep in range(sweeps):
         optimizer.step()
         after, new = recomputed_objective(optimizer, double, loss, y, splitting), optimizer.variables()
-        moved = sum(squared_change(getattr(new, part), getattr(point, part)) for part in ("W", "b", "V"))
-        if splitting == 3:
-            moved += squared_change(new.U, point.U)
+        parts = ("W", "b", "V", "U") if splitting == 3 else ("W", "b", "V")
+        moved = sum(squared_change(getattr(new, part), getattr(point, part), -1) for part in parts)
         coupled = penalties["gamma"] if splitting == 2 else penalties["rho"]
         slack = rounding(x.dtype, before, new.W, new.V[:-1], new.V[1:], coupled)
         slack += rounding(x.dtype, 0.0, new.W, new.V[:-1], new.U, penalties["gamma"])
+        slack += loss_rounding(loss, new.V[-1], y)
         assert after <= before + slack, f"sweep {sweep + 1} raises the objective"
         assert before - after >= a * moved - slack, f"sweep {sweep + 1} breaks Lemma 5"
         before, point = after, new
@@ -173,7 +183,7 @@ def test_dlam(problem):
         report = optimizer.step()
         after, gap = recomputed(optimizer, double, loss, y, eps)
         new = optimizer.variables()
-        slack = rounding(x.dtype, before, new.W, new.a, new.z, rho)
+        slack = rounding(x.dtype, before, new.W, new.a, new.z, rho) + loss_rounding(loss, new.z[-1], y)
         largest = max(t.abs().max().item() for t in new.a[1:]) if len(new.a) > 1 else 0
         assert gap <= UNITS * torch.finfo(x.dtype).eps * (largest + eps)
         if options["monotone"]:
@@ -186,14 +196,16 @@ def test_dlam(problem):
 
 def lemma_6(report, rho, regularizer, new, point, last):
     """What F has to fall by in a sweep."""
+
+    def bound(part, layer, curvature, omega):
+        now, old, older = ([getattr(t, part)[layer]] for t in (new, point, last))
+        backwards = omega**2 * squared_change(old, older, 1) if omega > 0 else 0.0
+        return curvature / 2 * (squared_change(now, old, -1) - backwards)
+
     ridge = regularizer.l2 if regularizer is not None and regularizer.l1 == 0 else 0.0  # of the bias's step
-    total = 0.0
+    total = sum(bound("z", layer, penalty, 0.0) for layer, penalty in enumerate(rho))
     for layer, (theta, omega) in enumerate(zip(report.theta, report.weight_omega, strict=True)):
-        for part, curvature in (("W", theta), ("b", theta + ridge)):
-            now, old, older = ([getattr(t, part)[layer]] for t in (new, point, last))
-            total += curvature / 2 * (squared_change(now, old) - omega**2 * squared_change(old, older))
-        total += rho[layer] / 2 * squared_change([new.z[layer]], [point.z[layer]])
+        total += bound("W", layer, theta, omega) + bound("b", layer, theta + ridge, omega)
     for layer, (tau, omega) in enumerate(zip(report.tau, report.state_omega, strict=True)):
-        now, old, older = ([t.a[layer + 1]] for t in (new, point, last))
-        total += tau / 2 * (squared_change(now, old) - omega**2 * squared_change(old, older))
+        total += bound("a", layer + 1, tau, omega)
     return total
