@@ -2,7 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/cholesky_solve.h>
+#include <ATen/ops/cholesky_inverse.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/diag_embed.h>
 #include <ATen/ops/eye.h>
@@ -31,7 +31,7 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Up to so many unknowns a row has its own Hessian, and its descent goes on until it is done. Beyond, all
 // rows share the one of the steepest slope everywhere, and take a few steps.
-constexpr int64_t kOwnHessian = 64;
+constexpr int64_t kOwnHessian = 32;
 constexpr int kSteps = 60;
 constexpr int kSharedSteps = 10;
 constexpr int64_t kMostKinks = 64;          // that a row with a shared Hessian can be held on
@@ -121,7 +121,7 @@ class Rows {
     curvature_.narrow(0, 0, regularized).add_(regularizer.l2);
     own_ = m.size(1) <= kOwnHessian;
     if (!own_) {
-      shared_ = factor(lines.slopes[lines.steepest()]);
+      shared_ = inverse_hessian(lines.slopes[lines.steepest()]);
     }
   }
 
@@ -134,11 +134,11 @@ class Rows {
     return std::max(own_ ? q * std::max(q, m.size(0)) : q * kMostKinks, p + q);
   }
 
-  // The Cholesky factor of the Hessian where every unit has this slope.
-  at::Tensor factor(double slope) const {
+  // The inverse of the Hessian where every unit has this slope.
+  at::Tensor inverse_hessian(double slope) const {
     at::Tensor hessian = at::mm(m.t(), m).mul_(gamma * slope * slope);
     hessian.diagonal().add_(curvature_);
-    return std::get<0>(at::linalg_cholesky_ex(hessian));
+    return at::cholesky_inverse(std::get<0>(at::linalg_cholesky_ex(hessian)));
   }
 
   const Lines lines;
@@ -255,9 +255,8 @@ class Descent {
     at::Tensor covered = chunk_.covered(gradient);
     const at::Tensor entries = chunk_.covered(x_);
     covered.add_(entries, rows_.regularizer.l2).add_(entries.sign(), rows_.regularizer.l1);
-    const at::Tensor factor = hessian_factor(slope);
-    const auto solve = [&](const at::Tensor& columns) { return at::cholesky_solve(columns, factor); };
-    at::Tensor d = solve(gradient.unsqueeze(2)).squeeze(2).neg_();
+    const at::Tensor inverse = inverse_hessian(slope);
+    at::Tensor d = at::matmul(gradient.unsqueeze(1), inverse).squeeze(1).neg_();
     const int64_t most = kinks.active.sum(1).max().item<int64_t>();
     const int64_t count = rows_.own_hessians() ? most : std::min(most, kMostKinks);
     if (count > 0) {
@@ -265,12 +264,12 @@ class Descent {
       const at::Tensor real = marks.to(at::kBool);
       const at::Tensor all = at::cat({rows_.m, at::eye(x_.size(1), x_.options())});
       const at::Tensor normals = all.index({index}).mul_(real.unsqueeze(2));  // (m, k, q)
-      const at::Tensor images = solve(normals.transpose(1, 2));
+      const at::Tensor images = at::matmul(normals, inverse);
       const at::Tensor l = bounded_quadratic(
-          at::matmul(normals, images), at::matmul(normals, d.unsqueeze(2)).squeeze(2).neg_(),
+          at::matmul(images, normals.transpose(1, 2)), at::matmul(normals, d.unsqueeze(2)).squeeze(2).neg_(),
           at::where(real, kinks.low.gather(1, index), 0), at::where(real, kinks.high.gather(1, index), 0));
       gradient.add_(at::matmul(l.unsqueeze(1), normals).squeeze(1));
-      d.sub_(at::matmul(images, l.unsqueeze(2)).squeeze(2));
+      d.sub_(at::matmul(l.unsqueeze(1), images).squeeze(1));
     }
     return {d, row_sum(gradient * d).neg_()};
   }
@@ -393,14 +392,14 @@ class Descent {
     return {at::cat({active, held}, 1), at::cat({low, least}, 1), at::cat({high, most}, 1)};
   }
 
-  at::Tensor hessian_factor(const at::Tensor& slope) const {
+  at::Tensor inverse_hessian(const at::Tensor& slope) const {
     if (!rows_.own_hessians()) {
       return rows_.shared();
     }
     const at::Tensor columns = rows_.m.t().unsqueeze(0) * (slope.square() * rows_.gamma).unsqueeze(1);
     at::Tensor hessian = at::matmul(columns, rows_.m);
     hessian.diagonal(0, 1, 2).add_(rows_.curvature());
-    return std::get<0>(at::linalg_cholesky_ex(hessian));
+    return at::cholesky_inverse(std::get<0>(at::linalg_cholesky_ex(hessian)));
   }
 
   const Chunk& chunk_;
@@ -432,12 +431,12 @@ at::Tensor descend_(const Chunk& chunk, const at::Tensor& x) {
 }
 
 // The minimiser where every unit lies on the activation's steepest line.
-at::Tensor linear_start(const Chunk& chunk, const at::Tensor& factor) {
+at::Tensor linear_start(const Chunk& chunk, const at::Tensor& inverse) {
   const Lines& lines = chunk.rows.lines;
   const double slope = lines.slopes[lines.steepest()], level = lines.levels[lines.steepest()];
   const at::Tensor wanted = (chunk.target - chunk.offset * slope).sub_(level).mul_(chunk.rows.gamma * slope);
   const at::Tensor right = at::matmul(wanted, chunk.rows.m).add_(chunk.centre, chunk.rows.kappa);
-  return at::cholesky_solve(right.t(), factor).t().contiguous();
+  return at::mm(right, inverse);
 }
 
 // Where some steps of the alternating direction method of multipliers lead from x, with u = x M^T + O split
@@ -445,7 +444,7 @@ at::Tensor linear_start(const Chunk& chunk, const at::Tensor& factor) {
 at::Tensor splitting_start(const Chunk& chunk, const at::Tensor& start, double ratio) {
   const Rows& rows = chunk.rows;
   const double penalty = ratio * rows.gamma;
-  const at::Tensor factor = rows.factor(std::sqrt(ratio));
+  const at::Tensor inverse = rows.inverse_hessian(std::sqrt(ratio));
   at::Tensor x = start;
   at::Tensor u = chunk.product(x);
   const at::Tensor piece = rows.lines.piece(u);
@@ -455,12 +454,12 @@ at::Tensor splitting_start(const Chunk& chunk, const at::Tensor& start, double r
   at::Tensor z = u;
   for (int step = 0; step < kSplittingSteps; ++step) {
     const at::Tensor right = at::matmul((z - chunk.offset).mul_(penalty).sub_(multiplier), rows.m);
-    x = at::cholesky_solve(right.add_(chunk.centre, rows.kappa).t(), factor).t();
+    x = at::mm(right.add_(chunk.centre, rows.kappa), inverse);
     u = chunk.product(x);
     z = rows.lines.prox(chunk.target, u + multiplier / penalty, ratio);
     multiplier.add_(u - z, penalty);
   }
-  return x.contiguous();
+  return x;
 }
 
 }  // namespace
@@ -480,7 +479,7 @@ void PiecewiseQuadratic::minimise_(const at::Tensor& x, const at::Tensor& centre
   const at::Tensor every =
       offset.defined() ? offset.to(at::kDouble) : at::zeros({1, m.size(0)}, rows.m.options());
   const at::Tensor on_steepest =
-      rows.own_hessians() ? rows.factor(rows.lines.slopes[rows.lines.steepest()]) : rows.shared();
+      rows.own_hessians() ? rows.inverse_hessian(rows.lines.slopes[rows.lines.steepest()]) : rows.shared();
   const int64_t size = std::max<int64_t>(1, kChunkEntries / std::max<int64_t>(1, rows.entries()));
   for (int64_t begin = 0; begin < x.size(0); begin += size) {
     const int64_t count = std::min(size, x.size(0) - begin);
