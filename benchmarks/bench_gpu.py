@@ -39,7 +39,9 @@ def make_model(widths: tuple[int, ...], device: str) -> nn.Sequential:
     return nn.Sequential(*modules[:-1]).to(device)
 
 
-def backpropagated(model: nn.Sequential, *optimizers: torch.optim.Optimizer) -> Callable[[Tensor, Tensor], object]:
+def backpropagated(
+    model: nn.Sequential, *optimizers: torch.optim.Optimizer
+) -> Callable[[Tensor, Tensor], object]:
     """Forward, backward and update on the cross-entropy."""
 
     def step(x: Tensor, y: Tensor) -> None:

@@ -118,8 +118,8 @@ class BCD(SweepOptimizer[_C.BCD]):
         True
 
     Source:
-        [Z] Zeng, Lau, Lin, Yao: Global Convergence of Block Coordinate Descent in Deep Learning,
-        Algorithm 2 and Section 5.
+        [Z] Zeng, Ouyang, Lau, Lin, Yao: Global Convergence in Deep Learning with Variable Splitting via the
+        Kurdyka-Lojasiewicz Property. Algorithms 1 and 2.
     """
 
     _object_class = _C.BCD
@@ -161,7 +161,7 @@ class BCD(SweepOptimizer[_C.BCD]):
             self._object.set_process_group(process_group.group_name)
 
     def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
-        """Keep a full batch and set its U and V by one forward pass ([Z], Section 5).
+        """Keep a full batch and set its U and V by one forward pass ([Z], Section 4).
 
         The data are copied: what is written into x or y afterwards is not seen.
 

@@ -7,7 +7,8 @@ Tensors are float32 or float64, on one device, of one dtype. Elementwise functio
 functions offers a gradient: a call whose arguments require one raises in ``backward()``.
 
 References:
-    [Z] Zeng, Lau, Lin, Yao: Global Convergence of Block Coordinate Descent in Deep Learning.
+    [Z] Zeng, Ouyang, Lau, Lin, Yao: Global Convergence in Deep Learning with Variable Splitting via the
+        Kurdyka-Lojasiewicz Property.
     [W] Wang, Li, Wang, Zhao: Accelerated Gradient-free Neural Network Training by Multi-convex Alternating
         Optimization.
 """
@@ -648,7 +649,7 @@ def weight_update(
         (2.0, 1.0)
 
     Source:
-        [Z], Algorithm 2, the W block; Section 2 for the bias.
+        [Z], Algorithm 2, the W block; footnote 1 for the bias.
     """
     new_weight, new_bias = torch.ops.torchbcd.weight_update(u, v, weight, bias, rho, alpha)
     return new_weight, None if bias is None else new_bias

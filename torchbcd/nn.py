@@ -27,7 +27,7 @@ class Polynomial(torch.nn.Module):
         tensor([4.])
 
     Source:
-        Zeng, Lau, Lin, Yao, Theorem 1; after Liao and Poggio (2017).
+        Zeng, Ouyang, Lau, Lin, Yao, Theorem 1; after Liao and Poggio (2017).
     """
 
     def __init__(self, coefficients: Sequence[float]) -> None:

@@ -2,7 +2,7 @@
 
 Runs, on the first --rows training rows, standardised (mean of each input, one standard deviation for all):
 
-    published    mDLAM with the schedule of its authors (eps halved from 100, no acceleration), raw inputs
+    published    mDLAM with eps halved from 100, no acceleration, raw inputs (not in the paper)
     strict       mDLAM with eps shrinking by 7 % a sweep
     joint        one exact block over (z, a), constant eps
     exact W      the same with W by ridge regression, eq. (1) of the paper, rather than its linearisation, eps = 0

@@ -1,4 +1,4 @@
-"""Everything that needs a GPU, in one command. Run by `make gpu-test`, with the python that has torch's CUDA build.
+"""Everything that needs a GPU, in one command: `make gpu-test`, with the python that has torch's CUDA build.
 
 Builds torchbcd for the GPU of this machine, without a network, runs the CUDA test-suite and compute-sanitizer
 over the operators, and the benchmark against Adam and Muon. Each step has a time limit of its own (seconds);
