@@ -28,6 +28,13 @@ bool primal_is_cheaper(double n, double outputs, double inputs) {
          n * n * inputs + n * n * n / 3 + 2 * n * n * outputs;
 }
 
+// X = M^T (M M^T + mu I)^{-1} T: where rows of M nearly depend on each other and mu is small, what the
+// inverse is applied to is huge where M^T sends it to zero, and in float32 nothing is left of the product.
+bool cancels(const SpdFactor& factor, at::ScalarType type) {
+  constexpr double kLeastPivot = 1e-4;
+  return type == at::kFloat && !(factor.least_pivot() > kLeastPivot);
+}
+
 }  // namespace
 
 HiddenStateBlock::HiddenStateBlock(AffineMap map, double gamma, double rho, const Regularizer& regularizer,
@@ -43,6 +50,10 @@ HiddenStateBlock::HiddenStateBlock(AffineMap map, double gamma, double rho, cons
                                         1 / rho, map_.weight.size(1));
   } else {
     factor_ = factor({.a = output_side_ ? map_.weight.t() : map_.weight, .ridge = ratio_}, where);
+    if (output_side_ && cancels(factor_, map_.weight.scalar_type())) {
+      output_side_ = false;
+      factor_ = factor({.a = map_.weight, .ridge = ratio_}, where);
+    }
   }
 }
 
@@ -101,7 +112,12 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
                       .sum_over_ranks = sum_over_ranks_},
                      where);
   } else {
-    factor_ = factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = bias ? bias_gain_ : 0}, where);
+    const double ones_row = bias ? bias_gain_ : 0;
+    factor_ = factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = ones_row}, where);
+    if (cancels(factor_, v_.scalar_type())) {
+      v_ = v_.to(at::kDouble);
+      factor_ = factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = ones_row}, where);
+    }
   }
 }
 
@@ -135,9 +151,9 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   const int64_t inputs = v_.size(1);
   const double l2 = penalties_.regularizer.l2;
   const double moved = primal_ ? 0 : l2 / (penalties_.alpha + l2);
-  at::Tensor working = residual;
+  at::Tensor working = residual.to(v_.scalar_type());
   if (moved != 0) {
-    working.addmm_(v_, previous.weight.t(), 1, moved);
+    working.addmm_(v_, previous.weight.t().to(v_.scalar_type()), 1, moved);
   }
   if (!primal_) {
     factor_.solve_(working.t());

@@ -3,10 +3,11 @@
 // Both are one ridge problem, min over X of 1/2 |T - M X|^2 + mu/2 |X|^2, solved by a Cholesky factor on
 // its smaller side: X = (M^T M + mu I)^{-1} M^T T, or X = M^T (M M^T + mu I)^{-1} T (matrix inversion
 // lemma), where the second also yields the new residual, T - M X = mu (M M^T + mu I)^{-1} T. A squared norm
-// as regulariser keeps that form; any other one is solved for by proximal gradient on the Gram matrix.
+// as regulariser keeps that form; any other one is solved for on the Gram matrix. The second form cancels
+// where rows of M depend on each other and mu is small: float32 then takes the first, or does it in float64.
 #pragma once
 
-#include "blocks/proximal_gradient.h"
+#include "blocks/regularized_quadratic.h"
 #include "linalg/affine_map.h"
 #include "linalg/spd.h"
 #include "torchbcd/regularizers.h"
@@ -66,7 +67,7 @@ class WeightBlock {
  private:
   at::Tensor cross_product(const at::Tensor& residual) const;
 
-  at::Tensor v_;
+  at::Tensor v_;  // in float64 where the dual form would cancel
   bool bias_;
   WeightPenalties penalties_;
   bool primal_;

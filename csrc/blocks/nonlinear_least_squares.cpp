@@ -1,26 +1,32 @@
 #include "blocks/nonlinear_least_squares.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/eye.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <limits>
+#include <variant>
 
+#include "blocks/piecewise_lines.h"
 #include "blocks/piecewise_quadratic.h"
+#include "blocks/regularized_quadratic.h"
 #include "kernels/passes.h"
 #include "linalg/spd.h"
 
 namespace torchbcd {
 namespace {
 
-constexpr int kGaussNewtonSteps = 10;
+constexpr int kGaussNewtonSteps = 30;
+constexpr int kSplittingSteps = 10;  // of the other start
 constexpr int kArmijoHalvings = 16;
 constexpr double kArmijo = 1e-4;
 constexpr double kConverged = 1e-14;  // relative decrease of every row below which iterating ends
 
-at::Tensor apply(const functors::AnyActivation& activation, const at::Tensor& u) {
+at::Tensor sigma(const functors::AnyActivation& activation, const at::Tensor& u) {
   return passes::activation(u, activation, at::empty_like(u, at::MemoryFormat::Contiguous));
 }
 
@@ -36,7 +42,7 @@ at::Tensor row_sum(const at::Tensor& values) { return values.sum(1, /*keepdim=*/
 at::Tensor NonlinearLeastSquares::row_objective(const at::Tensor& x, const at::Tensor& centre,
                                                 const at::Tensor& target, const at::Tensor& product) const {
   at::Tensor value = row_sum(x.sub(centre).square_()).mul_(kappa / 2);
-  value.add_(row_sum(target.sub(apply(activation, product)).square_()), gamma / 2);
+  value.add_(row_sum(target.sub(sigma(activation, product)).square_()), gamma / 2);
   const at::Tensor covered = x.narrow(1, 0, regularized);
   if (regularizer.l2 != 0) {
     value.add_(row_sum(covered.square()), regularizer.l2 / 2);
@@ -56,37 +62,75 @@ void NonlinearLeastSquares::minimise_(const at::Tensor& x, const at::Tensor& cen
   if (is_piecewise_linear(activation)) {
     PiecewiseQuadratic{m, offset, kappa, gamma, activation, regularizer, regularized}.minimise_(x, centre,
                                                                                                 target);
-    at::Tensor fresh = product;
-    at::mm_out(fresh, x, m.t());
-    if (offset.defined()) {
-      fresh.add_(offset);
-    }
+    product_out(x, product);
     return;
   }
+  const bool monotone = std::visit([](const auto& f) { return f.monotone(); }, activation);
+  const at::Tensor other = monotone ? at::Tensor() : splitting_start(x, centre, target, product);
+  const at::Tensor value = descend_(x, centre, target, product, where);
+  if (other.defined()) {
+    const at::Tensor other_product = at::empty_like(product);
+    product_out(other, other_product);
+    const at::Tensor lower = descend_(other, centre, target, other_product, where) < value;
+    at::Tensor(x).copy_(at::where(lower, other, x));
+    at::Tensor(product).copy_(at::where(lower, other_product, product));
+  }
+}
+
+void NonlinearLeastSquares::product_out(const at::Tensor& x, const at::Tensor& product) const {
+  at::Tensor out = product;
+  at::mm_out(out, x, m.t());
+  if (offset.defined()) {
+    out.add_(offset);
+  }
+}
+
+// Alternating direction method of multipliers on x and z = x M^T + O, whose z goes to the global minimiser of
+// every entry.
+at::Tensor NonlinearLeastSquares::splitting_start(const at::Tensor& start, const at::Tensor& centre,
+                                                  const at::Tensor& target, const at::Tensor& product) const {
+  const SpdFactor factored = factor({.a = m, .ridge = kappa / gamma}, "a start of a block");
+  at::Tensor x = start.clone();
+  at::Tensor z = product.clone();
+  at::Tensor multiplier = sigma(activation, z).sub_(target).mul_(derivative(activation, z));
+  const at::Tensor u = at::empty_like(product);
+  for (int k = 0; k < kSplittingSteps; ++k) {
+    x = at::mm((offset.defined() ? z - offset : z) - multiplier, m).add_(centre, kappa / gamma);
+    factored.solve_(x);
+    product_out(x, u);
+    z = passes::prox_activation(target, u + multiplier, activation, 1);
+    multiplier.add_(u).sub_(z);
+  }
+  if (regularizer.bounded()) {
+    x.narrow(1, 0, regularized).clamp_(regularizer.low, regularizer.high);
+  }
+  return x;
+}
+
+at::Tensor NonlinearLeastSquares::descend_(const at::Tensor& x, const at::Tensor& centre,
+                                           const at::Tensor& target, const at::Tensor& product,
+                                           const char* where) const {
   at::Tensor slopes = derivative(activation, product);
   const double steepest = slopes.numel() == 0 ? 0 : slopes.abs().max().item<double>();
   const double metric = gamma * steepest * steepest;
   const bool smooth = regularizer.quadratic();
-  // Smooth: the direction solves with kappa I + metric M^T M (+ l2 I on the regularised columns; a column of
-  // ones, the bias, is not among them). Otherwise its largest eigenvalue bounds the step.
+  // The model has the curvature kappa I + metric M^T M (+ l2 I on the regularised columns; a column of ones,
+  // the bias, is not among them).
   SpdFactor factored;
-  double lipschitz = 0;
-  if (metric > 0) {
-    const GramSystem system{.a = m, .ridge = (kappa + (smooth ? regularizer.l2 : 0)) / metric};
-    if (smooth) {
-      factored = factor(system, where);
-    } else {
-      lipschitz = 1.02 * metric * largest_eigenvalue(gram_matrix(system));
-    }
-  } else {
-    lipschitz = kappa + regularizer.l2;
+  QuadraticPlusRegularizer model;
+  if (!smooth) {
+    at::Tensor hessian = metric > 0 ? gram_matrix({.a = m, .ridge = kappa / metric}).mul_(metric)
+                                    : at::eye(x.size(1), x.options()).mul_(kappa);
+    model = QuadraticPlusRegularizer(hessian, regularizer, /*scale=*/1, regularized);
+  } else if (metric > 0) {
+    factored = factor({.a = m, .ridge = (kappa + regularizer.l2) / metric}, where);
   }
   at::Tensor value = row_objective(x, centre, target, product);
   for (int k = 0; k < kGaussNewtonSteps; ++k) {
     if (k > 0) {
       slopes = derivative(activation, product);
     }
-    const at::Tensor error = target.sub(apply(activation, product)).mul_(slopes);
+    const at::Tensor error = target.sub(sigma(activation, product)).mul_(slopes);
     at::Tensor gradient = x.sub(centre).mul_(kappa);
     gradient.addmm_(error, m, 1, -gamma);
     at::Tensor direction;
@@ -99,15 +143,15 @@ void NonlinearLeastSquares::minimise_(const at::Tensor& x, const at::Tensor& cen
         factored.solve_(direction);
         direction.div_(metric);
       } else {
-        direction.div_(lipschitz);
+        direction.div_(kappa + regularizer.l2);
       }
     } else {
-      direction = x.sub(gradient, 1 / lipschitz);
-      at::Tensor covered = direction.narrow(1, 0, regularized);
-      passes::prox_regularizer(covered, regularizer, 1 / lipschitz, covered);
+      direction = x.clone();
+      model.minimise_(direction, x, gradient.neg());
       direction.sub_(x);
     }
-    // Armijo's rule on the smooth slope; for a proximal step, on the decrease kappa/2 |D|^2 that it promises.
+    // Armijo's rule on the smooth slope; for a step of the model with the regulariser, on the decrease
+    // kappa/2 |D|^2 that it promises.
     const at::Tensor promised =
         smooth ? row_sum(gradient.mul(direction)).neg_() : row_sum(direction.square()).mul_(kappa / 2);
     const at::Tensor image = at::mm(direction, m.t());
@@ -135,6 +179,7 @@ void NonlinearLeastSquares::minimise_(const at::Tensor& x, const at::Tensor& cen
       break;
     }
   }
+  return value;
 }
 
 }  // namespace torchbcd

@@ -21,13 +21,19 @@ struct NonlinearLeastSquares {
 
   /// Improves `x` in place, with its `product` X M^T + O (m, p), towards `target` T (m, p). A row for which
   /// no step lowers its objective is left alone. Piecewise linear activations: as PiecewiseQuadratic. Others:
-  /// Gauss-Newton directions with the Gram matrix of M, or proximal gradient steps where the regulariser is
-  /// not smooth, each row with a step of its own that is halved until it lowers the row's objective by
-  /// Armijo's rule.
+  /// minimisers of a model with the Gram matrix of M, by least squares (Gauss-Newton) or with the
+  /// regulariser, each row with a step of its own towards its model's, halved until it lowers the row's
+  /// objective by Armijo's rule; where the activation is not monotone from two starts, of which the better
+  /// one counts.
   void minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,
                  const at::Tensor& product, const char* where) const;
 
  private:
+  void product_out(const at::Tensor& x, const at::Tensor& product) const;
+  at::Tensor splitting_start(const at::Tensor& start, const at::Tensor& centre, const at::Tensor& target,
+                             const at::Tensor& product) const;
+  at::Tensor descend_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,
+                      const at::Tensor& product, const char* where) const;
   at::Tensor row_objective(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,
                            const at::Tensor& product) const;
 };

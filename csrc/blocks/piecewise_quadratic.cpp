@@ -4,11 +4,9 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cholesky_inverse.h>
 #include <ATen/ops/clamp.h>
-#include <ATen/ops/diag_embed.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linalg_cholesky_ex.h>
-#include <ATen/ops/linalg_solve_ex.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/minimum.h>
@@ -25,6 +23,10 @@
 #include <variant>
 #include <vector>
 
+#include "blocks/bounded_quadratic.h"
+#include "blocks/piecewise_lines.h"
+#include "blocks/regularized_quadratic.h"
+
 namespace torchbcd {
 namespace {
 
@@ -37,69 +39,9 @@ constexpr int kSharedSteps = 10;
 constexpr int64_t kMostKinks = 64;          // that a row with a shared Hessian can be held on
 constexpr int64_t kChunkEntries = 1 << 22;  // float64 numbers of a chunk's largest array
 constexpr int kSplittingSteps = 10;         // of the starts by splitting
-constexpr int kDualSteps = 30;
 constexpr double kOnKink = 16;  // units in the last place of the data, as large as a kink's argument
 
 at::Tensor row_sum(const at::Tensor& t) { return t.sum(1, /*keepdim=*/true); }
-
-// The lines of an activation: between kinks k - 1 and k it is slopes[k] u + levels[k].
-struct Lines {
-  std::vector<double> kinks, slopes, levels;
-  at::Tensor slope, level;  // the same, on the data's device
-
-  Lines(const functors::AnyActivation& activation, const at::TensorOptions& options) {
-    std::visit(
-        [&](const auto& f) {
-          const auto points = f.kinks();
-          kinks.assign(points.begin(), points.end());
-          for (size_t k = 0; k <= kinks.size(); ++k) {
-            const double inside = kinks.empty()       ? 0
-                                  : k == 0            ? kinks[0] - 1
-                                  : k == kinks.size() ? kinks.back() + 1
-                                                      : 0.5 * (kinks[k - 1] + kinks[k]);
-            slopes.push_back(f.derivative(inside));
-            levels.push_back(f.value(inside) - slopes.back() * inside);
-          }
-        },
-        activation);
-    slope = at::zeros({static_cast<int64_t>(slopes.size())}, options);
-    level = at::zeros_like(slope);
-    for (size_t k = 0; k < slopes.size(); ++k) {
-      slope[static_cast<int64_t>(k)].fill_(slopes[k]);
-      level[static_cast<int64_t>(k)].fill_(levels[k]);
-    }
-  }
-
-  // The line of every entry; at a kink the one on its left.
-  at::Tensor piece(const at::Tensor& u) const {
-    at::Tensor piece = at::zeros(u.sizes(), u.options().dtype(at::kLong));
-    for (const double kink : kinks) {
-      piece.add_(u.gt(kink));
-    }
-    return piece;
-  }
-
-  size_t steepest() const {
-    return std::max_element(slopes.begin(), slopes.end(),
-                            [](double a, double b) { return std::fabs(a) < std::fabs(b); }) -
-           slopes.begin();
-  }
-
-  // argmin over u of 1/2 (t - sigma(u))^2 + ratio/2 (u - b)^2
-  at::Tensor prox(const at::Tensor& t, const at::Tensor& b, double ratio) const {
-    at::Tensor best, least;
-    for (size_t k = 0; k < slopes.size(); ++k) {
-      const double low = k == 0 ? -kInfinity : kinks[k - 1];
-      const double high = k == kinks.size() ? kInfinity : kinks[k];
-      const at::Tensor u =
-          ((t - levels[k]) * slopes[k] + b * ratio).div_(slopes[k] * slopes[k] + ratio).clamp_(low, high);
-      const at::Tensor value = (t - levels[k] - u * slopes[k]).square_() + (u - b).square_() * ratio;
-      best = k == 0 ? u : at::where(value < least, u, best);
-      least = k == 0 ? value : at::minimum(value, least);
-    }
-    return best;
-  }
-};
 
 // Everything that rows have in common, in float64.
 class Rows {
@@ -109,15 +51,11 @@ class Rows {
         m(p.m.to(at::kDouble)),
         kappa(p.kappa),
         gamma(p.gamma),
-        regularizer(p.regularizer),
+        regularizer(with_bounds_of(p.regularizer, p.m.scalar_type())),
         regularized(p.regularized),
         on_kink_(kOnKink * precision),
         norms_(m.square().sum(1).sqrt_().unsqueeze(0)),
         curvature_(at::full({m.size(1)}, kappa, m.options())) {
-    if (p.m.scalar_type() == at::kFloat) {  // projections onto bounds end there in the data's precision
-      regularizer.low = static_cast<float>(regularizer.low);
-      regularizer.high = static_cast<float>(regularizer.high);
-    }
     curvature_.narrow(0, 0, regularized).add_(regularizer.l2);
     own_ = m.size(1) <= kOwnHessian;
     if (!own_) {
@@ -141,7 +79,7 @@ class Rows {
     return at::cholesky_inverse(std::get<0>(at::linalg_cholesky_ex(hessian)));
   }
 
-  const Lines lines;
+  const PiecewiseLines lines;
   const at::Tensor m;
   const double kappa, gamma;
   Regularizer regularizer;
@@ -206,37 +144,6 @@ struct Kinks {
   at::Tensor low, high;  // the same shape
 };
 
-// l_k in [low_k, high_k] that minimises 1/2 l^T G l + h^T l, for each of some small problems, (m, k): passes
-// of coordinate descent, each with a Newton step on the entries that are not at their bounds.
-at::Tensor bounded_quadratic(const at::Tensor& g, const at::Tensor& h, const at::Tensor& low,
-                             const at::Tensor& high) {
-  const int64_t size = h.size(1);
-  const at::Tensor diagonal = g.diagonal(0, 1, 2);
-  const at::Tensor divisor = at::where(diagonal > 0, diagonal, 1);
-  at::Tensor l = at::minimum(at::maximum(at::zeros_like(h), low), high);
-  const auto image = [&](const at::Tensor& at_l) { return at::matmul(g, at_l.unsqueeze(2)).squeeze(2); };
-  const auto value = [&](const at::Tensor& at_l) { return row_sum((image(at_l) * 0.5 + h).mul_(at_l)); };
-  for (int step = 0; step < kDualSteps; ++step) {
-    const at::Tensor before = l.clone();
-    for (int64_t j = 0; j < size; ++j) {
-      const at::Tensor slope = (g.select(1, j) * l).sum(1).add_(h.select(1, j));
-      const at::Tensor moved = l.select(1, j) - slope / divisor.select(1, j);
-      l.select(1, j).copy_(at::minimum(at::maximum(moved, low.select(1, j)), high.select(1, j)));
-    }
-    const at::Tensor free = (l > low).logical_and_(l < high);
-    const at::Tensor kept =
-        g * free.unsqueeze(1) * free.unsqueeze(2) + at::diag_embed(at::where(free, divisor * 1e-14, 1));
-    const at::Tensor slope = at::where(free, image(l).add_(h).neg_(), 0);
-    const at::Tensor newton = l + std::get<0>(at::linalg_solve_ex(kept, slope.unsqueeze(2))).squeeze(2);
-    const at::Tensor inside = at::minimum(at::maximum(newton, low), high);
-    l = at::where(value(inside) <= value(l), inside, l);
-    if ((l - before).abs().max().item<double>() <= 1e-14 * l.abs().max().item<double>()) {
-      break;
-    }
-  }
-  return l;
-}
-
 class Descent {
  public:
   Descent(const Chunk& chunk, const at::Tensor& x)
@@ -276,7 +183,7 @@ class Descent {
 
   // The step along d, (m, 1), to the lowest point of all pieces ahead.
   at::Tensor best_step(const at::Tensor& d) const {
-    const Lines& lines = rows_.lines;
+    const PiecewiseLines& lines = rows_.lines;
     const at::Tensor zero = at::zeros({d.size(0), 1}, d.options());
     at::Tensor image = at::matmul(d, rows_.m.t());
     image.masked_fill_(image.abs() <= rows_.norms() * row_sum(d.square()).sqrt_() * 1e-15, 0);
@@ -358,7 +265,7 @@ class Descent {
 
  private:
   Kinks kinks_here() const {
-    const Lines& lines = rows_.lines;
+    const PiecewiseLines& lines = rows_.lines;
     const at::Tensor scale = rows_.norms() * row_sum(x_.square()).sqrt_() + chunk_.offset.abs();
     at::Tensor active = at::zeros(u_.sizes(), u_.options().dtype(at::kBool));
     at::Tensor low = at::zeros_like(u_), high = at::zeros_like(u_);
@@ -432,7 +339,7 @@ at::Tensor descend_(const Chunk& chunk, const at::Tensor& x) {
 
 // The minimiser where every unit lies on the activation's steepest line.
 at::Tensor linear_start(const Chunk& chunk, const at::Tensor& inverse) {
-  const Lines& lines = chunk.rows.lines;
+  const PiecewiseLines& lines = chunk.rows.lines;
   const double slope = lines.slopes[lines.steepest()], level = lines.levels[lines.steepest()];
   const at::Tensor wanted = (chunk.target - chunk.offset * slope).sub_(level).mul_(chunk.rows.gamma * slope);
   const at::Tensor right = at::matmul(wanted, chunk.rows.m).add_(chunk.centre, chunk.rows.kappa);
@@ -463,10 +370,6 @@ at::Tensor splitting_start(const Chunk& chunk, const at::Tensor& start, double r
 }
 
 }  // namespace
-
-bool is_piecewise_linear(const functors::AnyActivation& activation) {
-  return std::visit([](const auto& f) { return f.piecewise_linear && f.continuous; }, activation);
-}
 
 void PiecewiseQuadratic::minimise_(const at::Tensor& x, const at::Tensor& centre,
                                    const at::Tensor& target) const {

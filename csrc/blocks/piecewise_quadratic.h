@@ -35,7 +35,4 @@ struct PiecewiseQuadratic {
   void minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target) const;
 };
 
-/// Whether it takes an activation.
-bool is_piecewise_linear(const functors::AnyActivation& activation);
-
 }  // namespace torchbcd

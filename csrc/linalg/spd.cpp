@@ -113,13 +113,10 @@ void factor_blocks(const at::Tensor& k, at::Tensor inverse, at::Tensor pivots) {
   at::square_out(pivots, lower.diagonal(0, 1, 2));
 }
 
-// A pivot carries a rounding error of a few units in the last place of its diagonal entry. Reads one number
-// from the device.
-bool all_reliable(const at::Tensor& relative_pivots) {
-  const double unit = relative_pivots.scalar_type() == at::kFloat ? std::numeric_limits<float>::epsilon()
-                                                                  : std::numeric_limits<double>::epsilon();
-  const double threshold = relative_pivots.scalar_type() == at::kFloat ? 64 * unit : 0;
-  return relative_pivots.min().item<double>() > threshold;  // false for NaN
+// A pivot carries a rounding error of a few units in the last place of its diagonal entry.
+bool is_reliable(double relative_pivot, at::ScalarType type) {
+  const double threshold = type == at::kFloat ? 64 * std::numeric_limits<float>::epsilon() : 0;
+  return relative_pivot > threshold;  // false for NaN
 }
 
 // solve_row_blocks for blocks of one size, small enough for the inverse of each one's factor; false, and
@@ -136,7 +133,7 @@ bool solve_small_blocks(const at::Tensor& a, int64_t block, double ridge, double
   const at::Tensor inverses = at::empty_like(k);
   at::Tensor pivots = at::empty({k.size(0), block}, k.options());
   factor_blocks(k, inverses, pivots);
-  if (!all_reliable(pivots.div_(diagonal))) {
+  if (!is_reliable(pivots.div_(diagonal).min().item<double>(), k.scalar_type())) {
     return false;
   }
   at::Tensor solved = z.view({-1, block, z.size(1)});
@@ -199,7 +196,14 @@ SpdFactor::SpdFactor(at::Tensor k) : lower_(std::move(k)) {
   relative_pivots_.div_(diagonal);
 }
 
-bool SpdFactor::reliable() const { return relative_pivots_.numel() == 0 || all_reliable(relative_pivots_); }
+double SpdFactor::least_pivot() const {
+  if (!least_pivot_) {
+    least_pivot_ = relative_pivots_.numel() == 0 ? 1 : relative_pivots_.min().item<double>();
+  }
+  return *least_pivot_;
+}
+
+bool SpdFactor::reliable() const { return is_reliable(least_pivot(), relative_pivots_.scalar_type()); }
 
 void SpdFactor::solve_(const at::Tensor& rows) const {
   if (rows.numel() == 0) {
@@ -273,10 +277,6 @@ void solve_row_blocks(const at::Tensor& a, int64_t block, double ridge, double o
     factor({.a = a.narrow(0, rows.begin, rows.size).t(), .ridge = ridge, .ones_row = ones}, where)
         .solve_(z.narrow(0, rows.begin, rows.size).t());
   }
-}
-
-double largest_eigenvalue(const at::Tensor& matrix) {
-  return power_iteration([&](const at::Tensor& v) { return at::mv(matrix, v); }, matrix, 20).norm;
 }
 
 double spectral_norm_squared(const at::Tensor& weight) {

@@ -1,9 +1,11 @@
 // Symmetric positive definite systems: Gram matrices by one triangle, a blocked Cholesky factor, solves
-// against many rows, largest eigenvalues. Everything heavy is a matrix product, on whatever device the data
+// against many rows, a largest eigenvalue. Everything heavy is a matrix product, on whatever device the data
 // is.
 #pragma once
 
 #include <ATen/core/Tensor.h>
+
+#include <optional>
 
 #include "linalg/reductions.h"
 
@@ -20,8 +22,10 @@ class SpdFactor {
 
   bool defined() const { return lower_.defined(); }
 
-  /// Whether every pivot is positive and well above the rounding error of its diagonal entry. Reads
-  /// one number from the device.
+  /// The least of the pivots, each relative to its diagonal entry; NaN where there is no factor. Reads one
+  /// number from the device, once.
+  double least_pivot() const;
+  /// Whether every pivot is positive and well above the rounding error of its diagonal entry.
   bool reliable() const;
 
   /// rows <- rows K^{-1} for `rows` (m, d), in the factor's precision whatever that of `rows`.
@@ -31,6 +35,7 @@ class SpdFactor {
   at::Tensor lower_;            // (d, d): L below its diagonal blocks
   at::Tensor block_inverses_;   // (blocks, size, size): L_kk^{-1}, the last one perhaps smaller
   at::Tensor relative_pivots_;  // (d,): L_jj^2 / K_jj
+  mutable std::optional<double> least_pivot_;
 };
 
 /// What a regularised Gram matrix is made of: A^T A + ridge I, where A is `a` (n, d) with a column of ones
@@ -60,10 +65,8 @@ SpdFactor factor(const GramSystem& system, const char* where);
 void solve_row_blocks(const at::Tensor& a, int64_t block, double ridge, double ones, const at::Tensor& r,
                       const at::Tensor& z, const char* where);
 
-/// The largest eigenvalue of a symmetric positive semidefinite matrix, from below.
-double largest_eigenvalue(const at::Tensor& matrix);
-
-/// The same of W^T W, by its Rayleigh quotient: what a direction of steepest curvature asks of a step.
+/// The largest eigenvalue of W^T W from below, by its Rayleigh quotient: what a direction of steepest
+/// curvature asks of a step.
 double spectral_norm_squared(const at::Tensor& weight);
 
 namespace cpu {

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <utility>
 
-#include "blocks/proximal_gradient.h"
+#include "blocks/regularized_quadratic.h"
 #include "blocks/weight_step.h"
 #include "kernels/passes.h"
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "blocks/least_squares.h"
+#include "blocks/proximal_gradient.h"
 #include "blocks/weight_step.h"
 #include "kernels/passes.h"
 

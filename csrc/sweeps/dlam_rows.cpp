@@ -4,7 +4,7 @@
 #include <limits>
 #include <utility>
 
-#include "blocks/proximal_gradient.h"
+#include "blocks/regularized_quadratic.h"
 #include "kernels/passes.h"
 #include "sweeps/dlam.h"
 

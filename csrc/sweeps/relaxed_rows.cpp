@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "blocks/proximal_gradient.h"
+#include "blocks/regularized_quadratic.h"
 #include "kernels/passes.h"
 #include "sweeps/relaxed.h"
 

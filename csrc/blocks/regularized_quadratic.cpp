@@ -1,0 +1,289 @@
+#include "blocks/regularized_quadratic.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cholesky_solve.h>
+#include <ATen/ops/diag_embed.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/linalg_cholesky_ex.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/mv.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
+#include <limits>
+#include <tuple>
+
+namespace torchbcd {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr int64_t kPanel = 32;         // columns between two products with H
+constexpr int kPasses = 400;           // of coordinate descent, at the most
+constexpr int kFirstPasses = 8;        // before the first Newton step
+constexpr int kPassesBetween = 2;      // two Newton steps
+constexpr int64_t kSystems = 1 << 21;  // entries of all matrices that are factored at once
+
+at::Tensor row_sum(const at::Tensor& t) { return t.sum(1, /*keepdim=*/true); }
+
+}  // namespace
+
+double regularizer_value(const Regularizer& regularizer, const at::Tensor& values) {
+  double value = 0;
+  if (values.numel() == 0) {
+    return value;
+  }
+  if (regularizer.bounded()) {
+    const Regularizer bounds = with_bounds_of(regularizer, values.scalar_type());
+    if (values.min().item<double>() < bounds.low || values.max().item<double>() > bounds.high) {
+      return kInfinity;
+    }
+  }
+  if (regularizer.l1 != 0) {
+    value += regularizer.l1 * values.abs().sum(at::kDouble).item<double>();
+  }
+  if (regularizer.l2 != 0) {
+    value += 0.5 * regularizer.l2 * values.to(at::kDouble).square().sum().item<double>();
+  }
+  return value;
+}
+
+Regularizer with_bounds_of(const Regularizer& regularizer, at::ScalarType type) {
+  Regularizer result = regularizer;
+  if (type == at::kFloat) {
+    result.low = static_cast<float>(regularizer.low);
+    result.high = static_cast<float>(regularizer.high);
+  }
+  return result;
+}
+
+QuadraticPlusRegularizer::QuadraticPlusRegularizer(const at::Tensor& hessian, const Regularizer& regularizer,
+                                                   double scale, int64_t regularized)
+    : hessian_(hessian.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true)),
+      regularizer_(with_bounds_of(regularizer, hessian.scalar_type())),
+      l1_(scale * regularizer.l1),
+      l2_(scale * regularizer.l2),
+      regularized_(regularized) {
+  hessian_.diagonal().narrow(0, 0, regularized).add_(l2_);
+}
+
+// Some rows: where they are, and their gradient of the smooth part there.
+class QuadraticPlusRegularizer::Rows {
+ public:
+  Rows(const QuadraticPlusRegularizer& problem, at::Tensor x, const at::Tensor& centre, at::Tensor linear)
+      : problem_(problem), x_(std::move(x)), centre_(centre), linear_(std::move(linear)) {
+    if (problem_.l2_ != 0) {  // l2/2 |x|^2 = l2/2 |x - c|^2 + l2 <c, x - c> + ...
+      covered(linear_).sub_(covered(centre_), problem_.l2_);
+    }
+    gradient_ = at::mm(x_ - centre_, problem_.hessian_).sub_(linear_);
+  }
+
+  const at::Tensor& x() const { return x_; }
+
+  // The objective up to a constant, (m, 1).
+  at::Tensor value() const {
+    at::Tensor value = row_sum((gradient_ - linear_).mul_(x_ - centre_)).mul_(0.5);
+    const at::Tensor entries = covered(x_);
+    value.add_(row_sum(entries.abs()), problem_.l1_);
+    const Regularizer& bounds = problem_.regularizer_;
+    if (bounds.bounded()) {
+      value.masked_fill_(entries.lt(bounds.low).logical_or_(entries.gt(bounds.high)).any(1, true), kInfinity);
+    }
+    return value;
+  }
+
+  // The distance of zero from the subdifferential, entry by entry.
+  at::Tensor distance() const {
+    const at::Tensor entries = covered(x_);
+    at::Tensor distance = gradient_.clone();
+    at::Tensor of_covered = covered(distance);
+    if (problem_.l1_ != 0) {
+      const at::Tensor at_zero = of_covered - of_covered.clamp(-problem_.l1_, problem_.l1_);
+      of_covered.copy_(at::where(entries == 0, at_zero, of_covered + entries.sign() * problem_.l1_));
+    }
+    const Regularizer& bounds = problem_.regularizer_;
+    if (bounds.bounded()) {  // on a bound only what leads inside counts
+      of_covered.masked_fill_((entries <= bounds.low).logical_and_(of_covered > 0), 0);
+      of_covered.masked_fill_((entries >= bounds.high).logical_and_(of_covered < 0), 0);
+    }
+    return distance.abs_();
+  }
+
+  // One pass of coordinate descent over all columns.
+  void descend() {
+    const at::Tensor& h = problem_.hessian_;
+    const int64_t columns = x_.size(1);
+    for (int64_t begin = 0; begin < columns; begin += kPanel) {
+      const int64_t width = std::min(kPanel, columns - begin);
+      const at::Tensor panel = h.narrow(0, begin, width);
+      const at::Tensor own = panel.narrow(1, begin, width);
+      const at::Tensor moves = at::zeros_like(x_.narrow(1, begin, width));
+      for (int64_t j = 0; j < width; ++j) {
+        const double curvature = diagonal_of(begin + j);
+        at::Tensor entry = x_.select(1, begin + j);
+        at::Tensor slope = gradient_.select(1, begin + j);
+        if (j > 0) {
+          slope = slope + at::mv(moves.narrow(1, 0, j), own.select(1, j).narrow(0, 0, j));
+        }
+        at::Tensor next = entry - slope / curvature;
+        if (begin + j < problem_.regularized_) {
+          if (problem_.l1_ != 0) {
+            next.sub_(next.clamp(-problem_.l1_ / curvature, problem_.l1_ / curvature));
+          }
+          next.clamp_(problem_.regularizer_.low, problem_.regularizer_.high);
+        }
+        moves.select(1, j).copy_(next - entry);
+        entry.copy_(next);
+      }
+      gradient_.addmm_(moves, panel);
+    }
+  }
+
+  // A Newton step of each row on its entries that are on no kink. Where it would cross some, it either stops
+  // at each that it meets or, where that is worse, altogether at the first.
+  void newton() {
+    const at::Tensor free = free_entries();
+    const int64_t most = free.sum(1).max().item<int64_t>();
+    if (most == 0) {
+      return;
+    }
+    const auto [marks, index] = free.to(at::kChar).topk(most, 1);
+    const at::Tensor real = marks.to(at::kBool);
+    at::Tensor slope = gradient_.clone();
+    covered(slope).add_(covered(x_).sign(), problem_.l1_);
+    const at::Tensor wanted = at::where(real, slope.gather(1, index).neg_(), 0);
+    const at::Tensor step = at::empty_like(wanted);
+    const int64_t size = std::max<int64_t>(1, kSystems / (most * most));
+    for (int64_t begin = 0; begin < x_.size(0); begin += size) {
+      const int64_t count = std::min(size, x_.size(0) - begin);
+      const at::Tensor in = index.narrow(0, begin, count), used = real.narrow(0, begin, count);
+      at::Tensor system = problem_.hessian_.index({in.unsqueeze(2), in.unsqueeze(1)});
+      system.mul_(used.unsqueeze(2)).mul_(used.unsqueeze(1));
+      system.diagonal(0, 1, 2).add_(used.logical_not());
+      const at::Tensor factor = std::get<0>(at::linalg_cholesky_ex(system));
+      step.narrow(0, begin, count)
+          .copy_(at::cholesky_solve(wanted.narrow(0, begin, count).unsqueeze(2), factor).squeeze(2));
+    }
+    const at::Tensor move = at::zeros_like(x_).scatter_(1, index, at::where(real, step, 0));
+    const at::Tensor to_first = (move * reach(move)).add_(x_);
+    try_(stopped_at_kinks(x_ + move), stopped_at_kinks(to_first));
+  }
+
+  void keep(const at::Tensor& index) {
+    x_ = x_.index_select(0, index);
+    centre_ = centre_.index_select(0, index);
+    linear_ = linear_.index_select(0, index);
+    gradient_ = gradient_.index_select(0, index);
+  }
+
+ private:
+  at::Tensor covered(const at::Tensor& t) const { return t.narrow(1, 0, problem_.regularized_); }
+  double diagonal_of(int64_t j) const {
+    if (diagonal_.empty()) {
+      const at::Tensor diagonal = problem_.hessian_.diagonal().contiguous().cpu();
+      diagonal_.assign(diagonal.const_data_ptr<double>(),
+                       diagonal.const_data_ptr<double>() + diagonal.numel());
+    }
+    return diagonal_[static_cast<size_t>(j)];
+  }
+
+  at::Tensor free_entries() const {
+    at::Tensor free = at::ones(x_.sizes(), x_.options().dtype(at::kBool));
+    const at::Tensor entries = covered(x_);
+    const Regularizer& bounds = problem_.regularizer_;
+    covered(free).copy_(entries.gt(bounds.low).logical_and_(entries.lt(bounds.high)));
+    if (problem_.l1_ != 0) {
+      covered(free).logical_and_(entries.ne(0));
+    }
+    return free;
+  }
+
+  // The part of a move, (m, 1), after which the first entry meets a kink; 1 where none does.
+  at::Tensor reach(const at::Tensor& move) const {
+    at::Tensor part = at::ones({x_.size(0), 1}, x_.options());
+    const at::Tensor entries = covered(x_), moves = covered(move);
+    const at::Tensor divisor = at::where(moves == 0, 1, moves);
+    const auto meet = [&](double kink, const at::Tensor& towards) {
+      const at::Tensor when = at::where(towards, (entries - kink).neg_() / divisor, 1);
+      part = at::minimum(part, when.amin(1, true).clamp_min_(0));
+    };
+    if (entries.numel() == 0) {
+      return part;
+    }
+    if (problem_.l1_ != 0) {
+      meet(0, entries * moves < 0);
+    }
+    if (problem_.regularizer_.bounded()) {
+      meet(problem_.regularizer_.low, moves < 0);
+      meet(problem_.regularizer_.high, moves > 0);
+    }
+    return part;
+  }
+
+  // Entries that have crossed a kink, or all but met one, are on it.
+  at::Tensor stopped_at_kinks(const at::Tensor& next) const {
+    at::Tensor entries = covered(next);
+    const at::Tensor before = covered(x_);
+    if (problem_.l1_ != 0) {
+      entries.masked_fill_((entries * before < 0).logical_or_(entries.abs() <= before.abs() * 1e-14), 0);
+    }
+    entries.clamp_(problem_.regularizer_.low, problem_.regularizer_.high);
+    return next;
+  }
+
+  // Goes to the first of two points, or the second where that is better, where it is not worse than here.
+  void try_(const at::Tensor& first, const at::Tensor& second) {
+    at::Tensor best = value();
+    const at::Tensor here = x_, gradient_here = gradient_;
+    at::Tensor x = x_, gradient = gradient_;
+    for (const at::Tensor& next : {first, second}) {
+      x_ = next;
+      gradient_ = at::mm(x_ - centre_, problem_.hessian_).sub_(linear_);
+      const at::Tensor there = value();
+      const at::Tensor lower = there < best;
+      x = at::where(lower, x_, x);
+      gradient = at::where(lower, gradient_, gradient);
+      best = at::where(lower, there, best);
+    }
+    x_ = x;
+    gradient_ = gradient;
+  }
+
+  const QuadraticPlusRegularizer& problem_;
+  at::Tensor x_, centre_, linear_, gradient_;
+  mutable std::vector<double> diagonal_;
+};
+
+void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& centre,
+                                         const at::Tensor& linear) const {
+  if (x.numel() == 0) {
+    return;
+  }
+  const double tolerance = x.scalar_type() == at::kDouble ? 1e-10 : 1e-7;
+  const auto wide = [](const at::Tensor& t) { return t.to(at::kDouble, false, /*copy=*/true); };
+  Rows rows(*this, wide(x), wide(centre), wide(linear));
+  const at::Tensor enough = linear.abs().amax(1, true).to(at::kDouble).clamp_min_(l1_).mul_(tolerance);
+  const at::Tensor start = rows.value();
+  const at::Tensor solution = rows.x().clone();
+  at::Tensor live = at::arange(x.size(0), x.options().dtype(at::kLong));
+  for (int pass = 1; pass <= kPasses && live.numel() > 0; ++pass) {
+    rows.descend();
+    if (pass >= kFirstPasses && (pass - kFirstPasses) % kPassesBetween == 0) {
+      rows.newton();
+    }
+    solution.index_copy_(0, live, rows.x());
+    const at::Tensor left =
+        rows.distance().amax(1, true).gt(enough.index_select(0, live)).squeeze(1).nonzero().squeeze(1);
+    if (left.numel() < live.numel()) {
+      live = live.index_select(0, left);
+      rows.keep(left);
+    }
+  }
+  const at::Tensor rounded = solution.to(x.scalar_type());
+  const at::Tensor end = Rows(*this, wide(rounded), wide(centre), wide(linear)).value();
+  x.copy_(at::where(end < start, rounded, x));
+}
+
+}  // namespace torchbcd
