@@ -1,6 +1,7 @@
 #include "blocks/bounded_quadratic.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/diag_embed.h>
 #include <ATen/ops/linalg_solve_ex.h>
 #include <ATen/ops/matmul.h>
@@ -12,37 +13,48 @@
 #include <tuple>
 
 namespace torchbcd {
+namespace {
+
+constexpr int kSteps = 30;
+constexpr double kTolerance = 1e-12;  // of a problem's largest entry
+
+}  // namespace
 
 at::Tensor bounded_quadratic(const at::Tensor& g, const at::Tensor& h, const at::Tensor& low,
                              const at::Tensor& high) {
-  constexpr int kSteps = 30;
-  const int64_t size = h.size(1);
-  const at::Tensor diagonal = g.diagonal(0, 1, 2);
-  const at::Tensor divisor = at::where(diagonal > 0, diagonal, 1);
-  at::Tensor l = at::minimum(at::maximum(at::zeros_like(h), low), high);
-  const auto image = [&](const at::Tensor& at_l) { return at::matmul(g, at_l.unsqueeze(2)).squeeze(2); };
-  const auto value = [&](const at::Tensor& at_l) {
-    return (image(at_l) * 0.5 + h).mul_(at_l).sum(1, /*keepdim=*/true);
-  };
-  for (int step = 0; step < kSteps; ++step) {
-    const at::Tensor before = l.clone();
-    for (int64_t j = 0; j < size; ++j) {
-      const at::Tensor slope = (g.select(1, j) * l).sum(1).add_(h.select(1, j));
-      const at::Tensor moved = l.select(1, j) - slope / divisor.select(1, j);
-      l.select(1, j).copy_(at::minimum(at::maximum(moved, low.select(1, j)), high.select(1, j)));
+  const at::Tensor diagonals = g.diagonal(0, 1, 2);
+  const at::Tensor divisors = at::where(diagonals > 0, diagonals, 1);
+  const at::Tensor solution = at::minimum(at::maximum(at::zeros_like(h), low), high);
+  at::Tensor live = at::arange(h.size(0), h.options().dtype(at::kLong));
+  for (int step = 0; step < kSteps && live.numel() > 0; ++step) {
+    const auto of = [&](const at::Tensor& all) { return all.index_select(0, live); };
+    const at::Tensor matrix = of(g), linear = of(h), least = of(low), most = of(high), divisor = of(divisors);
+    at::Tensor l = of(solution);
+    const auto clip = [&](const at::Tensor& t) { return at::minimum(at::maximum(t, least), most); };
+    const auto slope = [&](const at::Tensor& t) {
+      return at::matmul(matrix, t.unsqueeze(2)).squeeze(2).add_(linear);
+    };
+    const auto value = [&](const at::Tensor& t) {
+      return (slope(t) + linear).mul_(t).sum(1, /*keepdim=*/true);  // twice the objective
+    };
+    for (int64_t j = 0; j < l.size(1); ++j) {
+      const at::Tensor moved =
+          l.select(1, j) -
+          (matrix.select(1, j) * l).sum(1).add_(linear.select(1, j)).div_(divisor.select(1, j));
+      l.select(1, j).copy_(at::minimum(at::maximum(moved, least.select(1, j)), most.select(1, j)));
     }
-    const at::Tensor free = (l > low).logical_and_(l < high);
+    const at::Tensor free = (l > least).logical_and_(l < most);
     const at::Tensor kept =
-        g * free.unsqueeze(1) * free.unsqueeze(2) + at::diag_embed(at::where(free, divisor * 1e-14, 1));
-    const at::Tensor slope = at::where(free, image(l).add_(h).neg_(), 0);
-    const at::Tensor newton = l + std::get<0>(at::linalg_solve_ex(kept, slope.unsqueeze(2))).squeeze(2);
-    const at::Tensor inside = at::minimum(at::maximum(newton, low), high);
-    l = at::where(value(inside) <= value(l), inside, l);
-    if ((l - before).abs().max().item<double>() <= 1e-13 * l.abs().max().item<double>()) {
-      break;
-    }
+        matrix * free.unsqueeze(1) * free.unsqueeze(2) + at::diag_embed(at::where(free, divisor * 1e-14, 1));
+    const at::Tensor wanted = at::where(free, slope(l).neg_(), 0);
+    const at::Tensor newton =
+        clip(l + std::get<0>(at::linalg_solve_ex(kept, wanted.unsqueeze(2))).squeeze(2));
+    l = at::where(value(newton) <= value(l), newton, l);
+    at::Tensor(solution).index_copy_(0, live, l);
+    const at::Tensor left = (clip(l - slope(l) / divisor) - l).abs_().amax(1);
+    live = live.index_select(0, left.gt(l.abs().amax(1).mul_(kTolerance)).nonzero().squeeze(1));
   }
-  return l;
+  return solution;
 }
 
 }  // namespace torchbcd

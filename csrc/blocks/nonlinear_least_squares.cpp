@@ -10,6 +10,7 @@
 
 #include <limits>
 #include <variant>
+#include <vector>
 
 #include "blocks/piecewise_lines.h"
 #include "blocks/piecewise_quadratic.h"
@@ -66,14 +67,23 @@ void NonlinearLeastSquares::minimise_(const at::Tensor& x, const at::Tensor& cen
     return;
   }
   const bool monotone = std::visit([](const auto& f) { return f.monotone(); }, activation);
-  const at::Tensor other = monotone ? at::Tensor() : splitting_start(x, centre, target, product);
-  const at::Tensor value = descend_(x, centre, target, product, where);
-  if (other.defined()) {
-    const at::Tensor other_product = at::empty_like(product);
-    product_out(other, other_product);
-    const at::Tensor lower = descend_(other, centre, target, other_product, where) < value;
-    at::Tensor(x).copy_(at::where(lower, other, x));
-    at::Tensor(product).copy_(at::where(lower, other_product, product));
+  std::vector<at::Tensor> starts;
+  if (!monotone) {
+    starts = {splitting_start(x, centre, target, product, 1),
+              splitting_start(x, centre, target, product, 0.3), at::zeros_like(x)};
+  }
+  at::Tensor least = descend_(x, centre, target, product, where);
+  for (const at::Tensor& start : starts) {
+    if (regularizer.bounded()) {
+      start.narrow(1, 0, regularized).clamp_(regularizer.low, regularizer.high);
+    }
+    const at::Tensor image = at::empty_like(product);
+    product_out(start, image);
+    const at::Tensor value = descend_(start, centre, target, image, where);
+    const at::Tensor lower = value < least;
+    least = at::where(lower, value, least);
+    at::Tensor(x).copy_(at::where(lower, start, x));
+    at::Tensor(product).copy_(at::where(lower, image, product));
   }
 }
 
@@ -88,21 +98,20 @@ void NonlinearLeastSquares::product_out(const at::Tensor& x, const at::Tensor& p
 // Alternating direction method of multipliers on x and z = x M^T + O, whose z goes to the global minimiser of
 // every entry.
 at::Tensor NonlinearLeastSquares::splitting_start(const at::Tensor& start, const at::Tensor& centre,
-                                                  const at::Tensor& target, const at::Tensor& product) const {
-  const SpdFactor factored = factor({.a = m, .ridge = kappa / gamma}, "a start of a block");
+                                                  const at::Tensor& target, const at::Tensor& product,
+                                                  double ratio) const {
+  const double ridge = kappa / (ratio * gamma);
+  const SpdFactor factored = factor({.a = m, .ridge = ridge}, "a start of a block");
   at::Tensor x = start.clone();
   at::Tensor z = product.clone();
-  at::Tensor multiplier = sigma(activation, z).sub_(target).mul_(derivative(activation, z));
+  at::Tensor multiplier = sigma(activation, z).sub_(target).mul_(derivative(activation, z)).div_(ratio);
   const at::Tensor u = at::empty_like(product);
   for (int k = 0; k < kSplittingSteps; ++k) {
-    x = at::mm((offset.defined() ? z - offset : z) - multiplier, m).add_(centre, kappa / gamma);
+    x = at::mm((offset.defined() ? z - offset : z) - multiplier, m).add_(centre, ridge);
     factored.solve_(x);
     product_out(x, u);
-    z = passes::prox_activation(target, u + multiplier, activation, 1);
+    z = passes::prox_activation(target, u + multiplier, activation, ratio);
     multiplier.add_(u).sub_(z);
-  }
-  if (regularizer.bounded()) {
-    x.narrow(1, 0, regularized).clamp_(regularizer.low, regularizer.high);
   }
   return x;
 }

@@ -23,7 +23,7 @@ struct NonlinearLeastSquares {
   /// no step lowers its objective is left alone. Piecewise linear activations: as PiecewiseQuadratic. Others:
   /// minimisers of a model with the Gram matrix of M, by least squares (Gauss-Newton) or with the
   /// regulariser, each row with a step of its own towards its model's, halved until it lowers the row's
-  /// objective by Armijo's rule; where the activation is not monotone from two starts, of which the better
+  /// objective by Armijo's rule; where the activation is not monotone from several starts, of which the best
   /// one counts.
   void minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,
                  const at::Tensor& product, const char* where) const;
@@ -31,7 +31,7 @@ struct NonlinearLeastSquares {
  private:
   void product_out(const at::Tensor& x, const at::Tensor& product) const;
   at::Tensor splitting_start(const at::Tensor& start, const at::Tensor& centre, const at::Tensor& target,
-                             const at::Tensor& product) const;
+                             const at::Tensor& product, double ratio) const;
   at::Tensor descend_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,
                       const at::Tensor& product, const char* where) const;
   at::Tensor row_objective(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,

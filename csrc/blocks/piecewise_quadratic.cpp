@@ -1,6 +1,7 @@
 #include "blocks/piecewise_quadratic.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cholesky_inverse.h>
 #include <ATen/ops/clamp.h>
@@ -31,13 +32,15 @@ namespace torchbcd {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-// Up to so many unknowns a row has its own Hessian, and its descent goes on until it is done. Beyond, all
-// rows share the one of the steepest slope everywhere, and take a few steps.
-constexpr int64_t kOwnHessian = 32;
+// Where it is small, a row has its own Hessian, its descent goes on until it is done, and begins at many
+// starts. Beyond so many unknowns of a row, or entries of all Hessians, the rows share the one of the
+// steepest slope everywhere, and take a few steps from two starts.
+constexpr int64_t kOwnUnknowns = 32;
+constexpr int64_t kOwnEntries = 1 << 18;
 constexpr int kSteps = 60;
 constexpr int kSharedSteps = 10;
 constexpr int64_t kMostKinks = 64;          // that a row with a shared Hessian can be held on
-constexpr int64_t kChunkEntries = 1 << 22;  // float64 numbers of a chunk's largest array
+constexpr int64_t kChunkEntries = 1 << 20;  // float64 numbers of a chunk's largest array
 constexpr int kSplittingSteps = 10;         // of the starts by splitting
 constexpr double kOnKink = 16;  // units in the last place of the data, as large as a kink's argument
 
@@ -46,7 +49,7 @@ at::Tensor row_sum(const at::Tensor& t) { return t.sum(1, /*keepdim=*/true); }
 // Everything that rows have in common, in float64.
 class Rows {
  public:
-  Rows(const PiecewiseQuadratic& p, double precision)
+  Rows(const PiecewiseQuadratic& p, int64_t count, double precision)
       : lines(p.activation, p.m.options().dtype(at::kDouble)),
         m(p.m.to(at::kDouble)),
         kappa(p.kappa),
@@ -57,7 +60,7 @@ class Rows {
         norms_(m.square().sum(1).sqrt_().unsqueeze(0)),
         curvature_(at::full({m.size(1)}, kappa, m.options())) {
     curvature_.narrow(0, 0, regularized).add_(regularizer.l2);
-    own_ = m.size(1) <= kOwnHessian;
+    own_ = m.size(1) <= kOwnUnknowns && count * m.size(1) * m.size(1) <= kOwnEntries;
     if (!own_) {
       shared_ = inverse_hessian(lines.slopes[lines.steepest()]);
     }
@@ -105,6 +108,12 @@ struct Chunk {
   Chunk at_rows(const at::Tensor& index) const {
     return {rows, centre.index_select(0, index), target.index_select(0, index),
             offset.size(0) == 1 ? offset : offset.index_select(0, index)};
+  }
+
+  // The same rows `times` over.
+  Chunk repeated(int64_t times) const {
+    return {rows, centre.repeat({times, 1}), target.repeat({times, 1}),
+            offset.size(0) == 1 ? offset : offset.repeat({times, 1})};
   }
 
   at::Tensor product(const at::Tensor& x) const { return at::matmul(x, rows.m.t()).add_(offset); }
@@ -337,6 +346,24 @@ at::Tensor descend_(const Chunk& chunk, const at::Tensor& x) {
   return value;
 }
 
+// The rows of `points` (k m, q), k points for each of m rows, with the lowest values (k m, 1): (m, q).
+at::Tensor lowest(const at::Tensor& points, const at::Tensor& values, int64_t rows) {
+  const at::Tensor best = at::where(values == values, values, kInfinity).view({-1, rows}).argmin(0);
+  return points.index_select(0, best.mul(rows).add_(at::arange(rows, best.options())));
+}
+
+// The lowest of the points that the lines of all coordinates lead to from x, both ways: over ridges that a
+// descent along its direction does not see behind.
+at::Tensor searched_coordinates(const Chunk& chunk, const at::Tensor& x) {
+  const int64_t rows = x.size(0), columns = x.size(1);
+  const at::Tensor axes = at::eye(columns, x.options());
+  const at::Tensor d = at::cat({axes, -axes}).repeat_interleave(rows, 0);
+  const Chunk many = chunk.repeated(2 * columns);
+  const Descent from(many, x.repeat({2 * columns, 1}));
+  const at::Tensor there = from.moved(d, from.best_step(d));
+  return lowest(there, many.value(there), rows);
+}
+
 // The minimiser where every unit lies on the activation's steepest line.
 at::Tensor linear_start(const Chunk& chunk, const at::Tensor& inverse) {
   const PiecewiseLines& lines = chunk.rows.lines;
@@ -369,6 +396,15 @@ at::Tensor splitting_start(const Chunk& chunk, const at::Tensor& start, double r
   return x;
 }
 
+// The lowest points that descents from several starts, (k m, q), lead to.
+at::Tensor descended(const Chunk& chunk, const at::Tensor& starts) {
+  const int64_t rows = chunk.centre.size(0);
+  const Chunk many = chunk.repeated(starts.size(0) / rows);
+  many.project_(starts);
+  const at::Tensor values = descend_(many, starts);
+  return lowest(starts, values, rows);
+}
+
 }  // namespace
 
 void PiecewiseQuadratic::minimise_(const at::Tensor& x, const at::Tensor& centre,
@@ -378,7 +414,7 @@ void PiecewiseQuadratic::minimise_(const at::Tensor& x, const at::Tensor& centre
   }
   const double precision = x.scalar_type() == at::kFloat ? std::numeric_limits<float>::epsilon()
                                                          : std::numeric_limits<double>::epsilon();
-  const Rows rows(*this, precision);
+  const Rows rows(*this, x.size(0), precision);
   const at::Tensor every =
       offset.defined() ? offset.to(at::kDouble) : at::zeros({1, m.size(0)}, rows.m.options());
   const at::Tensor on_steepest =
@@ -391,19 +427,16 @@ void PiecewiseQuadratic::minimise_(const at::Tensor& x, const at::Tensor& centre
     const at::Tensor previous = cut(x);
     at::Tensor best = previous.clone();
     chunk.project_(best);
-    std::vector<at::Tensor> starts = {linear_start(chunk, on_steepest)};
+    std::vector<at::Tensor> starts = {best, linear_start(chunk, on_steepest)};
     if (rows.own_hessians()) {
-      for (const double ratio : {1.0, 0.3}) {
+      for (const double ratio : {1.0, 0.3, 0.1}) {
         starts.push_back(splitting_start(chunk, best, ratio));
       }
+      starts.push_back(at::zeros_like(best));
     }
-    at::Tensor least = descend_(chunk, best);
-    for (const at::Tensor& start : starts) {
-      chunk.project_(start);
-      const at::Tensor value = descend_(chunk, start);
-      const at::Tensor lower = value < least;
-      best = at::where(lower, start, best);
-      least = at::where(lower, value, least);
+    best = descended(chunk, at::cat(starts));
+    if (rows.own_hessians()) {
+      best = descended(chunk, at::cat({best, searched_coordinates(chunk, best)}));
     }
     const at::Tensor rounded = best.to(x.scalar_type());
     const at::Tensor lower = chunk.value(rounded.to(at::kDouble)) < chunk.value(previous);
