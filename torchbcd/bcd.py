@@ -324,6 +324,7 @@ class BCD(SweepOptimizer[_C.BCD]):
             y=raw.y.double(),
             row_weight=raw.row_weight.double(),
             trained=tuple(raw.trained),
+            dtype=raw.y.dtype,
         )
         return problem, diagnostics.Point(w=lists["W"], b=variables["b"], u=lists["U"], v=lists["V"])
 
