@@ -19,11 +19,15 @@ from torchbcd.lifted import Interval, shortest
 __all__ = ["BoxedLeastNorm", "LeastNorm"]
 
 ACCURACY = 1e-10  # of a norm, relative
-NODES = 64  # of branch and bound
+NODES = 64  # of branch and bound, at the most
+PRODUCTS = 20_000  # with A, at the most, after which what is being done is the last
 
 
 class LeastNorm(NamedTuple):
-    """A norm; and whether it is the least, to 1e-9 of it or 1e-12 of what cancels in it. Else a lower bound."""
+    """A norm; and whether it is the least, to 1e-9 of it or 1e-12 of what cancels in it.
+
+    Else it is a lower bound, where branch and bound was left, or the norm at some xi, where the descent was.
+    """
 
     value: float
     exact: bool
@@ -45,9 +49,12 @@ class BoxedLeastNorm:
         width: Upper bounds, > 0.
         start: A guess in [0, width].
         ends: Where xi may be 0 or its width alone.
+        groups: A number for each multiplier: those of different numbers enter different entries.
+        matrix: A itself, where it is small enough to be solved with.
 
     Found by projected gradient steps and, between them, projected Newton steps over the entries and multipliers
-    that are not held by a bound, each by conjugate gradients; until the duality gap
+    that are not held by a bound, each by
+    conjugate gradients or, with a matrix, directly; until the duality gap
     :math:`\langle\xi, t\rangle - \min_{\xi'} \langle\xi', t\rangle`, t the gradient, says that the norm is right.
     Branch and bound over ``ends``, until so many nodes that only a lower bound is left.
     """
@@ -60,10 +67,14 @@ class BoxedLeastNorm:
         width: Tensor,
         start: Tensor,
         ends: Tensor,
+        groups: Tensor,
+        matrix: Tensor | None = None,
     ) -> None:
         self._low, self._high = interval
         self._forward, self._adjoint = forward, adjoint
-        self._width, self._start, self._ends = width, start, ends
+        self._width, self._start, self._ends, self._groups = width, start, ends, groups
+        self._matrix = matrix
+        self._products = 0
         self._rigid = self._low == self._high
         terms = torch.where(self._low.isfinite(), self._low, 0).norm() + forward(width).norm()
         self._rounding = 1e-13 * float(terms)
@@ -105,13 +116,15 @@ class BoxedLeastNorm:
         return minimum.value <= minimum.bound * (1 + 1e-9) + 10 * self._rounding
 
     def _residual(self, xi: Tensor) -> Tensor:
+        self._products += 1
         image = self._forward(xi)
         return shortest(self._low + image, self._high + image)
 
     def _minimise(self, lower: Tensor, upper: Tensor, xi: Tensor) -> _Minimum:
         r = self._residual(xi)
         step, bound = 0.0, 0.0
-        for iteration in range(400):
+        norm = float(r.norm())
+        for iteration in count():
             t = self._adjoint(r)
             square = float(r @ r)
             norm = square**0.5
@@ -119,7 +132,7 @@ class BoxedLeastNorm:
                 return _Minimum(xi, norm, 0.0)
             gap = float((xi * t - torch.minimum(lower * t, upper * t)).sum())
             bound = max(bound, norm - max(gap, 0.0) / norm)
-            if gap <= ACCURACY * square:
+            if gap <= ACCURACY * square or self._products > PRODUCTS:
                 break
             if iteration % 4 == 3:
                 xi, r = self._newton(lower, upper, xi, r, t)
@@ -149,21 +162,23 @@ class BoxedLeastNorm:
         return xi, r
 
     def _newton(self, lower: Tensor, upper: Tensor, xi: Tensor, r: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Least-squares steps of the free multipliers: projected, or as far as the first bound, which then holds."""
+        """Least-squares steps of the free multipliers: projected, or of each group up to its first bound."""
         held = ((xi <= lower) & (t >= 0)) | ((xi >= upper) & (t <= 0))
         for _ in range(50):
             d = self._least_squares(~held, r)
             room = torch.where(d > 0, upper - xi, lower - xi) / d
             room = room.masked_fill(d == 0, torch.inf).clamp_min(0)
-            first = min(float(room.min()), 1.0)
-            stopped = torch.where(room <= first, torch.where(d > 0, upper, lower), xi + first * d)
+            nearest = torch.ones(len(room), dtype=room.dtype, device=room.device)
+            first = nearest.scatter_reduce(0, self._groups, room, "amin")[self._groups]
+            stopped = torch.where((room <= first) & (d != 0), torch.where(d > 0, upper, lower), xi + first * d)
             projected = torch.maximum(torch.minimum(xi + d, upper), lower)
-            trials = [(x, self._residual(x)) for x in ([projected] if first == 1 else [projected, stopped])]
+            free = bool((first == 1).all())
+            trials = [(x, self._residual(x)) for x in ([projected] if free else [projected, stopped])]
             moved, new_r = min(trials, key=lambda trial: float(trial[1] @ trial[1]))
             if float(new_r @ new_r) > float(r @ r) * (1 + 1e-15):
                 break
             xi, r = moved, new_r
-            if first == 1:
+            if free:
                 break
             held = held | (xi <= lower) | (xi >= upper)
         return xi, r
@@ -171,6 +186,13 @@ class BoxedLeastNorm:
     def _least_squares(self, free: Tensor, r: Tensor) -> Tensor:
         """The step of the free multipliers that makes r shortest, over the entries whose interval lacks zero."""
         rows = self._rigid | (r != 0)
+        if self._matrix is not None:
+            self._products += 1
+            d = torch.zeros_like(self._width)
+            if bool(rows.any()) and bool(free.any()):
+                system = self._matrix[rows][:, free].cpu(), -r[rows].cpu()[:, None]
+                d[free] = torch.linalg.lstsq(*system, driver="gelsd").solution[:, 0].to(d.device)
+            return d
         d, left = torch.zeros_like(self._width), r
         s = self._adjoint(r) * free
         direction, norm = -s, float(s @ s)
@@ -178,6 +200,7 @@ class BoxedLeastNorm:
         for _ in range(min(2 * int(free.sum()) + 5, 500)):
             if norm <= 1e-24 * first or norm == 0:
                 break
+            self._products += 1
             image = self._forward(direction) * rows
             a = norm / max(float(image @ image), 1e-300)
             d = d + a * direction

@@ -31,6 +31,8 @@ from torchbcd.lifted import (
 
 __all__ = ["Stationarity", "stationarity"]
 
+DENSE = 500_000  # entries of a unit's matrix, up to which it is solved with directly
+
 
 class Stationarity(NamedTuple):
     """Distances of zero from the partial subdifferentials, one for each layer, and from the whole one.
@@ -207,31 +209,58 @@ class _Layer:
         touched = [units] * (trained + of_bias) + [rows] * states
         both = list(zip(parts, touched, strict=True))
         fixed = sum(float(shortest(low[~t], high[~t]).square().sum()) for (low, high), t in both)
-        reached = [(low[t], high[t]) for (low, high), t in both]
-        sizes = [low.numel() for low, _ in reached]
+        low, high = ([part[end][t] for part, t in both] for end in (0, 1))
+        left, right, least = (t[rows][:, units] for t in (self.left, self.right, base))
+        width = (left - right).abs()
+        start = torch.minimum((-least).clamp_min(0), width)  # the slope nearest to zero
+        if not states:
+            # A unit's kinks enter its weights alone.
+            found = []
+            columns = torch.cat([v] * trained + [torch.ones_like(v[:, :1])] * of_bias, 1).t()
+            for j in range(where.shape[1]):
+                at = where[:, j]
+                ends = _vector(low, j), _vector(high, j)
+                a = columns[:, at].contiguous()
+                given = (
+                    width[at, j],
+                    start[at, j],
+                    (left > right)[at, j],
+                    torch.zeros_like(at[at], dtype=torch.int64),
+                )
+                small = a if a.numel() <= DENSE else None
+                found.append(BoxedLeastNorm(ends, a.mv, a.t().mv, *given, matrix=small).solve())
+            return _together(found, fixed)
+        sizes = [part.numel() for part in low]
 
         def forward(xi: Tensor) -> Tensor:
             slopes = torch.zeros(where.shape, dtype=xi.dtype, device=xi.device)
             slopes[where] = xi
             images = [(slopes.t() @ v).flatten()] if trained else []
             images += [slopes.sum(0)] if of_bias else []
-            images += [(slopes @ w).flatten()] if states else []
-            return torch.cat(images)
+            return torch.cat([*images, (slopes @ w).flatten()])
 
         def adjoint(r: Tensor) -> Tensor:
-            pulled = torch.zeros(where.shape, dtype=r.dtype, device=r.device)
             pieces = list(torch.split(r, sizes))
-            if trained:
-                pulled += v @ pieces.pop(0).view(w.shape).t()
+            pulled = pieces.pop().view(v.shape) @ w.t()
             if of_bias:
-                pulled += pieces.pop(0)
-            if states:
-                pulled += pieces.pop(0).view(v.shape) @ w.t()
+                pulled += pieces.pop()
+            if trained:
+                pulled += v @ pieces.pop().view(w.shape).t()
             return pulled[where]
 
-        left, right, least = (t[rows][:, units][where] for t in (self.left, self.right, base))
-        width = (left - right).abs()
-        interval = tuple(torch.cat([part[end].flatten() for part in reached]) for end in (0, 1))
-        start = torch.minimum((-least).clamp_min(0), width)  # the slope nearest to zero
-        found = BoxedLeastNorm((interval[0], interval[1]), forward, adjoint, width, start, left > right).solve()
-        return LeastNorm(sqrt(found.value**2 + fixed), found.exact)
+        # A row's enter its states alone; with the weights, any may be tied to any.
+        groups = torch.zeros_like(where, dtype=torch.int64)
+        if not (trained or of_bias):
+            groups += torch.arange(where.shape[0], device=where.device)[:, None]
+        ends = _vector(low), _vector(high)
+        given = width[where], start[where], (left > right)[where], groups[where]
+        return _together([BoxedLeastNorm(ends, forward, adjoint, *given).solve()], fixed)
+
+
+def _vector(parts: list[Tensor], j: int | None = None) -> Tensor:
+    """Of all of them, or of the j-th row of each."""
+    return torch.cat([(part if j is None else part[j]).flatten() for part in parts])
+
+
+def _together(found: list[LeastNorm], fixed: float) -> LeastNorm:
+    return LeastNorm(sqrt(sum(part.value**2 for part in found) + fixed), all(part.exact for part in found))

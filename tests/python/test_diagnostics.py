@@ -141,30 +141,6 @@ def test_residual_of_two_splittings_against_autograd():
     assert report.stationarity.u == []
 
 
-def test_residual_at_kinks():
-    """One number: U = 0, where a ReLU's penalty has the slopes 0 and -gamma v."""
-    for v, affine, expected in (
-        (-1.0, -0.4, 0.0),  # convex kink: [0, 1] + -0.4 holds zero
-        (-1.0, 0.3, 0.3),  # [0, 1] + 0.3
-        (1.0, 0.4, 0.4),  # not convex: {0, -1} + 0.4
-        (1.0, 0.9, 0.1),
-    ):
-        interval = torch.zeros(1), torch.tensor([-v])
-        distance = torchbcd.diagnostics._distance_at_kinks(torch.tensor([affine]), *interval)
-        assert distance == pytest.approx(expected, abs=1e-7)
-
-
-def test_regularizer_subdifferential():
-    terms = reg.L1(0.5)
-    x = torch.tensor([1.0, -1.0, 0.0, 0.0])
-    gradient = torch.tensor([-0.5, 0.5, 0.4, 0.9])
-    intervals = torchbcd.diagnostics._regularizer_subdifferential(terms, x)
-    assert torchbcd.diagnostics._distance(gradient, intervals) == pytest.approx(0.4)
-    box = torchbcd.diagnostics._regularizer_subdifferential(reg.Box(0.0, 1.0), torch.tensor([0.0, 1.0, 0.5]))
-    for gradient, expected in (([2.0, -2.0, 0.0], 0.0), ([-2.0, 0.0, 0.0], 2.0), ([0.0, 3.0, 0.0], 3.0)):
-        assert torchbcd.diagnostics._distance(torch.tensor(gradient), box) == pytest.approx(expected)
-
-
 class TestFit:
     def test_stops_at_a_critical_point(self):
         model = make_mlp([6, 5, 3], hidden="tanh")

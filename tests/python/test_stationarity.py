@@ -26,9 +26,10 @@ SIGMAS = {
     "hardsigmoid": (torch.nn.functional.hardsigmoid, ("hardsigmoid", ()), (-3.0, 3.0)),
 }
 IDENTITY = ("identity", ())
+NONE = reg.Regularizer()
 
 
-def make(w, b, v, y, activations, weights=reg.Regularizer(), states=reg.Regularizer(), **more):
+def make(w, b, v, y, activations, weights=NONE, states=NONE, **more):
     """Problem and point of two splittings with gamma = 0.5, 1, 1.5, ... and squared loss."""
     penalties = [
         torchbcd.diagnostics.Penalties(0.5 * (i + 1), 1.0, 1.0, 1.0, weights, states) for i in range(len(w))
@@ -75,7 +76,7 @@ def on_kinks(activation, seed=0, convex=True, states=None, weights=None, rows=9,
         v.append(state)
     activations = [terms] * (len(w) - 1) + [IDENTITY]
     y = integers(rows, widths[-1])
-    return make(w, b, v, y, activations, weights or reg.Regularizer(), states or reg.Regularizer())
+    return make(w, b, v, y, activations, weights or NONE, states or NONE)
 
 
 def objective(problem, w, b, v):
@@ -267,8 +268,8 @@ class TestKnownCases:
         w, b = [[[1.0]], [[-1.0]]], [None, torch.ones(1).double()]
         v = [torch.tensor([[t]]).double() for t in (1.0, 1.0, -1.0)]  # u_2 = -1 * 1 + 1
         problem, point = make(
-            [torch.tensor(t).double() for t in w], b, v, torch.tensor([[-2.0]]).double(), [IDENTITY, ("relu", ())],
-            weights=reg.L2(0.2), trained=((False, False), (True, False)),
+            [torch.tensor(t).double() for t in w], b, v, torch.tensor([[-2.0]]).double(),
+            [IDENTITY, ("relu", ())], weights=reg.L2(0.2), trained=((False, False), (True, False)),
         )  # fmt: skip
         found = stationarity(problem, point)
         assert found.weight == pytest.approx([0, 0], abs=1e-12)
@@ -342,13 +343,18 @@ class TestTwoSlopes:
         width = torch.ones(40).double()
         ends = torch.ones(40, dtype=torch.bool)
         hull, chosen = (
-            BoxedLeastNorm((c, c), a.mv, a.t().mv, width, width * 0, e).solve() for e in (~ends, ends)
+            BoxedLeastNorm((c, c), a.mv, a.t().mv, width, width * 0, e, one_group(40)).solve()
+            for e in (~ends, ends)
         )
         assert hull.exact
         assert hull.value <= chosen.value * (1 + 1e-9) + 1e-9
         picks = torch.randint(2, (40, 2000), generator=generator).double()
         assert chosen.value <= (c[:, None] + a @ picks).norm(dim=0).min()
         assert not chosen.exact
+
+
+def one_group(size):
+    return torch.zeros(size, dtype=torch.int64)
 
 
 class TestSolver:
@@ -366,7 +372,7 @@ class TestSolver:
         high[1], low[4] = math.inf, -math.inf
         width = torch.rand(columns, generator=generator).double() + 0.1
         none = torch.zeros(columns, dtype=torch.bool)
-        found = BoxedLeastNorm((low, high), a.mv, a.t().mv, width, width / 2, none).solve()
+        found = BoxedLeastNorm((low, high), a.mv, a.t().mv, width, width / 2, none, one_group(columns)).solve()
         loose = (low != high).nonzero().flatten()
         slack = np.zeros((rows, len(loose)))
         slack[loose, range(len(loose))] = 1
@@ -385,7 +391,9 @@ class TestSolver:
         inside = torch.rand(50, generator=generator).double()
         c = -a @ inside
         none = torch.zeros(50, dtype=torch.bool)
-        found = BoxedLeastNorm((c, c), a.mv, a.t().mv, torch.ones(50).double(), torch.zeros(50).double(), none)
+        found = BoxedLeastNorm(
+            (c, c), a.mv, a.t().mv, torch.ones(50).double(), torch.zeros(50).double(), none, one_group(50)
+        )
         assert found.solve().value < 1e-9 * c.norm()
         assert found.solve().exact
 
@@ -393,7 +401,7 @@ class TestSolver:
 class TestRounding:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_a_product_next_to_a_kink_is_on_it(self, dtype):
-        """u = w v + b is 1 - 1/3 * 3 up to rounding: in float32 that is not 0 in float64."""
+        """The product w v + b is 1 - 1/3 * 3 up to rounding: in float32 that is not 0 in float64."""
         third = torch.tensor([[1 / 3]], dtype=dtype)
         v = [torch.tensor([[3.0]]), torch.tensor([[-1.0]]), torch.zeros(1, 1)]
         v = [t.double() for t in v]
@@ -493,7 +501,7 @@ def test_u_at_kinks():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_along_a_run_of_algorithm_1(dtype):
-    """Real sweeps, a unit that is dead from the start among them: no less than 0, no more than one choice gives."""
+    """Real sweeps, with a unit that is dead from the start: no more than what one choice gives."""
     model = make_mlp([3, 6, 5, 2], dtype=dtype)
     with torch.no_grad():
         model[0].weight[0] = 0
