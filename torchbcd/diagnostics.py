@@ -1,13 +1,16 @@
 r"""The convergence theory of Zeng et al. as numbers that a user can look at.
 
-Two inequalities carry the proof that the sequence of sweeps converges ([Z], Theorem 3): every sweep lowers the
-objective by at least a multiple of the squared distance moved (Lemma 5), and the objective has a subgradient no
-longer than a multiple of the distance moved (Lemma 6). :func:`descent` measures the first, block by block, with
-the constants that hold; :func:`lemma6_subgradient` evaluates the second; :func:`stationarity` measures what
-both are about, the distance of zero from the subdifferential. :func:`linear_rate` fits the rate that Wang et
-al. prove for mDLAM.
+Two inequalities carry the proof that the sweeps of Algorithm 2 converge to a critical point ([Z], Theorem 3),
+where the hypotheses of ``docs/theory.md`` hold: every sweep lowers the objective by at least a multiple of the
+squared distance moved (Lemma 5), and the objective has a subgradient no longer than a multiple of the distance
+moved (Lemma 6). For Algorithm 1 the first holds; the second, and the theorem, are false with a ReLU.
 
-All but the last are computed in float64 from copies of the variables, at the cost of a few products with each
+:func:`descent` measures the first, block by block, with the constants that hold; :func:`lemma6_subgradient`
+evaluates the second; :func:`stationarity` measures what both are about, the distance of zero from the
+subdifferential. :func:`linear_rate` fits the rate that Wang et al. prove for mDLAM, :func:`power_rate` those that
+are sublinear.
+
+All but the rates are computed in float64 from copies of the variables, at the cost of a few products with each
 weight. What of the paper's constants holds and what does not is in ``docs/theory.md``.
 
 References:
@@ -23,7 +26,7 @@ import torch
 from torch import Tensor
 
 from torchbcd.lifted import Penalties, Point, Problem, apply
-from torchbcd.linear_rate import LinearRate, linear_rate
+from torchbcd.linear_rate import LinearRate, PowerRate, linear_rate, power_rate
 from torchbcd.losses import row_losses
 from torchbcd.regularizers import Regularizer
 from torchbcd.stationarity import Stationarity, stationarity
@@ -35,11 +38,13 @@ __all__ = [
     "LinearRate",
     "Penalties",
     "Point",
+    "PowerRate",
     "Problem",
     "Stationarity",
     "descent",
     "lemma6_subgradient",
     "linear_rate",
+    "power_rate",
     "stationarity",
 ]
 

@@ -1,4 +1,4 @@
-"""The lifted objective of Zeng et al. at a point, as the diagnostics work on it: in float64, term by term.
+"""The lifted objective of Zeng et al. at a point, and the subdifferentials of its terms, in float64.
 
 Activations, losses and regularisers are the library's own (``torch.ops.torchbcd``).
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchbcd.regularizers import Regularizer
 
-__all__ = ["Interval", "Penalties", "Point", "Problem"]
+__all__ = ["Activation", "Interval", "Penalties", "Point", "Problem"]
 
 Interval = tuple[Tensor, Tensor]
 Activation = tuple[str, tuple[float, ...]]
@@ -101,10 +101,9 @@ def slopes(activation: Activation, u: Tensor, rounding: Tensor) -> Interval:
     return left, right
 
 
-def loss_subdifferential(problem: Problem, v: Tensor) -> Interval:
-    """Of the loss in the output, its weights included."""
-    low, high = torch.ops.torchbcd.loss_subdifferential(problem.y, v, problem.loss)
-    weight = problem.loss_weight * problem.row_weight
+def loss_subdifferential(loss: str, y: Tensor, v: Tensor, weight: Tensor) -> Interval:
+    """Of the loss in the output, each row times its weight, (n, 1) or (1, 1)."""
+    low, high = torch.ops.torchbcd.loss_subdifferential(y, v, loss)
     return weight * low, weight * high
 
 

@@ -105,7 +105,8 @@ def _of_states(problem: Problem, point: Point, i: int) -> Interval:
         regularizer_subdifferential(penalties.state_regularizer, v, problem.dtype),
     ]
     if i + 1 == problem.depth:
-        parts.append(loss_subdifferential(problem, v))
+        weight = problem.loss_weight * problem.row_weight
+        parts.append(loss_subdifferential(problem.loss, problem.y, v, weight))
     return add(*parts)
 
 
