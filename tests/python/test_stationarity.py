@@ -415,15 +415,15 @@ class TestRounding:
     def test_u_next_to_a_bound_of_a_hardtanh(self):
         """The float32 next to 0.1 is a kink of hardtanh(-0.1, 0.1), for Algorithm 2 too."""
         tenth = torch.tensor([[0.1]]).double()  # of a float32
-        v = [tenth, tenth + 1, torch.zeros(1, 1).double()]
-        problem, _ = make(
-            [tenth * 0 + 1, tenth * 0], [None, None], v, v[2], [("hardtanh", (-0.1, 0.1)), IDENTITY],
-            splitting=3, dtype=torch.float32,
-        )  # fmt: skip
-        point = torchbcd.diagnostics.Point([tenth * 0 + 1, tenth * 0], [None, None], [tenth, tenth * 0], v)
-        assert stationarity(problem, point).u[0] == 0  # of the slopes -0.5 and 0
-        double = make([*point.w], [None, None], v, v[2], problem.activations, splitting=3)[0]
-        assert stationarity(double, point).u[0] == pytest.approx(0, abs=1e-12)
+        zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
+        v = [tenth - 0.3, tenth + 1, zero]
+        point = torchbcd.diagnostics.Point([one, zero], [None, None], [tenth, zero], v)
+        # The affine penalty's slope is 0.3, the other's -0.5 on the left of the kink and 0 on its right.
+        for dtype, expected in ((torch.float32, 0.0), (torch.float64, 0.3)):
+            problem, _ = make(
+                point.w, point.b, v, zero, [("hardtanh", (-0.1, 0.1)), IDENTITY], splitting=3, dtype=dtype
+            )  # fmt: skip
+            assert stationarity(problem, point).u[0] == pytest.approx(expected, abs=1e-12)
 
     def test_piecewise_linear_activations_are_known(self):
         """Every activation of the library whose slopes differ somewhere."""
