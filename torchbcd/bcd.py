@@ -240,7 +240,19 @@ class BCD(SweepOptimizer[_C.BCD]):
         See :func:`torchbcd.diagnostics.stationarity` for what is exact.
 
         Raises:
-            ValueError: There is no data yet.
+            ValueError: There is no data yet, or an activation jumps.
+
+        Example:
+            >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1, bias=False))
+            >>> for p in model.parameters():
+            ...     _ = nn.init.zeros_(p)
+            >>> optimizer = BCD(model, splitting=2)
+            >>> optimizer.bind(torch.ones(1, 1), torch.zeros(1, 1))
+            >>> optimizer.stationarity().residual, optimizer.stationarity().exact
+            (0.0, True)
+
+        Source:
+            [Z], Theorem 3.
         """
         self._check_all_rows_here("this diagnostic")
         return diagnostics.stationarity(*self._problem_and_point(self._push().point()))

@@ -8,7 +8,8 @@ moved (Lemma 6). For Algorithm 1 the first holds; the second, and the theorem, a
 :func:`descent` measures the first, block by block, with the constants that hold; :func:`lemma6_subgradient`
 evaluates the second; :func:`stationarity` measures what both are about, the distance of zero from the
 subdifferential. :func:`linear_rate` fits the rate that Wang et al. prove for mDLAM, :func:`power_rate` those that
-are sublinear.
+are sublinear. What a report of :class:`torchbcd.DLAM` has in place of :func:`stationarity` is a
+:class:`DlamStationarity`.
 
 All but the rates are computed in float64 from copies of the variables, at the cost of a few products with each
 weight. What of the paper's constants holds and what does not is in ``docs/theory.md``.
@@ -25,6 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torchbcd.dlam_stationarity import DlamStationarity
 from torchbcd.lifted import Penalties, Point, Problem, apply
 from torchbcd.linear_rate import LinearRate, PowerRate, linear_rate, power_rate
 from torchbcd.losses import row_losses
@@ -34,6 +36,7 @@ from torchbcd.stationarity import Stationarity, stationarity
 __all__ = [
     "BlockDescent",
     "Descent",
+    "DlamStationarity",
     "Lemma6",
     "LinearRate",
     "Penalties",

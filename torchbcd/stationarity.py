@@ -202,10 +202,7 @@ class _Layer:
         self, parts: list[Interval], kinks: Tensor, base: Tensor, trained: bool, of_bias: bool, states: bool
     ) -> LeastNorm:
         """Where a kink's multiplier is the least slope plus xi, in [0, how much the slopes differ]."""
-        v, w = self.point.v[self.i], self.point.w[self.i]
         rows, units = kinks.any(1), kinks.any(0)
-        where = kinks[rows][:, units]
-        v, w = v[rows], w[units]
         # What no kink is part of is out of reach of the multipliers.
         touched = [units] * (trained + of_bias) + [rows] * states
         both = list(zip(parts, touched, strict=True))
@@ -214,24 +211,47 @@ class _Layer:
         left, right, least = (t[rows][:, units] for t in (self.left, self.right, base))
         width = (left - right).abs()
         start = torch.minimum((-least).clamp_min(0), width)  # the slope nearest to zero
-        if not states:
-            # A unit's kinks enter its weights alone.
-            found = []
-            columns = torch.cat([v] * trained + [torch.ones_like(v[:, :1])] * of_bias, 1).t()
-            for j in range(where.shape[1]):
-                at = where[:, j]
-                ends = _vector(low, j), _vector(high, j)
-                a = columns[:, at].contiguous()
-                given = (
-                    width[at, j],
-                    start[at, j],
-                    (left > right)[at, j],
-                    torch.zeros_like(at[at], dtype=torch.int64),
-                )
-                small = a if a.numel() <= DENSE else None
-                found.append(BoxedLeastNorm(ends, a.mv, a.t().mv, *given, matrix=small).solve())
-            return _together(found, fixed)
-        sizes = [part.numel() for part in low]
+        v, w = self.point.v[self.i][rows], self.point.w[self.i][units]
+        reached = _Reached(low, high, v, w, kinks[rows][:, units], width, start, left > right, trained, of_bias)
+        found = [reached.with_states()] if states else reached.units()
+        value = sqrt(sum(part.value**2 for part in found) + fixed)
+        return LeastNorm(value, all(part.exact for part in found))
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """Rows and units of a layer that have kinks: what their multipliers add to, by parts (W, b, V_{i-1})."""
+
+    low: list[Tensor]
+    high: list[Tensor]
+    v: Tensor
+    w: Tensor
+    where: Tensor  # the kinks; the next three are of its shape
+    width: Tensor
+    start: Tensor
+    falling: Tensor  # two slopes, and nothing between them
+    trained: bool
+    of_bias: bool
+
+    def units(self) -> list[LeastNorm]:
+        """Of W and b alone: a unit's kinks enter its own row, so that each has a problem of its own."""
+        columns = [self.v] * self.trained + [torch.ones_like(self.v[:, :1])] * self.of_bias
+        a = torch.cat(columns, 1).t()
+        found = []
+        for j in range(self.where.shape[1]):
+            at = self.where[:, j]
+            given = self.width[at, j], self.start[at, j], self.falling[at, j]
+            one_group = torch.zeros_like(at[at], dtype=torch.int64)
+            mine = a[:, at].contiguous()
+            matrix = mine if mine.numel() <= DENSE else None
+            interval = _vector(self.low, j), _vector(self.high, j)
+            found.append(BoxedLeastNorm(interval, mine.mv, mine.t().mv, *given, one_group, matrix).solve())
+        return found
+
+    def with_states(self) -> LeastNorm:
+        """Of V_{i-1} alone, where a row's kinks enter its own states, or of all three."""
+        trained, of_bias, where, v, w = self.trained, self.of_bias, self.where, self.v, self.w
+        sizes = [part.numel() for part in self.low]
 
         def forward(xi: Tensor) -> Tensor:
             slopes = torch.zeros(where.shape, dtype=xi.dtype, device=xi.device)
@@ -249,19 +269,14 @@ class _Layer:
                 pulled += v @ pieces.pop().view(w.shape).t()
             return pulled[where]
 
-        # A row's enter its states alone; with the weights, any may be tied to any.
         groups = torch.zeros_like(where, dtype=torch.int64)
         if not (trained or of_bias):
-            groups += torch.arange(where.shape[0], device=where.device)[:, None]
-        ends = _vector(low), _vector(high)
-        given = width[where], start[where], (left > right)[where], groups[where]
-        return _together([BoxedLeastNorm(ends, forward, adjoint, *given).solve()], fixed)
+            groups += torch.arange(len(where), device=where.device)[:, None]
+        given = self.width[where], self.start[where], self.falling[where], groups[where]
+        interval = _vector(self.low), _vector(self.high)
+        return BoxedLeastNorm(interval, forward, adjoint, *given).solve()
 
 
 def _vector(parts: list[Tensor], j: int | None = None) -> Tensor:
     """Of all of them, or of the j-th row of each."""
     return torch.cat([(part if j is None else part[j]).flatten() for part in parts])
-
-
-def _together(found: list[LeastNorm], fixed: float) -> LeastNorm:
-    return LeastNorm(sqrt(sum(part.value**2 for part in found) + fixed), all(part.exact for part in found))
