@@ -14,7 +14,6 @@ from scipy.optimize import lsq_linear
 import torchbcd
 from torchbcd import lifted
 from torchbcd import regularizers as reg
-from torchbcd.boxed_least_norm import BoxedLeastNorm
 from torchbcd.stationarity import Stationarity, _distance_at_kinks, stationarity
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -335,68 +334,6 @@ class TestTwoSlopes:
             parts.append((below + multiplier @ w).flatten())
         return torch.cat(parts).numpy()
 
-    def test_a_bound_where_there_are_too_many(self):
-        """Random, 40 choices: no more than what any choice gives, no less than what the hull gives."""
-        generator = torch.Generator().manual_seed(0)
-        a = torch.randn(15, 40, generator=generator).double()
-        c = torch.randn(15, generator=generator).double()
-        width = torch.ones(40).double()
-        ends = torch.ones(40, dtype=torch.bool)
-        hull, chosen = (
-            BoxedLeastNorm((c, c), a.mv, a.t().mv, width, width * 0, e, one_group(40)).solve()
-            for e in (~ends, ends)
-        )
-        assert hull.exact
-        assert hull.value <= chosen.value * (1 + 1e-9) + 1e-9
-        picks = torch.randint(2, (40, 2000), generator=generator).double()
-        assert chosen.value <= (c[:, None] + a @ picks).norm(dim=0).min()
-        assert not chosen.exact
-
-
-def one_group(size):
-    return torch.zeros(size, dtype=torch.int64)
-
-
-class TestSolver:
-    @pytest.mark.parametrize("shape", [(40, 15), (15, 40), (60, 60)], ids=str)
-    @pytest.mark.parametrize("condition", [1.0, 1e4])
-    def test_against_scipy(self, shape, condition):
-        """Rows whose interval is a point, wide, or half a line; columns of very different size, some twice."""
-        rows, columns = shape
-        generator = torch.Generator().manual_seed(rows + columns)
-        a = torch.randn(shape, generator=generator).double()
-        a = a * torch.logspace(0, -math.log10(condition), columns).double()
-        a[:, 1] = a[:, 0]
-        low = torch.randn(rows, generator=generator).double() * 3
-        high = low + torch.where(torch.arange(rows) % 3 == 0, 0.7, 0.0)
-        high[1], low[4] = math.inf, -math.inf
-        width = torch.rand(columns, generator=generator).double() + 0.1
-        none = torch.zeros(columns, dtype=torch.bool)
-        found = BoxedLeastNorm((low, high), a.mv, a.t().mv, width, width / 2, none, one_group(columns)).solve()
-        loose = (low != high).nonzero().flatten()
-        slack = np.zeros((rows, len(loose)))
-        slack[loose, range(len(loose))] = 1
-        centre = torch.where(low.isinf(), high, low).numpy()
-        lower = np.r_[np.zeros(columns), (low[loose].numpy() - centre[loose])]
-        upper = np.r_[width.numpy(), (high[loose].numpy() - centre[loose])]
-        full = np.c_[a.numpy(), slack]
-        best = lsq_linear(full, -centre, (lower, upper), method="bvls", tol=1e-15, max_iter=2000)
-        assert found.exact
-        assert found.value == pytest.approx(math.sqrt(2 * best.cost), rel=1e-9)
-
-    def test_zero(self):
-        """Zero is in the set, but at no corner."""
-        generator = torch.Generator().manual_seed(0)
-        a = torch.randn(30, 50, generator=generator).double()
-        inside = torch.rand(50, generator=generator).double()
-        c = -a @ inside
-        none = torch.zeros(50, dtype=torch.bool)
-        found = BoxedLeastNorm(
-            (c, c), a.mv, a.t().mv, torch.ones(50).double(), torch.zeros(50).double(), none, one_group(50)
-        )
-        assert found.solve().value < 1e-9 * c.norm()
-        assert found.solve().exact
-
 
 class TestRounding:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -434,57 +371,6 @@ class TestRounding:
             terms = torchbcd.convert.read_model(make_mlp([2, 2, 1], hidden=name)).activations[0]
             left, right = torch.ops.torchbcd.activation_slopes(u, terms[0], list(terms[1]))
             assert (left != right).any() == (terms[0] in lifted.PIECEWISE_LINEAR), name
-
-
-class TestBounds:
-    @pytest.mark.parametrize("splitting", [2, 3])
-    def test_outside_is_infinite(self, splitting):
-        model = make_mlp([3, 4, 2])
-        optimizer = torchbcd.BCD(model, splitting=splitting, weight_regularizer=reg.Box(-0.2, 0.2))
-        optimizer.bind(torch.ones(5, 3).double(), torch.arange(5) % 2)
-        assert optimizer.objective() == math.inf
-        found = optimizer.stationarity()
-        assert found.weight == [math.inf, math.inf]
-        assert found.residual == math.inf
-        report = optimizer.step()
-        assert math.isfinite(report.objective)
-        assert math.isfinite(report.residual)
-
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_a_bound_counts_in_the_datas_dtype(self, dtype):
-        for value, expected in ((0.1, 0.0), (0.1 - 1e-5, 2.0), (0.1 + 1e-5, math.inf)):
-            x = torch.tensor([value], dtype=dtype).double()
-            low, high = lifted.regularizer_subdifferential(reg.Box(-0.5, 0.1), x, dtype)
-            assert lifted.shortest(low - 2, high - 2).abs().item() == expected
-            low, high = lifted.regularizer_subdifferential(reg.Box(-0.1, 0.5), -x, dtype)
-            assert lifted.shortest(low + 2, high + 2).abs().item() == expected
-
-    def test_sums_of_empty_intervals_are_empty(self):
-        empty = torch.tensor([math.inf]), torch.tensor([-math.inf])
-        whole = torch.tensor([-math.inf]), torch.tensor([math.inf])
-        assert lifted.shortest(*lifted.add(empty, whole)).item() == math.inf
-        assert lifted.shortest(*lifted.add(whole, whole)).item() == 0
-
-    def test_a_frozen_weight_outside(self):
-        """L is infinite whatever the variables do: it has no subgradient."""
-        model = make_mlp([3, 4, 2])
-        model[0].weight.requires_grad_(False)
-        for splitting in (2, 3):
-            optimizer = torchbcd.BCD(model, splitting=splitting, weight_regularizer=[reg.Box(-0.01, 0.01), None])
-            optimizer.bind(torch.ones(5, 3).double(), torch.arange(5) % 2)
-            report = optimizer.step()
-            assert report.objective == math.inf
-            assert report.residual == math.inf
-
-    def test_regularizer_subdifferential(self):
-        def distance(terms, x, gradient):
-            low, high = lifted.regularizer_subdifferential(terms, torch.tensor(x).double(), torch.float64)
-            return lifted.shortest(low + torch.tensor(gradient), high + torch.tensor(gradient)).norm().item()
-
-        assert distance(reg.L1(0.5), [1.0, -1.0, 0.0, 0.0], [-0.5, 0.5, 0.4, 0.9]) == pytest.approx(0.4)
-        box = reg.Box(0.0, 1.0)
-        for gradient, expected in (([2.0, -2.0, 0.0], 0.0), ([-2.0, 0.0, 0.0], 2.0), ([0.0, 3.0, 0.0], 3.0)):
-            assert distance(box, [0.0, 1.0, 0.5], gradient) == pytest.approx(expected)
 
 
 def test_u_at_kinks():
