@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from torchbcd import _C, arguments, diagnostics, distributed, losses
+from torchbcd import _C, arguments, diagnostics, distributed, fitting, losses
 from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
 from torchbcd.optimizer import SweepOptimizer
 from torchbcd.regularizers import Regularizer
@@ -237,8 +237,22 @@ class BCD(SweepOptimizer[_C.BCD]):
     def stationarity(self) -> diagnostics.Stationarity:
         """How far the point that :meth:`objective` speaks of is from being critical, block by block.
 
+        See :func:`torchbcd.diagnostics.stationarity` for what is exact.
+
         Raises:
-            ValueError: There is no data yet.
+            ValueError: There is no data yet, or an activation jumps.
+
+        Example:
+            >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1, bias=False))
+            >>> for p in model.parameters():
+            ...     _ = nn.init.zeros_(p)
+            >>> optimizer = BCD(model, splitting=2)
+            >>> optimizer.bind(torch.ones(1, 1), torch.zeros(1, 1))
+            >>> optimizer.stationarity().residual, optimizer.stationarity().exact
+            (0.0, True)
+
+        Source:
+            [Z], Theorem 3.
         """
         self._check_all_rows_here("this diagnostic")
         return diagnostics.stationarity(*self._problem_and_point(self._push().point()))
@@ -255,6 +269,10 @@ class BCD(SweepOptimizer[_C.BCD]):
     ) -> FitResult:
         """Bind the data and sweep until the stationarity residual is at most a tolerance.
 
+        It gets there with ``splitting=3`` where the hypotheses of Theorem 3 hold (docs/theory.md). With
+        ``splitting=2`` and a ReLU it need not, however many sweeps there are; and where ``stationarity.exact`` is
+        False the residual is a bound of the distance.
+
         Args:
             x: Inputs, as for :meth:`bind`.
             y: Targets, as for :meth:`bind`.
@@ -269,20 +287,10 @@ class BCD(SweepOptimizer[_C.BCD]):
         Raises:
             ValueError: As for :meth:`bind`; or ``max_sweeps`` or ``tol`` is out of range.
         """
-        if arguments.whole("max_sweeps", max_sweeps) < 1:
-            raise ValueError(f"max_sweeps must be at least 1 (got {max_sweeps})")
-        if not tol >= 0:
-            raise ValueError(f"tol must be >= 0 (got {tol})")
+        count = fitting.check(max_sweeps, tol)
         self._check_all_rows_here("fit")
         self.bind(x, y, sample_weight)
-        first = self._object.sweeps
-        while True:
-            report = self.step()
-            if callback is not None:
-                callback(report)
-            sweeps = self._object.sweeps - first
-            if sweeps == max_sweeps or (tol > 0 and report.residual <= tol):
-                return FitResult(sweeps, report.residual <= tol, report.objective, report.residual)
+        return fitting.sweep_until(self.step, count, tol, callback)
 
     def variables(self) -> Variables:
         """Copies of the split variables at the point that :meth:`objective` speaks of.
@@ -324,6 +332,7 @@ class BCD(SweepOptimizer[_C.BCD]):
             y=raw.y.double(),
             row_weight=raw.row_weight.double(),
             trained=tuple(raw.trained),
+            dtype=raw.y.dtype,
         )
         return problem, diagnostics.Point(w=lists["W"], b=variables["b"], u=lists["U"], v=lists["V"])
 

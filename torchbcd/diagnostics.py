@@ -1,13 +1,17 @@
 r"""The convergence theory of Zeng et al. as numbers that a user can look at.
 
-Two inequalities carry the proof that the sequence of sweeps converges ([Z], Theorem 3): every sweep lowers the
-objective by at least a multiple of the squared distance moved (Lemma 5), and the objective has a subgradient no
-longer than a multiple of the distance moved (Lemma 6). :func:`descent` measures the first, block by block, with
-the constants that hold; :func:`lemma6_subgradient` evaluates the second; :func:`stationarity` measures what
-both are about, the distance of zero from the subdifferential. :func:`linear_rate` fits the rate that Wang et
-al. prove for mDLAM.
+Two inequalities carry the proof that the sweeps of Algorithm 2 converge to a critical point ([Z], Theorem 3),
+where the hypotheses of ``docs/theory.md`` hold: every sweep lowers the objective by at least a multiple of the
+squared distance moved (Lemma 5), and the objective has a subgradient no longer than a multiple of the distance
+moved (Lemma 6). For Algorithm 1 the first holds; the second, and the theorem, are false with a ReLU.
 
-All but the last are computed in float64 from copies of the variables, at the cost of a few products with each
+:func:`descent` measures the first, block by block, with the constants that hold; :func:`lemma6_subgradient`
+evaluates the second; :func:`stationarity` measures what both are about, the distance of zero from the
+subdifferential. :func:`linear_rate` fits the rate that Wang et al. prove for mDLAM, :func:`power_rate` those that
+are sublinear. What a report of :class:`torchbcd.DLAM` has in place of :func:`stationarity` is a
+:class:`DlamStationarity`.
+
+All but the rates are computed in float64 from copies of the variables, at the cost of a few products with each
 weight. What of the paper's constants holds and what does not is in ``docs/theory.md``.
 
 References:
@@ -16,187 +20,36 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from torchbcd.linear_rate import LinearRate, linear_rate
+from torchbcd.dlam_stationarity import DlamStationarity
+from torchbcd.lifted import Penalties, Point, Problem, apply
+from torchbcd.linear_rate import LinearRate, PowerRate, linear_rate, power_rate
 from torchbcd.losses import row_losses
 from torchbcd.regularizers import Regularizer
+from torchbcd.stationarity import Stationarity, stationarity
 
 __all__ = [
     "BlockDescent",
     "Descent",
+    "DlamStationarity",
     "Lemma6",
     "LinearRate",
     "Penalties",
     "Point",
+    "PowerRate",
     "Problem",
     "Stationarity",
     "descent",
     "lemma6_subgradient",
     "linear_rate",
+    "power_rate",
     "stationarity",
 ]
-
-Interval = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Penalties:
-    """What the objective weighs the terms of one layer with; as in the param groups, resolved."""
-
-    gamma: float
-    rho: float
-    alpha: float
-    alpha_weight: float
-    weight_regularizer: Regularizer
-    state_regularizer: Regularizer
-
-
-@dataclass(frozen=True)
-class Problem:
-    """All of the objective that is no variable."""
-
-    splitting: int
-    loss: str
-    activations: tuple[tuple[str, tuple[float, ...]], ...]
-    penalties: tuple[Penalties, ...]
-    loss_weight: float  # of a row of weight one
-    y: Tensor
-    row_weight: Tensor  # (n, 1) or (1, 1)
-    trained: tuple[tuple[bool, bool], ...]  # W and b of each layer: a frozen one is no variable
-
-    @property
-    def depth(self) -> int:
-        """The number of layers, N."""
-        return len(self.penalties)
-
-
-@dataclass(frozen=True)
-class Point:
-    """Values of the variables, in float64. ``v[0]`` is the data."""
-
-    w: list[Tensor]
-    b: list[Tensor | None]
-    u: list[Tensor]
-    v: list[Tensor]
-
-    def product(self, i: int) -> Tensor:
-        """V_{i-1} W_i^T + 1 b_i^T of layer i, counted from 0."""
-        product = self.v[i] @ self.w[i].t()
-        bias = self.b[i]
-        return product if bias is None else product + bias
-
-    def linear(self, i: int, splitting: int) -> Tensor:
-        """What the activation of layer i is applied to."""
-        return self.u[i] if splitting == 3 else self.product(i)
-
-
-def _apply(activation: tuple[str, tuple[float, ...]], u: Tensor) -> Tensor:
-    out = torch.empty_like(u, memory_format=torch.contiguous_format)
-    torch.ops.torchbcd.activation_out(u, activation[0], list(activation[1]), out=out)
-    return out
-
-
-def _slopes(activation: tuple[str, tuple[float, ...]], u: Tensor) -> Interval:
-    """The derivatives of sigma from the left and from the right; ValueError where it jumps."""
-    slopes: Interval = torch.ops.torchbcd.activation_slopes(u, activation[0], list(activation[1]))
-    return slopes
-
-
-def _loss_subdifferential(problem: Problem, v: Tensor) -> Interval:
-    low, high = torch.ops.torchbcd.loss_subdifferential(problem.y, v, problem.loss)
-    weight = problem.loss_weight * problem.row_weight
-    return weight * low, weight * high
-
-
-def _regularizer_subdifferential(terms: Regularizer, x: Tensor) -> Interval:
-    ends: Interval = torch.ops.torchbcd.regularizer_subdifferential(x, *terms.numbers)
-    return ends
-
-
-def _distance(gradient: Tensor, *subdifferentials: Interval) -> float:
-    """The norm of the shortest element of gradient + the sum of the intervals."""
-    low, high = gradient, gradient
-    for below, above in subdifferentials:
-        low, high = low + below, high + above
-    return float(torch.maximum(low.clamp_min(0), (-high).clamp_min(0)).norm())
-
-
-class Stationarity(NamedTuple):
-    """Distances of zero from the partial subdifferentials, one for each layer.
-
-    Attributes:
-        weight: Of W and b.
-        u: Of U; empty where U is no variable (two splittings).
-        v: Of V.
-    """
-
-    weight: list[float]
-    u: list[float]
-    v: list[float]
-
-    @property
-    def residual(self) -> float:
-        """The distance of zero from the subdifferential of the objective."""
-        return sqrt(sum(d * d for part in self for d in part))
-
-
-def stationarity(problem: Problem, point: Point) -> Stationarity:
-    """How far a point is from being critical: dist(0, dL) ([Z], Theorem 3), exactly, block by block.
-
-    At a kink of the activation where the penalty's two slopes span a convex subdifferential, that whole
-    interval counts; where they do not (the limiting subdifferential then holds the two slopes alone), the
-    better of the two.
-    """
-    weight, u_parts, v_parts = [], [], []
-    for i, penalties in enumerate(problem.penalties):
-        linear = point.linear(i, problem.splitting)
-        gap = _apply(problem.activations[i], linear) - point.v[i + 1]
-        left, right = _slopes(problem.activations[i], linear)
-        at_left, at_right = penalties.gamma * gap * left, penalties.gamma * gap * right
-        if problem.splitting == 3:
-            affine = penalties.rho * (linear - point.product(i))
-            convex = _distance_at_kinks(affine, at_left, at_right)
-            u_parts.append(convex)
-            outward = -affine  # the derivative of the affine penalty along the product
-        else:
-            outward = at_right
-        regularizer = _regularizer_subdifferential(penalties.weight_regularizer, point.w[i])
-        of_weight, of_bias = problem.trained[i]
-        distance = _distance(outward.t() @ point.v[i], regularizer) if of_weight else 0.0
-        bias = outward.sum(0).norm().item() if of_bias else 0.0
-        weight.append(sqrt(distance**2 + bias**2))
-        states = -penalties.gamma * gap
-        intervals = [_regularizer_subdifferential(penalties.state_regularizer, point.v[i + 1])]
-        if i + 1 == problem.depth:
-            intervals.append(_loss_subdifferential(problem, point.v[-1]))
-        else:
-            states = states + _pull_of_next_layer(problem, point, i + 1)
-        v_parts.append(_distance(states, *intervals))
-    return Stationarity(weight, u_parts, v_parts)
-
-
-def _distance_at_kinks(affine: Tensor, at_left: Tensor, at_right: Tensor) -> float:
-    a, b = affine + at_left, affine + at_right
-    convex = at_left <= at_right
-    inside = convex & (a <= 0) & (b >= 0)
-    nearest = torch.minimum(a.abs(), b.abs())
-    return float(torch.where(inside, torch.zeros_like(nearest), nearest).norm())
-
-
-def _pull_of_next_layer(problem: Problem, point: Point, i: int) -> Tensor:
-    """The gradient of layer i's penalty with respect to its inputs."""
-    penalties = problem.penalties[i]
-    if problem.splitting == 3:
-        return penalties.rho * (point.product(i) - point.u[i]) @ point.w[i]
-    product = point.product(i)
-    gap = _apply(problem.activations[i], product) - point.v[i + 1]
-    return (penalties.gamma * gap * _slopes(problem.activations[i], product)[1]) @ point.w[i]
 
 
 class BlockDescent(NamedTuple):
@@ -258,7 +111,7 @@ def _regularizer(terms: Regularizer, values: Tensor) -> float:
 
 
 def _activation_penalty(problem: Problem, point: Point, i: int) -> float:
-    gap = _apply(problem.activations[i], point.linear(i, problem.splitting)).sub_(point.v[i + 1])
+    gap = apply(problem.activations[i], point.linear(i, problem.splitting)).sub_(point.v[i + 1])
     return problem.penalties[i].gamma / 2 * float(gap.square_().sum())
 
 
@@ -390,7 +243,7 @@ def lemma6_subgradient(problem: Problem, before: Point, after: Point) -> Lemma6:
     for i, penalties in enumerate(problem.penalties):
         sigma = problem.activations[i]
         last = i + 1 == problem.depth
-        change = _apply(sigma, after.u[i]) - _apply(sigma, before.u[i])
+        change = apply(sigma, after.u[i]) - apply(sigma, before.u[i])
         g_v = -penalties.gamma * change
         g_u = penalties.rho * (before.product(i) - after.product(i))
         if last:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, NamedTuple, TypeAlias, cast
 
+import torch
 from torch import Tensor, nn
 
-from torchbcd import _C, arguments, losses
+from torchbcd import _C, arguments, fitting, losses
 from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
+from torchbcd.dlam_stationarity import DlamProblem, DlamStationarity, SublinearRate, dlam_stationarity
 from torchbcd.optimizer import SweepOptimizer
 from torchbcd.regularizers import Regularizer
-from torchbcd.reports import DlamReport
+from torchbcd.reports import DlamReport, FitResult
 
 __all__ = ["DLAM", "DlamVariables", "EpsSchedule"]
 
@@ -174,6 +176,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         if eps is None:
             eps = 0.003 if joint else EpsSchedule()
         self.eps: Eps = eps
+        self._rate = SublinearRate()
         super().__init__(model, loss, loss_weight, {**options, **_schedule(eps, 0)})
         self._pushed_eps: Eps = eps
 
@@ -192,6 +195,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         """
         weight = arguments.optional_tensor("sample_weight", sample_weight)
         self._push(sweep=0).bind(arguments.tensor("x", x), arguments.tensor("y", y), weight)
+        self._rate.forget()
         self._warn_of_deadlock()
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
@@ -232,12 +236,73 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         count = None if sweeps is None else arguments.whole("sweeps", sweeps)
         library = self._push()
         if batch is not None:
-            return DlamReport(library, library.step_batch(*batch, count, weight))
+            fields = library.step_batch(*batch, count, weight)
+            self._rate.forget()
+            rows = tuple(None if t is None else t.detach().clone() for t in (batch[1], weight))
+            return self._report(fields, rows, None)
         if weight is not None:
             raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
         if sweeps is not None:
             raise ValueError("sweeps is for mini-batches; call step() for each sweep over bound data")
-        return DlamReport(library, library.step())
+        if not library.scheme_options()["check_conditions"]:
+            return self._report(library.step(), None, None)
+        if self._rate.needs_start([weight for weight, _ in self._model.parameters()]):
+            self._rate.start(self.variables())
+        fields = library.step()
+        self._rate.sweep(self.variables(), fields, [float(group["rho"]) for group in self.param_groups])
+        return self._report(fields, None, self._rate.value)
+
+    def fit(
+        self,
+        x: Tensor,
+        y: Tensor,
+        max_sweeps: int = 100,
+        tol: float = 1e-3,
+        *,
+        sample_weight: Tensor | None = None,
+        callback: Callable[[DlamReport], object] | None = None,
+    ) -> FitResult:
+        """Bind the data and sweep until dist(0, dF) is at most a tolerance, with eps at its last value.
+
+        ``joint=True`` can get there. Without, z and a may be stuck where each is optimal and both are not
+        (docs/dlam.md): the residual then stays, whatever ``report.weight_residual`` does.
+
+        Args:
+            x: Inputs, as for :meth:`bind`.
+            y: Targets, as for :meth:`bind`.
+            max_sweeps: The most sweeps, >= 1.
+            tol: The residual, dist(0, dF), to stop at, >= 0; 0 for exactly ``max_sweeps`` sweeps.
+            sample_weight: As for :meth:`bind`.
+            callback: Called with the report of every sweep.
+
+        Returns:
+            How it ended.
+
+        Raises:
+            ValueError: As for :meth:`bind`; or ``max_sweeps`` or ``tol`` is out of range.
+            torch.linalg.LinAlgError: An update is not finite; the message names layer and block.
+
+        Example:
+            >>> import torch, torchbcd
+            >>> _ = torch.manual_seed(0)
+            >>> x = torch.randn(64, 8, dtype=torch.float64)
+            >>> model = nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+            >>> l2 = torchbcd.regularizers.L2(1.0)
+            >>> optimizer = DLAM(model, rho=1.0, joint=True, weight_regularizer=l2)
+            >>> result = optimizer.fit(x, (x[:, 0] > 0).long(), max_sweeps=5000, tol=1e-3)
+            >>> result.converged, result.residual <= 1e-3
+            (True, True)
+
+        Source:
+            [W] Wang, Li, Wang, Zhao, as above, Algorithms 1 and 2.
+        """
+        count = fitting.check(max_sweeps, tol)
+        self.bind(x, y, sample_weight)
+
+        def settled(sweeps: int, report: DlamReport) -> bool:
+            return not callable(self.eps) or self.eps(sweeps) == report.eps
+
+        return fitting.sweep_until(self.step, count, tol, callback, lambda report: report.eps, settled)
 
     def objective(self) -> float:
         """F at the current point, accumulated in float64.
@@ -265,6 +330,43 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         """
         return DlamVariables(**cast("dict[str, list[Any]]", self._push().variables()))
 
+    def _report(
+        self, fields: dict[str, Any], rows: tuple[Tensor | None, ...] | None, c_k: float | None
+    ) -> DlamReport:
+        """The report of a sweep over a mini-batch with these targets and sample weights, or the bound data."""
+        groups = [(float(group["rho"]), group["weight_regularizer"]) for group in self.param_groups]
+        trained = [
+            (weight.requires_grad, bias is not None and bias.requires_grad)
+            for weight, bias in self._model.parameters()
+        ]
+
+        def stationarity() -> DlamStationarity:
+            variables = self.variables()
+            outputs = variables.z[-1]
+            if rows is None:
+                tensors = self._object.state_dict()["torchbcd"]["tensors"]
+                y, weight = tensors["y"][0], tensors.get("row_weight", [None])[0]
+            else:
+                y, weight = rows
+                if y is not None and not y.is_floating_point():
+                    y = torch.ops.torchbcd.encode_targets(y.long(), outputs, self._loss.name)
+            options = self._object.scheme_options()
+            each = options["loss_weight"] / (len(outputs) if options["mean_loss"] else 1)
+            one = torch.ones(1, 1, dtype=torch.float64, device=outputs.device)
+            problem = DlamProblem(
+                loss=self._loss.name,
+                activations=list(self._model.activations),
+                rho=[rho for rho, _ in groups],
+                weight_regularizers=[terms or Regularizer() for _, terms in groups],
+                trained=trained,
+                eps=fields["eps"],
+                y=cast(Tensor, y).double().reshape(outputs.shape),
+                row_weight=each * (one if weight is None else weight.double().reshape(-1, 1)),
+            )
+            return dlam_stationarity(problem, variables)
+
+        return DlamReport(self._object, fields, stationarity, c_k)
+
     def script_object(self) -> Any:  # noqa: D102 (the base class documents it)
         if callable(self.eps) and not isinstance(self.eps, EpsSchedule):
             raise ValueError(f"eps must be a number or an EpsSchedule for TorchScript (got {self.eps!r})")
@@ -277,11 +379,16 @@ class DLAM(SweepOptimizer[_C.DLAM]):
             ValueError: The state is not that of such an optimizer, or does not fit the model.
         """
         super().load_state_dict(state_dict)
+        self._rate.forget()
         if not callable(self.eps) or isinstance(self.eps, EpsSchedule):
             kept = self._object.scheme_options()
             start, factor, floor = kept["eps_start"], kept["eps_factor"], kept["eps_floor"]
             self.eps = start if factor == 1 and start == floor else EpsSchedule(start, factor, floor)
             self._pushed_eps = self.eps
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # noqa: D105 (the base class documents it)
+        self._rate = SublinearRate()
+        super().__setstate__(state)
 
     def _push(self, sweep: int | None = None) -> _C.DLAM:
         """As for every optimizer; and ``eps``, where it was changed, or is a function of one's own."""

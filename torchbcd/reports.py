@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 from torchbcd import _C
 from torchbcd._C import ObjectiveTerms
 from torchbcd.diagnostics import Descent, Lemma6, Stationarity
+from torchbcd.dlam_stationarity import DlamStationarity
+from torchbcd.linear_rate import LinearRate
 
 __all__ = ["DladmmReport", "DlamReport", "EpochReport", "FitResult", "RelaxedReport", "SweepReport"]
 
@@ -67,7 +69,11 @@ class SweepReport:
 
     @property
     def residual(self) -> float:
-        """The distance of zero from the subdifferential of the objective: 0 at a critical point."""
+        """The distance of zero from the subdifferential of the objective: 0 at a critical point.
+
+        With ``splitting=2`` and a ReLU it need not tend to 0: Theorem 3 of [Z] is false (docs/theory.md on (32)).
+        Where ``stationarity.exact`` is False it is a bound (:func:`torchbcd.diagnostics.stationarity`).
+        """
         return self.stationarity.residual
 
     @cached_property
@@ -179,7 +185,8 @@ class DlamReport(_ObjectiveReport):
     r"""Report of one sweep of DLAM.
 
     The values of the objective are computed when they are first read, without a matrix product, and then
-    kept. Reading one for the first time after the optimizer has moved on raises a ``RuntimeError``.
+    kept; those of ``stationarity``, too, at the cost of three products in float64 a layer. Reading one for the
+    first time after the optimizer has moved on raises a ``RuntimeError``.
 
     Attributes:
         sweep: Number of the sweep, counted from 1 over the optimizer's life.
@@ -206,10 +213,17 @@ class DlamReport(_ObjectiveReport):
     trials: int
     products: int
 
-    def __init__(self, library: _C.DLAM, fields: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        library: _C.DLAM,
+        fields: Mapping[str, Any],
+        stationarity: Callable[[], DlamStationarity],
+        c_k: float | None,
+    ) -> None:
         """Made by :meth:`torchbcd.DLAM.step`."""
         super().__init__(library, fields)
         self._gap_of = library.sweep_gap
+        self._stationarity_of, self._c_k = stationarity, c_k
         slacks = ConditionSlack(vars(self).pop("weight_slack"), vars(self).pop("state_slack"))
         self._conditions = slacks if library.scheme_options()["check_conditions"] else None
 
@@ -223,6 +237,37 @@ class DlamReport(_ObjectiveReport):
     def gap(self) -> float:
         r"""The largest :math:`|a_l - h_l(z_l)| - \varepsilon`: at most 0, up to rounding."""
         return self._gap_of(self._sweep)
+
+    @cached_property
+    def stationarity(self) -> DlamStationarity:
+        """Distances of zero from the subdifferential of F, block by block (z and a together), in float64."""
+        self._gap_of(self._sweep)  # raises where the optimizer has moved on
+        return self._stationarity_of()
+
+    @property
+    def residual(self) -> float:
+        """Dist(0, dF): 0 at a stationary point of Problem 2 in all of its variables.
+
+        [W] prove no such limit: blocks of z and a of their own may be stuck where it is not 0 (docs/dlam.md).
+        """
+        return self.stationarity.residual
+
+    @property
+    def weight_residual(self) -> float:
+        """Dist(0, dF) in W alone, which tends to 0 by [W], Theorems 1 and 3, where their hypotheses hold."""
+        return self.stationarity.weight_residual
+
+    @property
+    def c_k(self) -> float:
+        """c_k of [W], Theorem 2, up to this sweep; inf until two sweeps of one eps are done.
+
+        Raises:
+            ValueError: The optimizer was not made with ``check_conditions=True``, or the sweep was one of a
+                mini-batch.
+        """
+        if self._c_k is None:
+            raise ValueError("c_k needs DLAM(..., check_conditions=True), and bound data")
+        return self._c_k
 
     @property
     def condition_slack(self) -> ConditionSlack:
@@ -330,11 +375,14 @@ class FitResult(NamedTuple):
     Attributes:
         sweeps: How many sweeps it took.
         converged: Whether the residual fell to the tolerance.
-        objective: The lifted objective at the end.
+        objective: The objective at the end.
         residual: The stationarity residual at the end.
+        rate: A geometric law fitted to the objectives of the last half of the sweeps (of one eps); None with
+            ``tol=0``, or where there are fewer than 8 of them, or they do not fall.
     """
 
     sweeps: int
     converged: bool
     objective: float
     residual: float
+    rate: LinearRate | None = None

@@ -13,6 +13,7 @@ from torch.nn import functional as nnf
 
 import torchbcd
 import torchbcd.functional as F
+from torchbcd import lifted
 from torchbcd import regularizers as reg
 
 OPTIONS = {"gamma": [0.5, 1.0, 2.0], "rho": [1.5, 0.4, 0.8], "alpha": [0.3, 0.7, 0.6], "alpha_weight": 0.4}
@@ -141,28 +142,55 @@ def test_residual_of_two_splittings_against_autograd():
     assert report.stationarity.u == []
 
 
-def test_residual_at_kinks():
-    """One number: U = 0, where a ReLU's penalty has the slopes 0 and -gamma v."""
-    for v, affine, expected in (
-        (-1.0, -0.4, 0.0),  # convex kink: [0, 1] + -0.4 holds zero
-        (-1.0, 0.3, 0.3),  # [0, 1] + 0.3
-        (1.0, 0.4, 0.4),  # not convex: {0, -1} + 0.4
-        (1.0, 0.9, 0.1),
-    ):
-        interval = torch.zeros(1), torch.tensor([-v])
-        distance = torchbcd.diagnostics._distance_at_kinks(torch.tensor([affine]), *interval)
-        assert distance == pytest.approx(expected, abs=1e-7)
+class TestBounds:
+    @pytest.mark.parametrize("splitting", [2, 3])
+    def test_outside_is_infinite(self, splitting):
+        model = make_mlp([3, 4, 2])
+        optimizer = torchbcd.BCD(model, splitting=splitting, weight_regularizer=reg.Box(-0.2, 0.2))
+        optimizer.bind(torch.ones(5, 3).double(), torch.arange(5) % 2)
+        assert optimizer.objective() == math.inf
+        found = optimizer.stationarity()
+        assert found.weight == [math.inf, math.inf]
+        assert found.residual == math.inf
+        report = optimizer.step()
+        assert math.isfinite(report.objective)
+        assert math.isfinite(report.residual)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_a_bound_counts_in_the_datas_dtype(self, dtype):
+        for value, expected in ((0.1, 0.0), (0.1 - 1e-5, 2.0), (0.1 + 1e-5, math.inf)):
+            x = torch.tensor([value], dtype=dtype).double()
+            low, high = lifted.regularizer_subdifferential(reg.Box(-0.5, 0.1), x, dtype)
+            assert lifted.shortest(low - 2, high - 2).abs().item() == expected
+            low, high = lifted.regularizer_subdifferential(reg.Box(-0.1, 0.5), -x, dtype)
+            assert lifted.shortest(low + 2, high + 2).abs().item() == expected
 
-def test_regularizer_subdifferential():
-    terms = reg.L1(0.5)
-    x = torch.tensor([1.0, -1.0, 0.0, 0.0])
-    gradient = torch.tensor([-0.5, 0.5, 0.4, 0.9])
-    intervals = torchbcd.diagnostics._regularizer_subdifferential(terms, x)
-    assert torchbcd.diagnostics._distance(gradient, intervals) == pytest.approx(0.4)
-    box = torchbcd.diagnostics._regularizer_subdifferential(reg.Box(0.0, 1.0), torch.tensor([0.0, 1.0, 0.5]))
-    for gradient, expected in (([2.0, -2.0, 0.0], 0.0), ([-2.0, 0.0, 0.0], 2.0), ([0.0, 3.0, 0.0], 3.0)):
-        assert torchbcd.diagnostics._distance(torch.tensor(gradient), box) == pytest.approx(expected)
+    def test_sums_of_empty_intervals_are_empty(self):
+        empty = torch.tensor([math.inf]), torch.tensor([-math.inf])
+        whole = torch.tensor([-math.inf]), torch.tensor([math.inf])
+        assert lifted.shortest(*lifted.add(empty, whole)).item() == math.inf
+        assert lifted.shortest(*lifted.add(whole, whole)).item() == 0
+
+    def test_a_frozen_weight_outside(self):
+        """L is infinite whatever the variables do: it has no subgradient."""
+        model = make_mlp([3, 4, 2])
+        model[0].weight.requires_grad_(False)
+        for splitting in (2, 3):
+            optimizer = torchbcd.BCD(model, splitting=splitting, weight_regularizer=[reg.Box(-0.01, 0.01), None])
+            optimizer.bind(torch.ones(5, 3).double(), torch.arange(5) % 2)
+            report = optimizer.step()
+            assert report.objective == math.inf
+            assert report.residual == math.inf
+
+    def test_regularizer_subdifferential(self):
+        def distance(terms, x, gradient):
+            low, high = lifted.regularizer_subdifferential(terms, torch.tensor(x).double(), torch.float64)
+            return lifted.shortest(low + torch.tensor(gradient), high + torch.tensor(gradient)).norm().item()
+
+        assert distance(reg.L1(0.5), [1.0, -1.0, 0.0, 0.0], [-0.5, 0.5, 0.4, 0.9]) == pytest.approx(0.4)
+        box = reg.Box(0.0, 1.0)
+        for gradient, expected in (([2.0, -2.0, 0.0], 0.0), ([-2.0, 0.0, 0.0], 2.0), ([0.0, 3.0, 0.0], 3.0)):
+            assert distance(box, [0.0, 1.0, 0.5], gradient) == pytest.approx(expected)
 
 
 class TestFit:

@@ -1,0 +1,136 @@
+"""The lifted objective of Zeng et al. at a point, and the subdifferentials of its terms, in float64.
+
+Activations, losses and regularisers are the library's own (``torch.ops.torchbcd``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchbcd.regularizers import Regularizer
+
+__all__ = ["Activation", "Interval", "Penalties", "Point", "Problem"]
+
+Interval = tuple[Tensor, Tensor]
+Activation = tuple[str, tuple[float, ...]]
+
+# Made of lines. The others have one slope everywhere.
+PIECEWISE_LINEAR = frozenset({"relu", "leaky_relu", "hardtanh", "hardsigmoid"})
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """What the objective weighs the terms of one layer with; as in the param groups, resolved."""
+
+    gamma: float
+    rho: float
+    alpha: float
+    alpha_weight: float
+    weight_regularizer: Regularizer
+    state_regularizer: Regularizer
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All of the objective that is no variable."""
+
+    splitting: int
+    loss: str
+    activations: tuple[Activation, ...]
+    penalties: tuple[Penalties, ...]
+    loss_weight: float  # of a row of weight one
+    y: Tensor
+    row_weight: Tensor  # (n, 1) or (1, 1)
+    trained: tuple[tuple[bool, bool], ...]  # W and b of each layer: a frozen one is no variable
+    dtype: torch.dtype = torch.float64  # that the variables had
+
+    @property
+    def depth(self) -> int:
+        """The number of layers, N."""
+        return len(self.penalties)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Values of the variables, in float64. ``v[0]`` is the data."""
+
+    w: list[Tensor]
+    b: list[Tensor | None]
+    u: list[Tensor]
+    v: list[Tensor]
+
+    def product(self, i: int) -> Tensor:
+        """V_{i-1} W_i^T + 1 b_i^T of layer i, counted from 0."""
+        product = self.v[i] @ self.w[i].t()
+        bias = self.b[i]
+        return product if bias is None else product + bias
+
+    def product_rounding(self, i: int, dtype: torch.dtype) -> Tensor:
+        """How far :meth:`product` may be off: 16 units of `dtype` in the last place of |w_j||v_n| + |b_j|."""
+        size = torch.outer(self.v[i].norm(dim=1), self.w[i].norm(dim=1))
+        bias = self.b[i]
+        return 16 * torch.finfo(dtype).eps * (size if bias is None else size + bias.abs())
+
+    def linear(self, i: int, splitting: int) -> Tensor:
+        """What the activation of layer i is applied to."""
+        return self.u[i] if splitting == 3 else self.product(i)
+
+
+def apply(activation: Activation, u: Tensor) -> Tensor:
+    """sigma(u)."""
+    out = torch.empty_like(u, memory_format=torch.contiguous_format)
+    torch.ops.torchbcd.activation_out(u, activation[0], list(activation[1]), out=out)
+    return out
+
+
+def slopes(activation: Activation, u: Tensor, rounding: Tensor) -> Interval:
+    """The derivatives of sigma from the left and from the right of what u may be without its rounding.
+
+    They differ where a kink is no further from u than ``rounding``, and nowhere else.
+
+    Raises:
+        ValueError: The activation jumps.
+    """
+    left, right = torch.ops.torchbcd.activation_slopes(u, activation[0], list(activation[1]))
+    if activation[0] in PIECEWISE_LINEAR:
+        left = torch.ops.torchbcd.activation_slopes(u - rounding, activation[0], list(activation[1]))[0]
+        right = torch.ops.torchbcd.activation_slopes(u + rounding, activation[0], list(activation[1]))[1]
+    return left, right
+
+
+def loss_subdifferential(loss: str, y: Tensor, v: Tensor, weight: Tensor) -> Interval:
+    """Of the loss in the output, each row times its weight, (n, 1) or (1, 1)."""
+    low, high = torch.ops.torchbcd.loss_subdifferential(y, v, loss)
+    return weight * low, weight * high
+
+
+def regularizer_subdifferential(terms: Regularizer, x: Tensor, dtype: torch.dtype) -> Interval:
+    """Of a regulariser, entry by entry; from inf to -inf, which is empty, outside its bounds.
+
+    The bounds count as they are in ``dtype``, that of the data: the float32 next to 0.1 lies on a bound of 0.1.
+    """
+    low, high = torch.ops.torchbcd.regularizer_subdifferential(x, terms.l1, terms.l2, -torch.inf, torch.inf)
+    lower, upper = torch.tensor([terms.low, terms.high], dtype=torch.float64).to(dtype).double().tolist()
+    low = low.masked_fill((x <= lower) & (terms.low > -torch.inf), -torch.inf)
+    high = high.masked_fill((x >= upper) & (terms.high < torch.inf), torch.inf)
+    outside = (x < lower) | (x > upper)
+    return low.masked_fill(outside, torch.inf), high.masked_fill(outside, -torch.inf)
+
+
+def shortest(low: Tensor, high: Tensor) -> Tensor:
+    """The element of each interval that is nearest to zero; inf where an interval is empty."""
+    nearest = low.clamp_min(0) + high.clamp_max(0)
+    return nearest.masked_fill(low > high, torch.inf)
+
+
+def add(*intervals: Interval) -> Interval:
+    """The sum of intervals; empty where one of them is."""
+    empty = torch.zeros_like(intervals[0][0], dtype=torch.bool)
+    low, high = torch.zeros_like(intervals[0][0]), torch.zeros_like(intervals[0][0])
+    for below, above in intervals:
+        empty |= below > above
+        low, high = low + below, high + above
+    return low.masked_fill(empty, torch.inf), high.masked_fill(empty, -torch.inf)
