@@ -39,10 +39,12 @@ constexpr int64_t kOwnUnknowns = 32;
 constexpr int64_t kOwnEntries = 1 << 18;
 constexpr int kSteps = 60;
 constexpr int kSharedSteps = 10;
-constexpr int64_t kMostKinks = 64;          // that a row with a shared Hessian can be held on
+constexpr int64_t kMostKinks = 64;          // that a row can be held on at once
 constexpr int64_t kChunkEntries = 1 << 20;  // float64 numbers of a chunk's largest array
-constexpr int kSplittingSteps = 10;         // of the starts by splitting
-constexpr double kOnKink = 16;  // units in the last place of the data, as large as a kink's argument
+constexpr int kScattered = 4;
+constexpr int kRounds = 3;           // of searches along coordinates
+constexpr int kSplittingSteps = 10;  // of the starts by splitting
+constexpr double kOnKink = 16;       // units in the last place of the data, as large as a kink's argument
 
 at::Tensor row_sum(const at::Tensor& t) { return t.sum(1, /*keepdim=*/true); }
 
@@ -174,7 +176,7 @@ class Descent {
     const at::Tensor inverse = inverse_hessian(slope);
     at::Tensor d = at::matmul(gradient.unsqueeze(1), inverse).squeeze(1).neg_();
     const int64_t most = kinks.active.sum(1).max().item<int64_t>();
-    const int64_t count = rows_.own_hessians() ? most : std::min(most, kMostKinks);
+    const int64_t count = std::min(most, kMostKinks);
     if (count > 0) {
       const auto [marks, index] = kinks.active.to(at::kChar).topk(count, 1);
       const at::Tensor real = marks.to(at::kBool);
@@ -373,6 +375,13 @@ at::Tensor linear_start(const Chunk& chunk, const at::Tensor& inverse) {
   return at::mm(right, inverse);
 }
 
+// Points around x, as far away as x is long, in directions that look random and are always the same.
+at::Tensor scattered(const at::Tensor& x, int which) {
+  const at::Tensor pattern =
+      at::arange(x.size(1), x.options()).add_(1).mul_(which * std::sqrt(3.0)).mul_(which + 2);
+  return x + pattern.cos_() * row_sum(x.square()).sqrt_();
+}
+
 // Where some steps of the alternating direction method of multipliers lead from x, with u = x M^T + O split
 // off and its exact prox: not a descent, but over the ridges between pieces.
 at::Tensor splitting_start(const Chunk& chunk, const at::Tensor& start, double ratio) {
@@ -433,9 +442,12 @@ void PiecewiseQuadratic::minimise_(const at::Tensor& x, const at::Tensor& centre
         starts.push_back(splitting_start(chunk, best, ratio));
       }
       starts.push_back(at::zeros_like(best));
+      for (int k = 1; k <= kScattered; ++k) {
+        starts.push_back(scattered(best, k));
+      }
     }
     best = descended(chunk, at::cat(starts));
-    if (rows.own_hessians()) {
+    for (int round = 0; rows.own_hessians() && round < kRounds; ++round) {
       best = descended(chunk, at::cat({best, searched_coordinates(chunk, best)}));
     }
     const at::Tensor rounded = best.to(x.scalar_type());
