@@ -23,6 +23,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int64_t kPanel = 32;         // columns between two products with H
 constexpr int kPasses = 400;           // of coordinate descent, at the most
 constexpr int kFirstPasses = 8;        // before the first Newton step
+constexpr double kStalled = 1e-15;     // relative decrease between two Newton steps that ends it
 constexpr int kPassesBetween = 2;      // two Newton steps
 constexpr int64_t kSystems = 1 << 21;  // entries of all matrices that are factored at once
 
@@ -268,16 +269,22 @@ void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& 
   const at::Tensor start = rows.value();
   const at::Tensor solution = rows.x().clone();
   at::Tensor live = at::arange(x.size(0), x.options().dtype(at::kLong));
+  at::Tensor before = start;
   for (int pass = 1; pass <= kPasses && live.numel() > 0; ++pass) {
     rows.descend();
+    at::Tensor goes_on = rows.distance().amax(1, true).gt(enough.index_select(0, live));
     if (pass >= kFirstPasses && (pass - kFirstPasses) % kPassesBetween == 0) {
       rows.newton();
+      const at::Tensor value = rows.value();
+      goes_on.logical_and_(before - value >
+                           value.abs() * kStalled);  // rounding may keep it from ending earlier
+      before = value;
     }
     solution.index_copy_(0, live, rows.x());
-    const at::Tensor left =
-        rows.distance().amax(1, true).gt(enough.index_select(0, live)).squeeze(1).nonzero().squeeze(1);
+    const at::Tensor left = goes_on.squeeze(1).nonzero().squeeze(1);
     if (left.numel() < live.numel()) {
       live = live.index_select(0, left);
+      before = before.index_select(0, left);
       rows.keep(left);
     }
   }
