@@ -52,18 +52,24 @@ double regularizer_value(const Regularizer& regularizer, const at::Tensor& value
 }
 
 Regularizer with_bounds_of(const Regularizer& regularizer, at::ScalarType type) {
-  Regularizer result = regularizer;
-  if (type == at::kFloat) {
-    result.low = static_cast<float>(regularizer.low);
-    result.high = static_cast<float>(regularizer.high);
+  if (type != at::kFloat) {
+    return regularizer;
   }
+  // GCC 12 vectorises two conversions side by side, and drops them; hence volatile.
+  const auto narrowed = [](double number) {
+    const volatile float narrow = static_cast<float>(number);
+    return static_cast<double>(narrow);
+  };
+  Regularizer result = regularizer;
+  result.low = narrowed(regularizer.low);
+  result.high = narrowed(regularizer.high);
   return result;
 }
 
 QuadraticPlusRegularizer::QuadraticPlusRegularizer(const at::Tensor& hessian, const Regularizer& regularizer,
                                                    double scale, int64_t regularized)
     : hessian_(hessian.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true)),
-      regularizer_(with_bounds_of(regularizer, hessian.scalar_type())),
+      regularizer_(regularizer),
       l1_(scale * regularizer.l1),
       l2_(scale * regularizer.l2),
       regularized_(regularized) {
@@ -73,8 +79,9 @@ QuadraticPlusRegularizer::QuadraticPlusRegularizer(const at::Tensor& hessian, co
 // Some rows: where they are, and their gradient of the smooth part there.
 class QuadraticPlusRegularizer::Rows {
  public:
-  Rows(const QuadraticPlusRegularizer& problem, at::Tensor x, const at::Tensor& centre, at::Tensor linear)
-      : problem_(problem), x_(std::move(x)), centre_(centre), linear_(std::move(linear)) {
+  Rows(const QuadraticPlusRegularizer& problem, const Regularizer& bounds, const at::Tensor& x,
+       const at::Tensor& centre, const at::Tensor& linear)
+      : problem_(problem), bounds_(bounds), x_(wide(x)), centre_(wide(centre)), linear_(wide(linear)) {
     if (problem_.l2_ != 0) {  // l2/2 |x|^2 = l2/2 |x - c|^2 + l2 <c, x - c> + ...
       covered(linear_).sub_(covered(centre_), problem_.l2_);
     }
@@ -88,9 +95,9 @@ class QuadraticPlusRegularizer::Rows {
     at::Tensor value = row_sum((gradient_ - linear_).mul_(x_ - centre_)).mul_(0.5);
     const at::Tensor entries = covered(x_);
     value.add_(row_sum(entries.abs()), problem_.l1_);
-    const Regularizer& bounds = problem_.regularizer_;
-    if (bounds.bounded()) {
-      value.masked_fill_(entries.lt(bounds.low).logical_or_(entries.gt(bounds.high)).any(1, true), kInfinity);
+    if (bounds_.bounded()) {
+      value.masked_fill_(entries.lt(bounds_.low).logical_or_(entries.gt(bounds_.high)).any(1, true),
+                         kInfinity);
     }
     return value;
   }
@@ -104,10 +111,9 @@ class QuadraticPlusRegularizer::Rows {
       const at::Tensor at_zero = of_covered - of_covered.clamp(-problem_.l1_, problem_.l1_);
       of_covered.copy_(at::where(entries == 0, at_zero, of_covered + entries.sign() * problem_.l1_));
     }
-    const Regularizer& bounds = problem_.regularizer_;
-    if (bounds.bounded()) {  // on a bound only what leads inside counts
-      of_covered.masked_fill_((entries <= bounds.low).logical_and_(of_covered > 0), 0);
-      of_covered.masked_fill_((entries >= bounds.high).logical_and_(of_covered < 0), 0);
+    if (bounds_.bounded()) {  // on a bound only what leads inside counts
+      of_covered.masked_fill_((entries <= bounds_.low).logical_and_(of_covered > 0), 0);
+      of_covered.masked_fill_((entries >= bounds_.high).logical_and_(of_covered < 0), 0);
     }
     return distance.abs_();
   }
@@ -133,7 +139,7 @@ class QuadraticPlusRegularizer::Rows {
           if (problem_.l1_ != 0) {
             next.sub_(next.clamp(-problem_.l1_ / curvature, problem_.l1_ / curvature));
           }
-          next.clamp_(problem_.regularizer_.low, problem_.regularizer_.high);
+          next.clamp_(bounds_.low, bounds_.high);
         }
         moves.select(1, j).copy_(next - entry);
         entry.copy_(next);
@@ -193,8 +199,7 @@ class QuadraticPlusRegularizer::Rows {
   at::Tensor free_entries() const {
     at::Tensor free = at::ones(x_.sizes(), x_.options().dtype(at::kBool));
     const at::Tensor entries = covered(x_);
-    const Regularizer& bounds = problem_.regularizer_;
-    covered(free).copy_(entries.gt(bounds.low).logical_and_(entries.lt(bounds.high)));
+    covered(free).copy_(entries.gt(bounds_.low).logical_and_(entries.lt(bounds_.high)));
     if (problem_.l1_ != 0) {
       covered(free).logical_and_(entries.ne(0));
     }
@@ -216,9 +221,9 @@ class QuadraticPlusRegularizer::Rows {
     if (problem_.l1_ != 0) {
       meet(0, entries * moves < 0);
     }
-    if (problem_.regularizer_.bounded()) {
-      meet(problem_.regularizer_.low, moves < 0);
-      meet(problem_.regularizer_.high, moves > 0);
+    if (bounds_.bounded()) {
+      meet(bounds_.low, moves < 0);
+      meet(bounds_.high, moves > 0);
     }
     return part;
   }
@@ -230,7 +235,7 @@ class QuadraticPlusRegularizer::Rows {
     if (problem_.l1_ != 0) {
       entries.masked_fill_((entries * before < 0).logical_or_(entries.abs() <= before.abs() * 1e-14), 0);
     }
-    entries.clamp_(problem_.regularizer_.low, problem_.regularizer_.high);
+    entries.clamp_(bounds_.low, bounds_.high);
     return next;
   }
 
@@ -252,7 +257,10 @@ class QuadraticPlusRegularizer::Rows {
     gradient_ = gradient;
   }
 
+  static at::Tensor wide(const at::Tensor& t) { return t.to(at::kDouble, false, /*copy=*/true); }
+
   const QuadraticPlusRegularizer& problem_;
+  const Regularizer bounds_;
   at::Tensor x_, centre_, linear_, gradient_;
   mutable std::vector<double> diagonal_;
 };
@@ -263,8 +271,8 @@ void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& 
     return;
   }
   const double tolerance = x.scalar_type() == at::kDouble ? 1e-10 : 1e-7;
-  const auto wide = [](const at::Tensor& t) { return t.to(at::kDouble, false, /*copy=*/true); };
-  Rows rows(*this, wide(x), wide(centre), wide(linear));
+  const Regularizer bounds = with_bounds_of(regularizer_, x.scalar_type());
+  Rows rows(*this, bounds, x, centre, linear);
   const at::Tensor enough = linear.abs().amax(1, true).to(at::kDouble).clamp_min_(l1_).mul_(tolerance);
   const at::Tensor start = rows.value();
   const at::Tensor solution = rows.x().clone();
@@ -289,7 +297,7 @@ void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& 
     }
   }
   const at::Tensor rounded = solution.to(x.scalar_type());
-  const at::Tensor end = Rows(*this, wide(rounded), wide(centre), wide(linear)).value();
+  const at::Tensor end = Rows(*this, bounds, rounded, centre, linear).value();
   x.copy_(at::where(end < start, rounded, x));
 }
 
