@@ -49,8 +49,7 @@ constexpr double kOnKink = 16;       // units in the last place of the data, as 
 at::Tensor row_sum(const at::Tensor& t) { return t.sum(1, /*keepdim=*/true); }
 
 // Everything that rows have in common, in float64.
-class Rows {
- public:
+struct Rows {
   Rows(const PiecewiseQuadratic& p, int64_t count, double precision)
       : lines(p.activation, p.m.options().dtype(at::kDouble)),
         m(p.m.to(at::kDouble)),
@@ -58,48 +57,37 @@ class Rows {
         gamma(p.gamma),
         regularizer(with_bounds_of(p.regularizer, p.m.scalar_type())),
         regularized(p.regularized),
-        on_kink_(kOnKink * precision),
-        norms_(m.square().sum(1).sqrt_().unsqueeze(0)),
-        curvature_(at::full({m.size(1)}, kappa, m.options())) {
-    curvature_.narrow(0, 0, regularized).add_(regularizer.l2);
-    own_ = m.size(1) <= kOwnUnknowns && count * m.size(1) * m.size(1) <= kOwnEntries;
-    if (!own_) {
-      shared_ = inverse_hessian(lines.slopes[lines.steepest()]);
-    }
+        own_hessians(m.size(1) <= kOwnUnknowns && count * m.size(1) * m.size(1) <= kOwnEntries),
+        on_kink(kOnKink * precision),
+        norms(m.square().sum(1).sqrt_().unsqueeze(0)),
+        curvature(at::full({m.size(1)}, kappa, m.options())) {
+    curvature.narrow(0, 0, regularized).add_(regularizer.l2);
   }
-
-  bool own_hessians() const { return own_; }
 
   // The largest number of entries that an array has for a row.
   int64_t entries() const {
     const int64_t q = m.size(1);
     const int64_t p = m.size(0) * static_cast<int64_t>(lines.kinks.size() + 1);
-    return std::max(own_ ? q * std::max(q, m.size(0)) : q * kMostKinks, p + q);
+    return std::max(own_hessians ? q * std::max(q, m.size(0)) : q * kMostKinks, p + q);
   }
 
   // The inverse of the Hessian where every unit has this slope.
   at::Tensor inverse_hessian(double slope) const {
     at::Tensor hessian = at::mm(m.t(), m).mul_(gamma * slope * slope);
-    hessian.diagonal().add_(curvature_);
+    hessian.diagonal().add_(curvature);
     return at::cholesky_inverse(std::get<0>(at::linalg_cholesky_ex(hessian)));
   }
 
   const PiecewiseLines lines;
   const at::Tensor m;
   const double kappa, gamma;
-  Regularizer regularizer;
+  const Regularizer regularizer;
   const int64_t regularized;
-  at::Tensor curvature() const { return curvature_; }
-  at::Tensor shared() const { return shared_; }
-  at::Tensor norms() const { return norms_; }
-  double on_kink() const { return on_kink_; }
-
- private:
-  double on_kink_;
-  at::Tensor norms_;      // (1, p): |m_j|
-  at::Tensor curvature_;  // (q,): kappa + l2
-  at::Tensor shared_;
-  bool own_ = true;
+  const bool own_hessians;
+  const double on_kink;
+  const at::Tensor norms;      // (1, p): |m_j|
+  const at::Tensor curvature;  // (q,): kappa + l2
+  at::Tensor shared = own_hessians ? at::Tensor() : inverse_hessian(lines.slopes[lines.steepest()]);
 };
 
 // Some rows with their data.
@@ -197,12 +185,12 @@ class Descent {
     const PiecewiseLines& lines = rows_.lines;
     const at::Tensor zero = at::zeros({d.size(0), 1}, d.options());
     at::Tensor image = at::matmul(d, rows_.m.t());
-    image.masked_fill_(image.abs() <= rows_.norms() * row_sum(d.square()).sqrt_() * 1e-15, 0);
+    image.masked_fill_(image.abs() <= rows_.norms * row_sum(d.square()).sqrt_() * 1e-15, 0);
     const at::Tensor divisor = at::where(image == 0, 1, image);
     const at::Tensor slope = lines.slope.index({piece_});
     const at::Tensor error = chunk_.target - slope * u_ - lines.level.index({piece_});
     // Along the line it is curvature/2 t^2 + slope t on the first piece; each kink that is met adds to both.
-    at::Tensor curvature = row_sum(d.square() * rows_.curvature());
+    at::Tensor curvature = row_sum(d.square() * rows_.curvature);
     curvature.add_(row_sum((slope * image).square_()), rows_.gamma);
     at::Tensor first = row_sum((x_ - chunk_.centre) * d).mul_(rows_.kappa);
     first.sub_(row_sum(slope * image * error), rows_.gamma);
@@ -277,12 +265,12 @@ class Descent {
  private:
   Kinks kinks_here() const {
     const PiecewiseLines& lines = rows_.lines;
-    const at::Tensor scale = rows_.norms() * row_sum(x_.square()).sqrt_() + chunk_.offset.abs();
+    const at::Tensor scale = rows_.norms * row_sum(x_.square()).sqrt_() + chunk_.offset.abs();
     at::Tensor active = at::zeros(u_.sizes(), u_.options().dtype(at::kBool));
     at::Tensor low = at::zeros_like(u_), high = at::zeros_like(u_);
     for (size_t k = 0; k < lines.kinks.size(); ++k) {
       const at::Tensor near =
-          (u_ - lines.kinks[k]).abs_() <= (scale + std::fabs(lines.kinks[k])) * rows_.on_kink();
+          (u_ - lines.kinks[k]).abs_() <= (scale + std::fabs(lines.kinks[k])) * rows_.on_kink;
       const at::Tensor error = chunk_.target - (lines.slopes[k] * lines.kinks[k] + lines.levels[k]);
       const at::Tensor left = error * (-rows_.gamma * lines.slopes[k]);
       const at::Tensor right = error * (-rows_.gamma * lines.slopes[k + 1]);
@@ -311,12 +299,12 @@ class Descent {
   }
 
   at::Tensor inverse_hessian(const at::Tensor& slope) const {
-    if (!rows_.own_hessians()) {
-      return rows_.shared();
+    if (!rows_.own_hessians) {
+      return rows_.shared;
     }
     const at::Tensor columns = rows_.m.t().unsqueeze(0) * (slope.square() * rows_.gamma).unsqueeze(1);
     at::Tensor hessian = at::matmul(columns, rows_.m);
-    hessian.diagonal(0, 1, 2).add_(rows_.curvature());
+    hessian.diagonal(0, 1, 2).add_(rows_.curvature);
     return at::cholesky_inverse(std::get<0>(at::linalg_cholesky_ex(hessian)));
   }
 
@@ -329,7 +317,7 @@ class Descent {
 at::Tensor descend_(const Chunk& chunk, const at::Tensor& x) {
   at::Tensor value = chunk.value(x);
   at::Tensor live = at::ones({x.size(0)}, x.options().dtype(at::kBool)).nonzero().squeeze(1);
-  const int steps = chunk.rows.own_hessians() ? kSteps : kSharedSteps;
+  const int steps = chunk.rows.own_hessians ? kSteps : kSharedSteps;
   for (int step = 0; step < steps && live.numel() > 0; ++step) {
     const Chunk part = chunk.at_rows(live);
     const at::Tensor here = x.index_select(0, live);
@@ -427,7 +415,7 @@ void PiecewiseQuadratic::minimise_(const at::Tensor& x, const at::Tensor& centre
   const at::Tensor every =
       offset.defined() ? offset.to(at::kDouble) : at::zeros({1, m.size(0)}, rows.m.options());
   const at::Tensor on_steepest =
-      rows.own_hessians() ? rows.inverse_hessian(rows.lines.slopes[rows.lines.steepest()]) : rows.shared();
+      rows.own_hessians ? rows.inverse_hessian(rows.lines.slopes[rows.lines.steepest()]) : rows.shared;
   const int64_t size = std::max<int64_t>(1, kChunkEntries / std::max<int64_t>(1, rows.entries()));
   for (int64_t begin = 0; begin < x.size(0); begin += size) {
     const int64_t count = std::min(size, x.size(0) - begin);
@@ -437,7 +425,7 @@ void PiecewiseQuadratic::minimise_(const at::Tensor& x, const at::Tensor& centre
     at::Tensor best = previous.clone();
     chunk.project_(best);
     std::vector<at::Tensor> starts = {best, linear_start(chunk, on_steepest)};
-    if (rows.own_hessians()) {
+    if (rows.own_hessians) {
       for (const double ratio : {1.0, 0.3, 0.1}) {
         starts.push_back(splitting_start(chunk, best, ratio));
       }
@@ -447,7 +435,7 @@ void PiecewiseQuadratic::minimise_(const at::Tensor& x, const at::Tensor& centre
       }
     }
     best = descended(chunk, at::cat(starts));
-    for (int round = 0; rows.own_hessians() && round < kRounds; ++round) {
+    for (int round = 0; rows.own_hessians && round < kRounds; ++round) {
       best = descended(chunk, at::cat({best, searched_coordinates(chunk, best)}));
     }
     const at::Tensor rounded = best.to(x.scalar_type());
