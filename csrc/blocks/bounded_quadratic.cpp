@@ -15,8 +15,8 @@
 namespace torchbcd {
 namespace {
 
-constexpr int kSteps = 30;
-constexpr double kTolerance = 1e-12;  // of a problem's largest entry
+constexpr int kBoundedSteps = 30;
+constexpr double kBoundedTolerance = 1e-12;  // of a problem's largest entry
 
 }  // namespace
 
@@ -26,7 +26,7 @@ at::Tensor bounded_quadratic(const at::Tensor& g, const at::Tensor& h, const at:
   const at::Tensor divisors = at::where(diagonals > 0, diagonals, 1);
   const at::Tensor solution = at::minimum(at::maximum(at::zeros_like(h), low), high);
   at::Tensor live = at::arange(h.size(0), h.options().dtype(at::kLong));
-  for (int step = 0; step < kSteps && live.numel() > 0; ++step) {
+  for (int step = 0; step < kBoundedSteps && live.numel() > 0; ++step) {
     const auto of = [&](const at::Tensor& all) { return all.index_select(0, live); };
     const at::Tensor matrix = of(g), linear = of(h), least = of(low), most = of(high), divisor = of(divisors);
     at::Tensor l = of(solution);
@@ -52,7 +52,7 @@ at::Tensor bounded_quadratic(const at::Tensor& g, const at::Tensor& h, const at:
     l = at::where(value(newton) <= value(l), newton, l);
     at::Tensor(solution).index_copy_(0, live, l);
     const at::Tensor left = (clip(l - slope(l) / divisor) - l).abs_().amax(1);
-    live = live.index_select(0, left.gt(l.abs().amax(1).mul_(kTolerance)).nonzero().squeeze(1));
+    live = live.index_select(0, left.gt(l.abs().amax(1).mul_(kBoundedTolerance)).nonzero().squeeze(1));
   }
   return solution;
 }

@@ -16,13 +16,14 @@
 #include "blocks/piecewise_quadratic.h"
 #include "blocks/regularized_quadratic.h"
 #include "kernels/passes.h"
+#include "linalg/reductions.h"
 #include "linalg/spd.h"
 
 namespace torchbcd {
 namespace {
 
 constexpr int kGaussNewtonSteps = 30;
-constexpr int kSplittingSteps = 10;  // of the other start
+constexpr int kOtherStartSteps = 10;  // of the other start
 constexpr int kArmijoHalvings = 16;
 constexpr double kArmijo = 1e-4;
 constexpr double kConverged = 1e-14;  // relative decrease of every row below which iterating ends
@@ -34,9 +35,6 @@ at::Tensor sigma(const functors::AnyActivation& activation, const at::Tensor& u)
 at::Tensor derivative(const functors::AnyActivation& activation, const at::Tensor& u) {
   return passes::activation_derivative(u, activation, at::empty_like(u, at::MemoryFormat::Contiguous));
 }
-
-// Sums over rows, (m, 1), in float64.
-at::Tensor row_sum(const at::Tensor& values) { return values.sum(1, /*keepdim=*/true, at::kDouble); }
 
 }  // namespace
 
@@ -106,7 +104,7 @@ at::Tensor NonlinearLeastSquares::splitting_start(const at::Tensor& start, const
   at::Tensor z = product.clone();
   at::Tensor multiplier = sigma(activation, z).sub_(target).mul_(derivative(activation, z)).div_(ratio);
   const at::Tensor u = at::empty_like(product);
-  for (int k = 0; k < kSplittingSteps; ++k) {
+  for (int k = 0; k < kOtherStartSteps; ++k) {
     x = at::mm((offset.defined() ? z - offset : z) - multiplier, m).add_(centre, ridge);
     factored.solve_(x);
     product_out(x, u);

@@ -27,17 +27,18 @@
 #include "blocks/bounded_quadratic.h"
 #include "blocks/piecewise_lines.h"
 #include "blocks/regularized_quadratic.h"
+#include "linalg/reductions.h"
 
 namespace torchbcd {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
+using functors::kInfinity;
 // Where it is small, a row has its own Hessian, its descent goes on until it is done, and begins at many
 // starts. Beyond so many unknowns of a row, or entries of all Hessians, the rows share the one of the
 // steepest slope everywhere, and take a few steps from two starts.
 constexpr int64_t kOwnUnknowns = 32;
 constexpr int64_t kOwnEntries = 1 << 18;
-constexpr int kSteps = 60;
+constexpr int kDescentSteps = 60;
 constexpr int kSharedSteps = 10;
 constexpr int64_t kMostKinks = 64;          // that a row can be held on at once
 constexpr int64_t kChunkEntries = 1 << 20;  // float64 numbers of a chunk's largest array
@@ -45,8 +46,6 @@ constexpr int kScattered = 4;
 constexpr int kRounds = 3;           // of searches along coordinates
 constexpr int kSplittingSteps = 10;  // of the starts by splitting
 constexpr double kOnKink = 16;       // units in the last place of the data, as large as a kink's argument
-
-at::Tensor row_sum(const at::Tensor& t) { return t.sum(1, /*keepdim=*/true); }
 
 // Everything that rows have in common, in float64.
 struct Rows {
@@ -317,7 +316,7 @@ class Descent {
 at::Tensor descend_(const Chunk& chunk, const at::Tensor& x) {
   at::Tensor value = chunk.value(x);
   at::Tensor live = at::ones({x.size(0)}, x.options().dtype(at::kBool)).nonzero().squeeze(1);
-  const int steps = chunk.rows.own_hessians ? kSteps : kSharedSteps;
+  const int steps = chunk.rows.own_hessians ? kDescentSteps : kSharedSteps;
   for (int step = 0; step < steps && live.numel() > 0; ++step) {
     const Chunk part = chunk.at_rows(live);
     const at::Tensor here = x.index_select(0, live);

@@ -13,21 +13,22 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
-#include <limits>
 #include <tuple>
+#include <vector>
+
+#include "functors/scalar.h"
+#include "linalg/reductions.h"
 
 namespace torchbcd {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr int64_t kPanel = 32;         // columns between two products with H
+using functors::kInfinity;
+constexpr int64_t kColumns = 32;       // columns between two products with H
 constexpr int kPasses = 400;           // of coordinate descent, at the most
 constexpr int kFirstPasses = 8;        // before the first Newton step
 constexpr double kStalled = 1e-15;     // relative decrease between two Newton steps that ends it
 constexpr int kPassesBetween = 2;      // two Newton steps
 constexpr int64_t kSystems = 1 << 21;  // entries of all matrices that are factored at once
-
-at::Tensor row_sum(const at::Tensor& t) { return t.sum(1, /*keepdim=*/true); }
 
 }  // namespace
 
@@ -122,8 +123,8 @@ class QuadraticPlusRegularizer::Rows {
   void descend() {
     const at::Tensor& h = problem_.hessian_;
     const int64_t columns = x_.size(1);
-    for (int64_t begin = 0; begin < columns; begin += kPanel) {
-      const int64_t width = std::min(kPanel, columns - begin);
+    for (int64_t begin = 0; begin < columns; begin += kColumns) {
+      const int64_t width = std::min(kColumns, columns - begin);
       const at::Tensor panel = h.narrow(0, begin, width);
       const at::Tensor own = panel.narrow(1, begin, width);
       const at::Tensor moves = at::zeros_like(x_.narrow(1, begin, width));
@@ -148,8 +149,9 @@ class QuadraticPlusRegularizer::Rows {
     }
   }
 
-  // A Newton step of each row on its entries that are on no kink. Where it would cross some, it either stops
-  // at each that it meets or, where that is worse, altogether at the first.
+  // A Newton step of each row on its entries that are on no kink. Where it would cross some, entries stop at
+  // those that they meet, and the step has the length that is best of some, that up to the first kink among
+  // them.
   void newton() {
     const at::Tensor free = free_entries();
     const int64_t most = free.sum(1).max().item<int64_t>();
@@ -174,8 +176,11 @@ class QuadraticPlusRegularizer::Rows {
           .copy_(at::cholesky_solve(wanted.narrow(0, begin, count).unsqueeze(2), factor).squeeze(2));
     }
     const at::Tensor move = at::zeros_like(x_).scatter_(1, index, at::where(real, step, 0));
-    const at::Tensor to_first = (move * reach(move)).add_(x_);
-    try_(stopped_at_kinks(x_ + move), stopped_at_kinks(to_first));
+    std::vector<at::Tensor> points = {stopped_at_kinks((move * reach(move)).add_(x_))};
+    for (const double part : {1.0, 0.5, 0.25, 0.125, 0.0625}) {
+      points.push_back(stopped_at_kinks(x_ + move * part));
+    }
+    go_to_lowest(points);
   }
 
   void keep(const at::Tensor& index) {
@@ -239,12 +244,11 @@ class QuadraticPlusRegularizer::Rows {
     return next;
   }
 
-  // Goes to the first of two points, or the second where that is better, where it is not worse than here.
-  void try_(const at::Tensor& first, const at::Tensor& second) {
+  // Goes to the best of some points that is better than here.
+  void go_to_lowest(const std::vector<at::Tensor>& points) {
     at::Tensor best = value();
-    const at::Tensor here = x_, gradient_here = gradient_;
     at::Tensor x = x_, gradient = gradient_;
-    for (const at::Tensor& next : {first, second}) {
+    for (const at::Tensor& next : points) {
       x_ = next;
       gradient_ = at::mm(x_ - centre_, problem_.hessian_).sub_(linear_);
       const at::Tensor there = value();

@@ -58,6 +58,8 @@ bool all_finite(const std::vector<at::Tensor>& tensors) {
          });
 }
 
+at::Tensor row_sum(const at::Tensor& matrix) { return matrix.sum(1, /*keepdim=*/true, at::kDouble); }
+
 double as_held_by(const at::Tensor& t, double number) {
   const double most =
       t.scalar_type() == at::kFloat ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();

@@ -20,6 +20,9 @@ inline double norm_squared(const at::Tensor& t) { return t.defined() ? inner_pro
 bool all_finite(const std::vector<at::Tensor>& tensors);
 inline bool all_finite(const at::Tensor& t) { return all_finite(std::vector<at::Tensor>{t}); }
 
+/// The sums of a matrix's rows, (m, 1), in float64.
+at::Tensor row_sum(const at::Tensor& matrix);
+
 /// The number, or infinity where the entries of `t` cannot hold it: ATen throws where it is given such a
 /// scalar.
 double as_held_by(const at::Tensor& t, double number);

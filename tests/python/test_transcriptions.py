@@ -27,6 +27,8 @@ ROWS = 7
 # rounding; a quadratic with a 1-norm or bounds by iterations that end where no entry moves by more than 1e-10.
 EXACT, ITERATIVE = 1e-10, 1e-6
 MISSED = 0.02  # of the decrease that a search from many starts finds, where an activation is inside the block
+# Of a block with this polynomial inside, which rises and falls, the library's few starts find less.
+MISSED_HILLY = 0.25
 
 
 def tolerance(regularizer):
@@ -131,6 +133,7 @@ class TestAlgorithm1:
         loss = loss_for(hidden, regularizer)
         optimizer, literal = build_bcd([2, 3, 2, 3], [hidden], loss, regularizer, 2)
         differ, missed = {}, {}
+        may_miss = MISSED_HILLY if hidden == "hilly polynomial" else MISSED
         for sweep in (1, 2):
             optimizer.step()
             w, b, _, v = optimizer.variables()
@@ -145,7 +148,7 @@ class TestAlgorithm1:
                 else:
                     before, least = literal.before_and_least(block, i)
                     value = literal.rows_objective(block, i)(now if block == "W" else now.T).sum()
-                    if value - least > MISSED * (before - least) + 1e-10 * before:
+                    if value - least > may_miss * (before - least) + 1e-10 * before:
                         missed[name] = (value - least) / (before - least)
                 literal.set_block(block, i, now)
             assert optimizer.objective() == pytest.approx(literal.objective(), rel=1e-10)

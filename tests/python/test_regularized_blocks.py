@@ -1,0 +1,97 @@
+"""W blocks with a regulariser that is not smooth, against scikit-learn and SciPy, and their optimality conditions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import nnls
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import ElasticNet, Lasso
+from torch import nn
+
+import torchbcd
+from torchbcd import regularizers as reg
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings(f"ignore::{ConvergenceWarning.__module__}.{ConvergenceWarning.__name__}"),
+]
+
+ALPHA, RHO = 0.05, 1.0
+
+
+def digits(dtype):
+    """Pixels in [0, 1], four of which are nearly copies of others, and one-hot classes."""
+    data = load_digits()
+    x = torch.tensor(data.data, dtype=torch.float64) / 16
+    generator = torch.Generator().manual_seed(0)
+    x[:, :4] = x[:, 20:24] + 1e-3 * torch.randn(len(x), 4, generator=generator, dtype=torch.float64)
+    return x.to(dtype), nn.functional.one_hot(torch.tensor(data.target)).to(dtype)
+
+
+def w_block(regularizer, dtype=torch.float64):
+    """One sweep of a net of one layer: (X, U, W before, W after); the W block is the last."""
+    x, y = digits(dtype)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(x.shape[1], 10, bias=False)).to(dtype)
+    before = model[0].weight.detach().clone()
+    if regularizer.low == 0:
+        before.abs_()
+        model[0].weight.data.copy_(before)
+    optimizer = torchbcd.BCD(model, gamma=1.0, rho=RHO, alpha=ALPHA, weight_regularizer=regularizer)
+    optimizer.bind(x, y)
+    optimizer.step()
+    return x, optimizer.variables().U[0], before, model[0].weight.detach()
+
+
+def augmented(x, u, before):
+    """The block's least squares with its proximal term as further rows."""
+    ridge = (ALPHA / RHO) ** 0.5
+    rows = np.vstack([x.numpy(), ridge * np.eye(x.shape[1])])
+    return rows, np.vstack([u.numpy(), ridge * before.numpy().T])
+
+
+@pytest.mark.parametrize("weight", [10.0, 100.0])
+def test_l1_as_scikit_learn(weight):
+    x, u, before, after = w_block(reg.L1(weight))
+    rows, targets = augmented(x, u, before)
+    lasso = Lasso(alpha=weight / (RHO * len(rows)), fit_intercept=False, tol=1e-13, max_iter=1_000_000)
+    expected = lasso.fit(rows, targets).coef_
+    np.testing.assert_allclose(after.numpy(), expected, rtol=0, atol=1e-6)
+    assert ((after == 0).numpy() == (expected == 0)).mean() > 0.999
+
+
+def test_elastic_net_as_scikit_learn():
+    x, u, before, after = w_block(reg.ElasticNet(2.0, 3.0))
+    rows, targets = augmented(x, u, before)
+    total = (2.0 + 3.0) / (RHO * len(rows))
+    net = ElasticNet(alpha=total, l1_ratio=0.4, fit_intercept=False, tol=1e-13, max_iter=1_000_000)
+    np.testing.assert_allclose(after.numpy(), net.fit(rows, targets).coef_, rtol=0, atol=1e-6)
+
+
+def test_nonnegative_as_scipy():
+    x, u, before, after = w_block(reg.Nonnegative())
+    rows, targets = augmented(x, u, before)
+    expected = np.stack([nnls(rows, target)[0] for target in targets.T])
+    np.testing.assert_allclose(after.numpy(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "regularizer", [reg.L1(0.1), reg.ElasticNet(1.0, 0.5), reg.Nonnegative(), reg.Box(-0.05, 0.1)], ids=str
+)
+def test_optimality_conditions(regularizer, dtype):
+    """Zero is in the subdifferential, relative to the gradient at the start, as closely as float32 holds the data."""
+    x, u, before, after = (t.double() for t in w_block(regularizer, dtype))
+
+    def gradient(w):
+        return RHO * (x @ w.T - u).T @ x + ALPHA * (w - before) + regularizer.l2 * w
+
+    low, high = torch.ops.torchbcd.regularizer_subdifferential(after.to(dtype), *regularizer.numbers)
+    smooth = gradient(after) - regularizer.l2 * after  # which the subdifferential has
+    lowest, highest = smooth + low.double(), smooth + high.double()
+    distance = torch.maximum(lowest, -highest).clamp_min(0)
+    scale = gradient(before).abs().amax(1, keepdim=True).clamp_min(regularizer.l1)
+    assert (distance / scale).max() < (1e-4 if dtype == torch.float32 else 1e-8)
