@@ -1,4 +1,4 @@
-"""W blocks with a regulariser that is not smooth, against scikit-learn and SciPy, and their optimality conditions."""
+"""W blocks with a regulariser that is not smooth, against scikit-learn, SciPy and their optimality conditions."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_nonnegative_as_scipy():
     "regularizer", [reg.L1(0.1), reg.ElasticNet(1.0, 0.5), reg.Nonnegative(), reg.Box(-0.05, 0.1)], ids=str
 )
 def test_optimality_conditions(regularizer, dtype):
-    """Zero is in the subdifferential, relative to the gradient at the start, as closely as float32 holds the data."""
+    """Zero is in the subdifferential, relative to the gradient at the start, as closely as float32 holds it."""
     x, u, before, after = (t.double() for t in w_block(regularizer, dtype))
 
     def gradient(w):
