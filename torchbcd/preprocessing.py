@@ -109,7 +109,10 @@ def is_poorly_scaled(model: nn.Sequential, x: Tensor) -> bool:
         (False, True)
     """
     first, rows = _first_linear(model, x)
-    spread = rows.double().std(0, unbiased=False)
+    spread, mean = torch.std_mean(rows.double(), 0, unbiased=False)
+    spread[spread <= 8 * torch.finfo(x.dtype).eps * mean.abs()] = 0.0  # rounding gives equal entries a spread
+    if not spread.any():
+        return False
     weight = first.weight.double()
     moved = weight.norm(dim=0) * spread
     outputs = nn.functional.linear(rows.double(), weight)

@@ -8,6 +8,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace torchbcd {
 namespace {
@@ -15,7 +16,8 @@ namespace {
 constexpr double kFarOff = 10;     // mean over spread, root mean squares
 constexpr double kFarApart = 100;  // largest over median spread, of columns that vary
 constexpr int64_t kSample = 64;    // rows that tell which metric it is
-constexpr double kLeast = 1e-6;    // of the largest spread, below which a column counts as constant
+constexpr double kUnits = 8;  // in the last place of a column's mean, that a spread is no more than rounding
+constexpr double kLeast = 1e-6;  // of the largest spread, below which a column counts as constant
 
 struct Columns {
   at::Tensor spread;  // float64
@@ -24,7 +26,10 @@ struct Columns {
 
 Columns columns_of(const at::Tensor& x) {
   const auto [spread, mean] = at::std_mean(x, at::IntArrayRef{0}, /*unbiased=*/false);
-  return {spread.to(at::kDouble), mean};
+  const double unit = x.scalar_type() == at::kFloat ? std::numeric_limits<float>::epsilon()
+                                                    : std::numeric_limits<double>::epsilon();
+  // Rounding gives equal entries a spread.
+  return {spread.to(at::kDouble).masked_fill_(spread.le(mean.abs() * (kUnits * unit)), 0), mean};
 }
 
 double mean_square(const at::Tensor& t) { return t.to(at::kDouble).square().mean().item<double>(); }
