@@ -12,10 +12,10 @@ import argparse
 import json
 import warnings
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import torch
+from bench_relaxed import make_model
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.benchmark import Timer
@@ -26,17 +26,6 @@ NETS = {"784-300x3-10": (784, 300, 300, 300, 10), "784-2048x3-10": (784, 2048, 2
 ROWS = {"784-300x3-10": (200, 60_000), "784-2048x3-10": (500, 60_000)}
 QUICK = {"20-30-10": (20, 30, 10)}
 QUICK_ROWS = {"20-30-10": (50,)}
-
-
-def make_model(widths: tuple[int, ...], device: str) -> nn.Sequential:
-    """A ReLU net, initialised by He et al."""
-    torch.manual_seed(0)
-    modules: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths):
-        linear = nn.Linear(inputs, outputs)
-        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
-        modules += [linear, nn.ReLU()]
-    return nn.Sequential(*modules[:-1]).to(device)
 
 
 def backpropagated(
@@ -90,7 +79,7 @@ def waits(step: Callable[[Tensor, Tensor], object], x: Tensor, y: Tensor) -> int
 
 def measure(name: str, widths: tuple[int, ...], x: Tensor, y: Tensor, seconds: float) -> dict[str, float]:
     """Median milliseconds of a step and how often it waits."""
-    step = METHODS[name](make_model(widths, str(x.device)))
+    step = METHODS[name](make_model(widths).to(x.device))
     for _ in range(3):
         step(x, y)
     timer = Timer("step(x, y)", globals={"step": step, "x": x, "y": y})

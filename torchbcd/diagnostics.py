@@ -15,7 +15,8 @@ All but the rates are computed in float64 from copies of the variables, at the c
 weight. What of the paper's constants holds and what does not is in ``docs/theory.md``.
 
 References:
-    [Z] Zeng, Lau, Lin, Yao: Global Convergence of Block Coordinate Descent in Deep Learning.
+    [Z] Zeng, Ouyang, Lau, Lin, Yao: Global Convergence in Deep Learning with Variable Splitting via the
+    Kurdyka-Lojasiewicz Property.
 """
 
 from __future__ import annotations

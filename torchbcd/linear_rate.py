@@ -119,7 +119,8 @@ def power_rate(values: Sequence[float], tail: float = 0.5) -> PowerRate:
         (1.0, 1.0)
 
     Source:
-        [Z] Zeng, Lau, Lin, Yao: Global Convergence of Block Coordinate Descent in Deep Learning, Lemmas 5 and 6.
+        [Z] Zeng, Ouyang, Lau, Lin, Yao: Global Convergence in Deep Learning with Variable Splitting via the
+        Kurdyka-Lojasiewicz Property, Lemmas 5 and 6.
         [W] Wang, Li, Wang, Zhao: Accelerated Gradient-free Neural Network Training by Multi-convex Alternating
         Optimization, Theorem 2.
     """

@@ -8,7 +8,8 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
-#include <limits>
+
+#include "linalg/reductions.h"
 
 namespace torchbcd {
 namespace {
@@ -26,8 +27,7 @@ struct Columns {
 
 Columns columns_of(const at::Tensor& x) {
   const auto [spread, mean] = at::std_mean(x, at::IntArrayRef{0}, /*unbiased=*/false);
-  const double unit = x.scalar_type() == at::kFloat ? std::numeric_limits<float>::epsilon()
-                                                    : std::numeric_limits<double>::epsilon();
+  const double unit = unit_of(x.scalar_type());
   // Rounding gives equal entries a spread.
   return {spread.to(at::kDouble).masked_fill_(spread.le(mean.abs() * (kUnits * unit)), 0), mean};
 }

@@ -8,13 +8,13 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
-#include <limits>
 #include <variant>
 #include <vector>
 
 #include "blocks/piecewise_lines.h"
 #include "blocks/piecewise_quadratic.h"
 #include "blocks/regularized_quadratic.h"
+#include "blocks/splitting_start.h"
 #include "kernels/passes.h"
 #include "linalg/reductions.h"
 #include "linalg/spd.h"
@@ -23,7 +23,6 @@ namespace torchbcd {
 namespace {
 
 constexpr int kGaussNewtonSteps = 30;
-constexpr int kOtherStartSteps = 10;  // of the other start
 constexpr int kArmijoHalvings = 16;
 constexpr double kArmijo = 1e-4;
 constexpr double kConverged = 1e-14;  // relative decrease of every row below which iterating ends
@@ -42,18 +41,7 @@ at::Tensor NonlinearLeastSquares::row_objective(const at::Tensor& x, const at::T
                                                 const at::Tensor& target, const at::Tensor& product) const {
   at::Tensor value = row_sum(x.sub(centre).square_()).mul_(kappa / 2);
   value.add_(row_sum(target.sub(sigma(activation, product)).square_()), gamma / 2);
-  const at::Tensor covered = x.narrow(1, 0, regularized);
-  if (regularizer.l2 != 0) {
-    value.add_(row_sum(covered.square()), regularizer.l2 / 2);
-  }
-  if (regularizer.l1 != 0) {
-    value.add_(row_sum(covered.abs()), regularizer.l1);
-  }
-  if (regularizer.bounded()) {
-    const at::Tensor outside = covered.lt(regularizer.low).logical_or_(covered.gt(regularizer.high));
-    value.masked_fill_(outside.any(1, /*keepdim=*/true), std::numeric_limits<double>::infinity());
-  }
-  return value;
+  return value.add_(row_regularizer(regularizer, x.narrow(1, 0, regularized)));
 }
 
 void NonlinearLeastSquares::minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,
@@ -61,57 +49,35 @@ void NonlinearLeastSquares::minimise_(const at::Tensor& x, const at::Tensor& cen
   if (is_piecewise_linear(activation)) {
     PiecewiseQuadratic{m, offset, kappa, gamma, activation, regularizer, regularized}.minimise_(x, centre,
                                                                                                 target);
-    product_out(x, product);
+    at::Tensor(product).copy_(product_of(x, m, offset));
     return;
   }
   const bool monotone = std::visit([](const auto& f) { return f.monotone(); }, activation);
   std::vector<at::Tensor> starts;
   if (!monotone) {
-    starts = {splitting_start(x, centre, target, product, 1),
-              splitting_start(x, centre, target, product, 0.3), at::zeros_like(x)};
+    for (const double ratio : {1.0, 0.3}) {
+      const double ridge = kappa / (ratio * gamma);
+      const SpdFactor factored = factor({.a = m, .ridge = ridge}, where);
+      const auto solve = [&](at::Tensor rows) {
+        factored.solve_(rows);
+        return rows;
+      };
+      starts.push_back(splitting_start(x, centre, target, m, offset, activation, ratio, ridge, solve));
+    }
+    starts.push_back(at::zeros_like(x));
   }
   at::Tensor least = descend_(x, centre, target, product, where);
   for (const at::Tensor& start : starts) {
     if (regularizer.bounded()) {
       start.narrow(1, 0, regularized).clamp_(regularizer.low, regularizer.high);
     }
-    const at::Tensor image = at::empty_like(product);
-    product_out(start, image);
+    const at::Tensor image = product_of(start, m, offset);
     const at::Tensor value = descend_(start, centre, target, image, where);
     const at::Tensor lower = value < least;
     least = at::where(lower, value, least);
     at::Tensor(x).copy_(at::where(lower, start, x));
     at::Tensor(product).copy_(at::where(lower, image, product));
   }
-}
-
-void NonlinearLeastSquares::product_out(const at::Tensor& x, const at::Tensor& product) const {
-  at::Tensor out = product;
-  at::mm_out(out, x, m.t());
-  if (offset.defined()) {
-    out.add_(offset);
-  }
-}
-
-// Alternating direction method of multipliers on x and z = x M^T + O, whose z goes to the global minimiser of
-// every entry.
-at::Tensor NonlinearLeastSquares::splitting_start(const at::Tensor& start, const at::Tensor& centre,
-                                                  const at::Tensor& target, const at::Tensor& product,
-                                                  double ratio) const {
-  const double ridge = kappa / (ratio * gamma);
-  const SpdFactor factored = factor({.a = m, .ridge = ridge}, "a start of a block");
-  at::Tensor x = start.clone();
-  at::Tensor z = product.clone();
-  at::Tensor multiplier = sigma(activation, z).sub_(target).mul_(derivative(activation, z)).div_(ratio);
-  const at::Tensor u = at::empty_like(product);
-  for (int k = 0; k < kOtherStartSteps; ++k) {
-    x = at::mm((offset.defined() ? z - offset : z) - multiplier, m).add_(centre, ridge);
-    factored.solve_(x);
-    product_out(x, u);
-    z = passes::prox_activation(target, u + multiplier, activation, ratio);
-    multiplier.add_(u).sub_(z);
-  }
-  return x;
 }
 
 at::Tensor NonlinearLeastSquares::descend_(const at::Tensor& x, const at::Tensor& centre,

@@ -29,9 +29,6 @@ struct NonlinearLeastSquares {
                  const at::Tensor& product, const char* where) const;
 
  private:
-  void product_out(const at::Tensor& x, const at::Tensor& product) const;
-  at::Tensor splitting_start(const at::Tensor& start, const at::Tensor& centre, const at::Tensor& target,
-                             const at::Tensor& product, double ratio) const;
   at::Tensor descend_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,
                       const at::Tensor& product, const char* where) const;
   at::Tensor row_objective(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& target,

@@ -1,14 +1,10 @@
 #include "blocks/piecewise_lines.h"
 
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/minimum.h>
-#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <variant>
 
 namespace torchbcd {
@@ -52,20 +48,6 @@ size_t PiecewiseLines::steepest() const {
   return std::max_element(slopes.begin(), slopes.end(),
                           [](double a, double b) { return std::fabs(a) < std::fabs(b); }) -
          slopes.begin();
-}
-
-at::Tensor PiecewiseLines::prox(const at::Tensor& t, const at::Tensor& b, double ratio) const {
-  at::Tensor best, least;
-  for (size_t k = 0; k < slopes.size(); ++k) {
-    const double low = k == 0 ? -std::numeric_limits<double>::infinity() : kinks[k - 1];
-    const double high = k == kinks.size() ? std::numeric_limits<double>::infinity() : kinks[k];
-    const at::Tensor u =
-        ((t - levels[k]) * slopes[k] + b * ratio).div_(slopes[k] * slopes[k] + ratio).clamp_(low, high);
-    const at::Tensor value = (t - levels[k] - u * slopes[k]).square_() + (u - b).square_() * ratio;
-    best = k == 0 ? u : at::where(value < least, u, best);
-    least = k == 0 ? value : at::minimum(value, least);
-  }
-  return best;
 }
 
 }  // namespace torchbcd

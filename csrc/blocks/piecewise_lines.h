@@ -22,8 +22,6 @@ struct PiecewiseLines {
   /// The line of every entry; at a kink the one on its left.
   at::Tensor piece(const at::Tensor& u) const;
   size_t steepest() const;
-  /// argmin over u of 1/2 (t - sigma(u))^2 + ratio/2 (u - b)^2
-  at::Tensor prox(const at::Tensor& t, const at::Tensor& b, double ratio) const;
 };
 
 }  // namespace torchbcd

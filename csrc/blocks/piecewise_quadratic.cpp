@@ -27,6 +27,8 @@
 #include "blocks/bounded_quadratic.h"
 #include "blocks/piecewise_lines.h"
 #include "blocks/regularized_quadratic.h"
+#include "blocks/splitting_start.h"
+#include "kernels/passes.h"
 #include "linalg/reductions.h"
 
 namespace torchbcd {
@@ -43,21 +45,22 @@ constexpr int kSharedSteps = 10;
 constexpr int64_t kMostKinks = 64;          // that a row can be held on at once
 constexpr int64_t kChunkEntries = 1 << 20;  // float64 numbers of a chunk's largest array
 constexpr int kScattered = 12;
-constexpr int kRounds = 3;           // of searches along coordinates
-constexpr int kSplittingSteps = 10;  // of the starts by splitting
-constexpr double kOnKink = 16;       // units in the last place of the data, as large as a kink's argument
+constexpr int kRounds = 3;      // of searches along coordinates
+constexpr double kOnKink = 16;  // units in the last place of the data, as large as a kink's argument
 
 // Everything that rows have in common, in float64.
 struct Rows {
-  Rows(const PiecewiseQuadratic& p, int64_t count, double precision)
-      : lines(p.activation, p.m.options().dtype(at::kDouble)),
+  Rows(const PiecewiseQuadratic& p, int64_t count, double unit)
+      : activation(p.activation),
+        lines(p.activation, p.m.options().dtype(at::kDouble)),
         m(p.m.to(at::kDouble)),
+        gram(at::mm(m.t(), m)),
         kappa(p.kappa),
         gamma(p.gamma),
         regularizer(with_bounds_of(p.regularizer, p.m.scalar_type())),
         regularized(p.regularized),
         own_hessians(m.size(1) <= kOwnUnknowns && count * m.size(1) * m.size(1) <= kOwnEntries),
-        on_kink(kOnKink * precision),
+        on_kink(kOnKink * unit),
         norms(m.square().sum(1).sqrt_().unsqueeze(0)),
         curvature(at::full({m.size(1)}, kappa, m.options())) {
     curvature.narrow(0, 0, regularized).add_(regularizer.l2);
@@ -72,13 +75,14 @@ struct Rows {
 
   // The inverse of the Hessian where every unit has this slope.
   at::Tensor inverse_hessian(double slope) const {
-    at::Tensor hessian = at::mm(m.t(), m).mul_(gamma * slope * slope);
+    at::Tensor hessian = gram * (gamma * slope * slope);
     hessian.diagonal().add_(curvature);
     return at::cholesky_inverse(std::get<0>(at::linalg_cholesky_ex(hessian)));
   }
 
+  const functors::AnyActivation& activation;
   const PiecewiseLines lines;
-  const at::Tensor m;
+  const at::Tensor m, gram;  // (p, q), (q, q)
   const double kappa, gamma;
   const Regularizer regularizer;
   const int64_t regularized;
@@ -86,7 +90,7 @@ struct Rows {
   const double on_kink;
   const at::Tensor norms;      // (1, p): |m_j|
   const at::Tensor curvature;  // (q,): kappa + l2
-  at::Tensor shared = own_hessians ? at::Tensor() : inverse_hessian(lines.slopes[lines.steepest()]);
+  const at::Tensor on_steepest = inverse_hessian(lines.slopes[lines.steepest()]);
 };
 
 // Some rows with their data.
@@ -105,7 +109,7 @@ struct Chunk {
             offset.size(0) == 1 ? offset : offset.repeat({times, 1})};
   }
 
-  at::Tensor product(const at::Tensor& x) const { return at::matmul(x, rows.m.t()).add_(offset); }
+  at::Tensor product(const at::Tensor& x) const { return product_of(x, rows.m, offset); }
   at::Tensor covered(const at::Tensor& x) const { return x.narrow(1, 0, rows.regularized); }
 
   void project_(const at::Tensor& x) const {
@@ -116,18 +120,10 @@ struct Chunk {
 
   // (m, 1)
   at::Tensor value(const at::Tensor& x) const {
-    const at::Tensor u = product(x);
-    const at::Tensor piece = rows.lines.piece(u);
-    const at::Tensor error = target - rows.lines.slope.index({piece}) * u - rows.lines.level.index({piece});
+    const at::Tensor error = target - passes::activation(product(x), rows.activation);
     at::Tensor value = row_sum((x - centre).square_()).mul_(rows.kappa / 2);
     value.add_(row_sum(error.square()), rows.gamma / 2);
-    const at::Tensor r = covered(x);
-    const Regularizer& terms = rows.regularizer;
-    value.add_(row_sum(r.square()), terms.l2 / 2).add_(row_sum(r.abs()), terms.l1);
-    if (terms.bounded()) {
-      value.masked_fill_(r.lt(terms.low).logical_or_(r.gt(terms.high)).any(1, true), kInfinity);
-    }
-    return value;
+    return value.add_(row_regularizer(rows.regularizer, covered(x)));
   }
 };
 
@@ -299,7 +295,7 @@ class Descent {
 
   at::Tensor inverse_hessian(const at::Tensor& slope) const {
     if (!rows_.own_hessians) {
-      return rows_.shared;
+      return rows_.on_steepest;
     }
     const at::Tensor columns = rows_.m.t().unsqueeze(0) * (slope.square() * rows_.gamma).unsqueeze(1);
     at::Tensor hessian = at::matmul(columns, rows_.m);
@@ -354,12 +350,12 @@ at::Tensor searched_coordinates(const Chunk& chunk, const at::Tensor& x) {
 }
 
 // The minimiser where every unit lies on the activation's steepest line.
-at::Tensor linear_start(const Chunk& chunk, const at::Tensor& inverse) {
+at::Tensor linear_start(const Chunk& chunk) {
   const PiecewiseLines& lines = chunk.rows.lines;
   const double slope = lines.slopes[lines.steepest()], level = lines.levels[lines.steepest()];
   const at::Tensor wanted = (chunk.target - chunk.offset * slope).sub_(level).mul_(chunk.rows.gamma * slope);
   const at::Tensor right = at::matmul(wanted, chunk.rows.m).add_(chunk.centre, chunk.rows.kappa);
-  return at::mm(right, inverse);
+  return at::mm(right, chunk.rows.on_steepest);
 }
 
 // Points around x, as far away as x is long, in directions that look random and are always the same.
@@ -369,27 +365,13 @@ at::Tensor scattered(const at::Tensor& x, int which) {
   return x + pattern.cos_() * row_sum(x.square()).sqrt_();
 }
 
-// Where some steps of the alternating direction method of multipliers lead from x, with u = x M^T + O split
-// off and its exact prox: not a descent, but over the ridges between pieces.
-at::Tensor splitting_start(const Chunk& chunk, const at::Tensor& start, double ratio) {
+at::Tensor split(const Chunk& chunk, const at::Tensor& x, double ratio) {
   const Rows& rows = chunk.rows;
   const double penalty = ratio * rows.gamma;
-  const at::Tensor inverse = rows.inverse_hessian(std::sqrt(ratio));
-  at::Tensor x = start;
-  at::Tensor u = chunk.product(x);
-  const at::Tensor piece = rows.lines.piece(u);
-  const at::Tensor slope = rows.lines.slope.index({piece});
-  at::Tensor multiplier =
-      (slope * u).add_(rows.lines.level.index({piece})).sub_(chunk.target).mul_(slope).mul_(rows.gamma);
-  at::Tensor z = u;
-  for (int step = 0; step < kSplittingSteps; ++step) {
-    const at::Tensor right = at::matmul((z - chunk.offset).mul_(penalty).sub_(multiplier), rows.m);
-    x = at::mm(right.add_(chunk.centre, rows.kappa), inverse);
-    u = chunk.product(x);
-    z = rows.lines.prox(chunk.target, u + multiplier / penalty, ratio);
-    multiplier.add_(u - z, penalty);
-  }
-  return x;
+  const at::Tensor inverse = rows.inverse_hessian(std::sqrt(ratio)).mul_(penalty);
+  return splitting_start(x, chunk.centre, chunk.target, rows.m, chunk.offset, rows.activation, ratio,
+                         rows.kappa / penalty,
+                         [&](const at::Tensor& right) { return at::mm(right, inverse); });
 }
 
 // The lowest points that descents from several starts, (k m, q), lead to.
@@ -408,13 +390,9 @@ void PiecewiseQuadratic::minimise_(const at::Tensor& x, const at::Tensor& centre
   if (x.numel() == 0) {
     return;
   }
-  const double precision = x.scalar_type() == at::kFloat ? std::numeric_limits<float>::epsilon()
-                                                         : std::numeric_limits<double>::epsilon();
-  const Rows rows(*this, x.size(0), precision);
+  const Rows rows(*this, x.size(0), unit_of(x.scalar_type()));
   const at::Tensor every =
       offset.defined() ? offset.to(at::kDouble) : at::zeros({1, m.size(0)}, rows.m.options());
-  const at::Tensor on_steepest =
-      rows.own_hessians ? rows.inverse_hessian(rows.lines.slopes[rows.lines.steepest()]) : rows.shared;
   const int64_t size = std::max<int64_t>(1, kChunkEntries / std::max<int64_t>(1, rows.entries()));
   for (int64_t begin = 0; begin < x.size(0); begin += size) {
     const int64_t count = std::min(size, x.size(0) - begin);
@@ -423,10 +401,10 @@ void PiecewiseQuadratic::minimise_(const at::Tensor& x, const at::Tensor& centre
     const at::Tensor previous = cut(x);
     at::Tensor best = previous.clone();
     chunk.project_(best);
-    std::vector<at::Tensor> starts = {best, linear_start(chunk, on_steepest)};
+    std::vector<at::Tensor> starts = {best, linear_start(chunk)};
     if (rows.own_hessians) {
       for (const double ratio : {1.0, 0.3, 0.1}) {
-        starts.push_back(splitting_start(chunk, best, ratio));
+        starts.push_back(split(chunk, best, ratio));
       }
       starts.push_back(at::zeros_like(best));
       for (int k = 1; k <= kScattered; ++k) {

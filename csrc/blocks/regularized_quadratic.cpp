@@ -10,6 +10,7 @@
 #include <ATen/ops/mv.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
@@ -52,6 +53,21 @@ double regularizer_value(const Regularizer& regularizer, const at::Tensor& value
   return value;
 }
 
+at::Tensor row_regularizer(const Regularizer& regularizer, const at::Tensor& values) {
+  at::Tensor value = at::zeros({values.size(0), 1}, values.options().dtype(at::kDouble));
+  if (regularizer.l2 != 0) {
+    value.add_(row_sum(values.square()), regularizer.l2 / 2);
+  }
+  if (regularizer.l1 != 0) {
+    value.add_(row_sum(values.abs()), regularizer.l1);
+  }
+  if (regularizer.bounded()) {
+    const at::Tensor outside = values.lt(regularizer.low).logical_or_(values.gt(regularizer.high));
+    value.masked_fill_(outside.any(1, /*keepdim=*/true), kInfinity);
+  }
+  return value;
+}
+
 Regularizer with_bounds_of(const Regularizer& regularizer, at::ScalarType type) {
   if (type != at::kFloat) {
     return regularizer;
@@ -75,6 +91,8 @@ QuadraticPlusRegularizer::QuadraticPlusRegularizer(const at::Tensor& hessian, co
       l2_(scale * regularizer.l2),
       regularized_(regularized) {
   hessian_.diagonal().narrow(0, 0, regularized).add_(l2_);
+  const at::Tensor diagonal = hessian_.diagonal().contiguous().cpu();
+  diagonal_.assign(diagonal.const_data_ptr<double>(), diagonal.const_data_ptr<double>() + diagonal.numel());
 }
 
 // Some rows: where they are, and their gradient of the smooth part there.
@@ -93,14 +111,10 @@ class QuadraticPlusRegularizer::Rows {
 
   // The objective up to a constant, (m, 1).
   at::Tensor value() const {
-    at::Tensor value = row_sum((gradient_ - linear_).mul_(x_ - centre_)).mul_(0.5);
-    const at::Tensor entries = covered(x_);
-    value.add_(row_sum(entries.abs()), problem_.l1_);
-    if (bounds_.bounded()) {
-      value.masked_fill_(entries.lt(bounds_.low).logical_or_(entries.gt(bounds_.high)).any(1, true),
-                         kInfinity);
-    }
-    return value;
+    const Regularizer terms = {.l1 = problem_.l1_, .low = bounds_.low, .high = bounds_.high};
+    return row_sum((gradient_ - linear_).mul_(x_ - centre_))
+        .mul_(0.5)
+        .add_(row_regularizer(terms, covered(x_)));
   }
 
   // The distance of zero from the subdifferential, entry by entry.
@@ -129,7 +143,7 @@ class QuadraticPlusRegularizer::Rows {
       const at::Tensor own = panel.narrow(1, begin, width);
       const at::Tensor moves = at::zeros_like(x_.narrow(1, begin, width));
       for (int64_t j = 0; j < width; ++j) {
-        const double curvature = diagonal_of(begin + j);
+        const double curvature = problem_.diagonal_[static_cast<size_t>(begin + j)];
         at::Tensor entry = x_.select(1, begin + j);
         at::Tensor slope = gradient_.select(1, begin + j);
         if (j > 0) {
@@ -192,15 +206,6 @@ class QuadraticPlusRegularizer::Rows {
 
  private:
   at::Tensor covered(const at::Tensor& t) const { return t.narrow(1, 0, problem_.regularized_); }
-  double diagonal_of(int64_t j) const {
-    if (diagonal_.empty()) {
-      const at::Tensor diagonal = problem_.hessian_.diagonal().contiguous().cpu();
-      diagonal_.assign(diagonal.const_data_ptr<double>(),
-                       diagonal.const_data_ptr<double>() + diagonal.numel());
-    }
-    return diagonal_[static_cast<size_t>(j)];
-  }
-
   at::Tensor free_entries() const {
     at::Tensor free = at::ones(x_.sizes(), x_.options().dtype(at::kBool));
     const at::Tensor entries = covered(x_);
@@ -266,7 +271,6 @@ class QuadraticPlusRegularizer::Rows {
   const QuadraticPlusRegularizer& problem_;
   const Regularizer bounds_;
   at::Tensor x_, centre_, linear_, gradient_;
-  mutable std::vector<double> diagonal_;
 };
 
 void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& centre,

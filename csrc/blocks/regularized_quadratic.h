@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 #include "torchbcd/regularizers.h"
 
 namespace torchbcd {
@@ -29,6 +31,7 @@ class QuadraticPlusRegularizer {
   class Rows;
 
   at::Tensor hessian_;  // float64, with the regulariser's squared norm
+  std::vector<double> diagonal_;
   Regularizer regularizer_;
   double l1_ = 0, l2_ = 0;  // times scale
   int64_t regularized_ = 0;
@@ -36,6 +39,9 @@ class QuadraticPlusRegularizer {
 
 /// The sum of a regulariser over the entries of `values`, in float64; infinite outside its bounds.
 double regularizer_value(const Regularizer& regularizer, const at::Tensor& values);
+
+/// The same for every row, (m, 1).
+at::Tensor row_regularizer(const Regularizer& regularizer, const at::Tensor& values);
 
 /// The bounds in the precision of a type: projecting onto [0, 0.1] gives the float32 next to 0.1.
 Regularizer with_bounds_of(const Regularizer& regularizer, at::ScalarType type);

@@ -58,6 +58,10 @@ bool all_finite(const std::vector<at::Tensor>& tensors) {
          });
 }
 
+double unit_of(at::ScalarType type) {
+  return type == at::kFloat ? std::numeric_limits<float>::epsilon() : std::numeric_limits<double>::epsilon();
+}
+
 at::Tensor row_sum(const at::Tensor& matrix) { return matrix.sum(1, /*keepdim=*/true, at::kDouble); }
 
 double as_held_by(const at::Tensor& t, double number) {

@@ -20,6 +20,9 @@ inline double norm_squared(const at::Tensor& t) { return t.defined() ? inner_pro
 bool all_finite(const std::vector<at::Tensor>& tensors);
 inline bool all_finite(const at::Tensor& t) { return all_finite(std::vector<at::Tensor>{t}); }
 
+/// The distance from 1 to the next number of a type, float32 or float64.
+double unit_of(at::ScalarType type);
+
 /// The sums of a matrix's rows, (m, 1), in float64.
 at::Tensor row_sum(const at::Tensor& matrix);
 

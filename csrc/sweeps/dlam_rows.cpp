@@ -6,6 +6,7 @@
 
 #include "blocks/regularized_quadratic.h"
 #include "kernels/passes.h"
+#include "linalg/reductions.h"
 #include "sweeps/dlam.h"
 
 namespace torchbcd {
@@ -13,8 +14,7 @@ namespace {
 
 // The most that |a - h(z)| - eps can owe to rounding.
 double rounding_of(const at::Tensor& values, double eps) {
-  const double unit = values.scalar_type() == at::kFloat ? std::numeric_limits<float>::epsilon()
-                                                         : std::numeric_limits<double>::epsilon();
+  const double unit = unit_of(values.scalar_type());
   const double largest = values.numel() > 0 ? values.abs().max().item<double>() : 0;
   return 8 * unit * (largest + eps);
 }
