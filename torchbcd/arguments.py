@@ -71,7 +71,33 @@ def batch(
     return None if inputs is None else (tensor("x", inputs), tensor("targets", targets))
 
 
+def order(value: str | Sequence[tuple[str, int]]) -> str:
+    """An order of blocks as the library has it: its name, or the list ``[("V", 2), ("U", 2), ...]`` as text."""
+    if isinstance(value, str):
+        return value
+    hint = 'order must be a name, or a list of blocks such as ("V", 2), with layers from 1'
+    blocks = []
+    try:
+        for variable, layer in value:
+            if not isinstance(variable, str):
+                raise TypeError
+            blocks.append(f"{variable}{whole('layer', layer)}")
+    except (TypeError, ValueError):
+        raise TypeError(f"{hint} (got {value!r})") from None
+    return " ".join(blocks)
+
+
+def tensors(name: str, values: object) -> list[Tensor]:
+    """The values, if they are a sequence of tensors; none for None."""
+    if values is None:
+        return []
+    if isinstance(values, Tensor) or not isinstance(values, Sequence):
+        raise TypeError(f"{name} must be a list with one tensor for each layer (got {type(values).__name__})")
+    return [tensor(f"{name} of layer {layer}", value) for layer, value in enumerate(values, 1)]
+
+
 def loss_weight(value: float | str, mean: bool) -> dict[str, object]:
-    """The options that ``loss_weight`` stands for: a number, or "mean" for 1/n."""
-    named = isinstance(value, str) and value == "mean"
-    return {"loss_weight": 1.0 if named else value, "mean_loss": mean or named}
+    """The options that ``loss_weight`` stands for: a number, or a scaling by name; ``mean`` is the loss's own."""
+    if isinstance(value, str) and value in ("mean", "paper"):
+        return {"loss_weight": 1.0, "loss_scaling": value}
+    return {"loss_weight": value, "loss_scaling": "mean" if mean else "sum"}

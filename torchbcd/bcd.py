@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from torch import Tensor, nn
@@ -82,14 +82,21 @@ class BCD(SweepOptimizer[_C.BCD]):
         alpha: Proximal weight of the states, > 0, likewise.
         alpha_weight: Proximal weight of weights and biases, > 0, likewise. None: as alpha.
         loss_weight: :math:`w` above, > 0; "mean" stands for 1/n, as does a loss's own reduction, with n the
-            rows bound, or those of the mini-batch.
+            rows bound, or those of the mini-batch; "paper" for the loss term of [Z], which is 1/n of the sum of
+            :math:`\|v - y\|^2`: 2/n for the squared loss, 1/n for the others.
         weight_regularizer: :math:`r_i`, an object of :mod:`torchbcd.regularizers`, or a list with one, or
             None, for each layer.
         state_regularizer: :math:`s_i`, likewise.
+        regularize_bias: Whether :math:`r_i` covers :math:`b_i`, too, as where the bias is a column of
+            :math:`W_i`: with a squared norm the objective then bounds all weights.
         splitting: 3 for Algorithm 2, 2 for Algorithm 1.
-        order: "paper", as above; or "states_first", all V and U from the last layer to the first, and then
-            all W with the new states. [Z] allows any fixed order.
-        inner_sweeps: How many times V and U are updated before the W that follows them, >= 1.
+        order: "paper", as above; "states_first", all V and U from the last layer to the first, and then all W
+            with the new states; "layer_parallel", all V, then all U, then all W, three blocks whose layers have
+            no term in common, so that each is minimised exactly (``splitting=3`` only); or a list of blocks,
+            ``[("V", 2), ("U", 2), ("W", 2), ("V", 1), ...]``, layers from 1, each at least once. [Z] allows any
+            fixed order, and the objective never rises in any.
+        inner_sweeps: How many times V and U are updated before the W that follows them, >= 1; 1 where the order
+            is a list.
         process_group: Processes of ``torch.distributed`` that have the rows of the data between them ([Z],
             Appendix F; ``splitting=3`` only). Each gives its own rows to :meth:`bind` and :meth:`step`, at the
             same time; only Gram matrices and cross products go between them, and all have the same weights, to
@@ -137,8 +144,9 @@ class BCD(SweepOptimizer[_C.BCD]):
         loss_weight: float | str = 1.0,
         weight_regularizer: PerLayerRegularizer = None,
         state_regularizer: PerLayerRegularizer = None,
+        regularize_bias: bool = False,
         splitting: int = 3,
-        order: str = "paper",
+        order: str | Sequence[tuple[str, int]] = "paper",
         inner_sweeps: int = 1,
         process_group: ProcessGroup | None = None,
     ) -> None:
@@ -149,8 +157,9 @@ class BCD(SweepOptimizer[_C.BCD]):
             "alpha_weight": alpha_weight,
             "weight_regularizer": weight_regularizer,
             "state_regularizer": state_regularizer,
+            "regularize_bias": regularize_bias,
             "splitting": splitting,
-            "order": order,
+            "order": arguments.order(order),
             "inner_sweeps": inner_sweeps,
         }
         self._process_group = process_group
@@ -160,8 +169,16 @@ class BCD(SweepOptimizer[_C.BCD]):
         if process_group is not None:
             self._object.set_process_group(process_group.group_name)
 
-    def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
-        """Keep a full batch and set its U and V by one forward pass ([Z], Section 4).
+    def bind(
+        self,
+        x: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None = None,
+        *,
+        u: Sequence[Tensor] | None = None,
+        v: Sequence[Tensor] | None = None,
+    ) -> None:
+        r"""Keep a full batch and set its U and V by one forward pass ([Z], Section 4), or to what is given.
 
         The data are copied: what is written into x or y afterwards is not seen.
 
@@ -169,14 +186,27 @@ class BCD(SweepOptimizer[_C.BCD]):
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
             y: Targets: class indices, shape (n,), or values of the model's dtype, shape (n, d_N).
             sample_weight: Weight of each row's loss, >= 0, shape (n,). None: 1.
+            u: What U starts from, one tensor (n, d_i) for each of the N layers (``splitting=3`` only). None:
+                :math:`V_{i-1} W_i^\top + 1 b_i^\top`.
+            v: What V_1 to V_N start from, likewise, within the bounds of ``state_regularizer``. None:
+                :math:`\sigma_i(U_i)`, projected onto those bounds.
 
         Raises:
             TypeError: A dtype is not the model's.
             ValueError: A shape does not fit, an entry is NaN or infinite, a class is out of range, or a
                 device is not the model's.
+
+        Example:
+            >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+            >>> optimizer = BCD(model)
+            >>> x, y = torch.randn(16, 4), torch.randn(16, 2)
+            >>> optimizer.bind(x, y, v=[torch.zeros(16, 8), y])
+            >>> optimizer.variables().U[1].equal(model[2].bias.expand(16, 2))
+            True
         """
         weight = arguments.optional_tensor("sample_weight", sample_weight)
-        self._push().bind(arguments.tensor("x", x), arguments.tensor("y", y), weight)
+        starts = arguments.tensors("u", u), arguments.tensors("v", v)
+        self._push().bind(arguments.tensor("x", x), arguments.tensor("y", y), weight, *starts)
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
     def step(  # type: ignore[override]
@@ -333,6 +363,7 @@ class BCD(SweepOptimizer[_C.BCD]):
             row_weight=raw.row_weight.double(),
             trained=tuple(raw.trained),
             dtype=raw.y.dtype,
+            regularize_bias=raw.regularize_bias,
         )
         return problem, diagnostics.Point(w=lists["W"], b=variables["b"], u=lists["U"], v=lists["V"])
 
@@ -359,10 +390,8 @@ class _ReportSource:
 
     def descent(self) -> diagnostics.Descent:
         problem, after, raw = self._point(before=False)
-        if raw.order != "paper" or raw.inner_sweeps != 1:
-            raise ValueError("descent needs order='paper' and inner_sweeps=1: it replays a sweep block by block")
-        return diagnostics.descent(problem, self._point(before=True)[1], after)
+        return diagnostics.descent(problem, self._point(before=True)[1], after, raw.blocks)
 
     def lemma6_subgradient(self) -> diagnostics.Lemma6:
-        problem, after, _ = self._point(before=False)
-        return diagnostics.lemma6_subgradient(problem, self._point(before=True)[1], after)
+        problem, after, raw = self._point(before=False)
+        return diagnostics.lemma6_subgradient(problem, self._point(before=True)[1], after, raw.blocks)

@@ -22,7 +22,7 @@ References:
 from __future__ import annotations
 
 from math import sqrt
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -51,6 +51,9 @@ __all__ = [
     "power_rate",
     "stationarity",
 ]
+
+
+Blocks: TypeAlias = list[tuple[str, int]]
 
 
 class BlockDescent(NamedTuple):
@@ -127,15 +130,33 @@ def _loss(problem: Problem, v: Tensor) -> float:
     return problem.loss_weight * float((problem.row_weight * losses).sum())
 
 
-def descent(problem: Problem, before: Point, after: Point) -> Descent:
-    """Lemma 5 on one sweep in the paper's order: the decrease of every block against its bound.
+def _order(problem: Problem, blocks: Blocks | None) -> Blocks:
+    """The blocks of a sweep in which every one comes once; None stands for the paper's order."""
+    of_a_layer = "VUW" if problem.splitting == 3 else "VW"
+    paper = [(variable, i) for i in reversed(range(problem.depth)) for variable in of_a_layer]
+    if blocks is not None and sorted(blocks) != sorted(paper):
+        raise ValueError(
+            "this diagnostic replays a sweep block by block, each once; it is not for an order or inner_sweeps in "
+            "which a block comes again"
+        )
+    return paper if blocks is None else blocks
+
+
+def descent(problem: Problem, before: Point, after: Point, blocks: Blocks | None = None) -> Descent:
+    """Lemma 5 on one sweep: the decrease of every block against its bound.
 
     The constants are those that hold for this method: alpha/2 for proximal blocks (V_N, hidden U_i, W_i, and
     with two splittings every V_i), gamma/2 for the hidden V_i without a proximal term, (gamma + rho)/2 for U_N
     where the output is linear, and 0 for U_N where it is not, since its problem is then not strongly convex.
+
+    ``blocks`` are those of the sweep in their order, each a variable's name with its layer from 0, and each once;
+    None stands for the paper's order.
+
+    Raises:
+        ValueError: A block comes more than once.
     """
     at = Point(list(before.w), list(before.b), list(before.u), list(before.v))
-    blocks: list[BlockDescent] = []
+    found: list[BlockDescent] = []
     last = problem.depth - 1
     squared_distance = 0.0
     constants = []
@@ -151,7 +172,10 @@ def descent(problem: Problem, before: Point, after: Point) -> Descent:
             return _affine_penalty(problem, at, i)
         if name == "states":
             return _regularizer(penalties.state_regularizer, at.v[i + 1])
-        return _regularizer(penalties.weight_regularizer, at.w[i])
+        bias = at.b[i]
+        of_bias = problem.regularize_bias and bias is not None
+        covered = torch.cat([at.w[i], cast(Tensor, bias)[:, None]], 1) if of_bias else at.w[i]
+        return _regularizer(penalties.weight_regularizer, covered)
 
     known: dict[tuple[str, int], float] = {}
 
@@ -188,21 +212,21 @@ def descent(problem: Problem, before: Point, after: Point) -> Descent:
         constants.append(constant)
         known.update({key: term(*key) for key in touched})
         decrease = old - sum(known[key] for key in touched)
-        blocks.append(BlockDescent(block, i + 1, decrease, constant * squared))
+        found.append(BlockDescent(block, i + 1, decrease, constant * squared))
 
-    for i in range(last, -1, -1):
+    for block, i in _order(problem, blocks):
         penalties = problem.penalties[i]
-        if problem.splitting == 2:
-            move("V", i, penalties.alpha / 2)
-        elif i == last:
-            move("V", i, penalties.alpha / 2)
+        if block == "W":
+            constant = penalties.alpha_weight / 2
+        elif block == "U" and i == last:
             linear = problem.activations[i][0] == "identity"
-            move("U", i, (penalties.gamma + penalties.rho) / 2 if linear else 0.0)
+            constant = (penalties.gamma + penalties.rho) / 2 if linear else 0.0
+        elif block == "V" and i != last and problem.splitting == 3:
+            constant = penalties.gamma / 2
         else:
-            move("V", i, penalties.gamma / 2)
-            move("U", i, penalties.alpha / 2)
-        move("W", i, penalties.alpha_weight / 2)
-    return Descent(blocks, sum(b.decrease for b in blocks), sqrt(squared_distance), min(constants))
+            constant = penalties.alpha / 2
+        move(block, i, constant)
+    return Descent(found, sum(b.decrease for b in found), sqrt(squared_distance), min(constants))
 
 
 class Lemma6(NamedTuple):
@@ -226,14 +250,16 @@ class Lemma6(NamedTuple):
         return sqrt(sum(float(g.square().sum()) for part in self for g in part if g is not None))
 
 
-def lemma6_subgradient(problem: Problem, before: Point, after: Point) -> Lemma6:
+def lemma6_subgradient(problem: Problem, before: Point, after: Point, blocks: Blocks | None = None) -> Lemma6:
     """The explicit subgradient of [Z], Lemma 6, with penalties of their own for every layer.
 
     It is what the optimality conditions of the blocks, each at the point where the block was updated, leave
-    over at the end of the sweep; all of it is made of changes of variables, so it vanishes as they do.
+    over at the end of the sweep; all of it is made of changes of variables, so it vanishes as they do. The lemma
+    is for the paper's order; the same holds in any in which every block comes once (``blocks``, as for
+    :func:`descent`), and a layer's V before its U, whose condition is that of the V of then.
 
     Raises:
-        ValueError: The sweep was not one of Algorithm 2.
+        ValueError: The sweep was not one of Algorithm 2, or not in such an order.
     """
     if problem.splitting != 3:
         raise ValueError("Lemma 6's subgradient is that of Algorithm 2 (got splitting=2)")
@@ -241,25 +267,45 @@ def lemma6_subgradient(problem: Problem, before: Point, after: Point) -> Lemma6:
     b: list[Tensor | None] = []
     u: list[Tensor] = []
     v: list[Tensor] = []
+    order = {block: k for k, block in enumerate(_order(problem, blocks))}
     for i, penalties in enumerate(problem.penalties):
+        if order["V", i] > order["U", i]:
+            raise ValueError(f"Lemma 6's subgradient needs the V of layer {i + 1} before its U in the order")
+
+        def then(block: tuple[str, int]) -> Point:
+            """The variables when a block had just been updated."""
+
+            def of(variable: str, j: int) -> Point:
+                return after if j < 0 or order[variable, j] <= order[block] else before
+
+            layers = range(problem.depth)
+            return Point(
+                [of("W", j).w[j] for j in layers],
+                [of("W", j).b[j] for j in layers],
+                [of("U", j).u[j] for j in layers],
+                [of("V", j - 1).v[j] for j in range(problem.depth + 1)],
+            )
+
         sigma = problem.activations[i]
         last = i + 1 == problem.depth
-        change = apply(sigma, after.u[i]) - apply(sigma, before.u[i])
-        g_v = -penalties.gamma * change
-        g_u = penalties.rho * (before.product(i) - after.product(i))
+        at_v, at_u, at_w = then(("V", i)), then(("U", i)), then(("W", i))
+        g_v = -penalties.gamma * (apply(sigma, after.u[i]) - apply(sigma, at_v.u[i]))
         if last:
             g_v = g_v - penalties.alpha * (after.v[-1] - before.v[-1])
         else:
+            pulls = [(p.product(i + 1) - p.u[i + 1]) @ p.w[i + 1] for p in (after, at_v)]
+            g_v = g_v + problem.penalties[i + 1].rho * (pulls[0] - pulls[1])
+        g_u = penalties.rho * (at_u.product(i) - after.product(i))
+        if not last:
             g_u = g_u - penalties.alpha * (after.u[i] - before.u[i])
-        moved = Point(after.w, after.b, after.u, before.v).product(i)
-        g_w = penalties.rho * (
-            (after.product(i) - after.u[i]).t() @ after.v[i] - (moved - after.u[i]).t() @ before.v[i]
-        ) - penalties.alpha_weight * (after.w[i] - before.w[i])
+        residuals = after.product(i) - after.u[i], at_w.product(i) - at_w.u[i]
+        g_w = penalties.rho * (residuals[0].t() @ after.v[i] - residuals[1].t() @ at_w.v[i])
+        g_w = g_w - penalties.alpha_weight * (after.w[i] - before.w[i])
         new_bias, old_bias = after.b[i], before.b[i]
         if new_bias is None or old_bias is None:
             b.append(None)
         else:
-            g_b = penalties.rho * (after.product(i) - moved).sum(0)
+            g_b = penalties.rho * (residuals[0] - residuals[1]).sum(0)
             g_b = g_b - penalties.alpha_weight * (new_bias - old_bias)
             b.append(g_b if problem.trained[i][1] else torch.zeros_like(g_b))
         w.append(g_w if problem.trained[i][0] else torch.zeros_like(g_w))

@@ -351,7 +351,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
                 if y is not None and not y.is_floating_point():
                     y = torch.ops.torchbcd.encode_targets(y.long(), outputs, self._loss.name)
             options = self._object.scheme_options()
-            each = options["loss_weight"] / (len(outputs) if options["mean_loss"] else 1)
+            each = options["loss_weight"] / (len(outputs) if options["loss_scaling"] == "mean" else 1)
             one = torch.ones(1, 1, dtype=torch.float64, device=outputs.device)
             problem = DlamProblem(
                 loss=self._loss.name,

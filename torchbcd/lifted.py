@@ -46,6 +46,7 @@ class Problem:
     row_weight: Tensor  # (n, 1) or (1, 1)
     trained: tuple[tuple[bool, bool], ...]  # W and b of each layer: a frozen one is no variable
     dtype: torch.dtype = torch.float64  # that the variables had
+    regularize_bias: bool = False  # whether the weights' regulariser covers the bias, too
 
     @property
     def depth(self) -> int:

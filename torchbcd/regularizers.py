@@ -1,7 +1,8 @@
 r"""Regularisers of weights (:math:`r_i`) and of states (:math:`s_i`), summed over entries.
 
 Pass one to an optimizer's ``weight_regularizer`` or ``state_regularizer``, for all layers or in a list with one
-entry, or None, for each layer. Biases are never regularised.
+entry, or None, for each layer. They add up: ``L2(0.1) + Nonnegative()``. Biases are regularised by
+:class:`torchbcd.BCD` with ``regularize_bias=True`` alone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,23 @@ class Regularizer:
     l2: float = 0.0
     low: float = -inf
     high: float = inf
+
+    def __add__(self, other: Regularizer) -> Regularizer:
+        """The sum of the two: weights add up, intervals intersect.
+
+        Raises:
+            ValueError: The intervals have nothing in common.
+
+        Example:
+            >>> L2(0.5) + Nonnegative()
+            Regularizer(l1=0.0, l2=0.5, low=0.0, high=inf)
+        """
+        if not isinstance(other, Regularizer):
+            return NotImplemented
+        low, high = max(self.low, other.low), min(self.high, other.high)
+        if low > high:
+            raise ValueError(f"the intervals of the two must meet (got {self} and {other})")
+        return Regularizer(self.l1 + other.l1, self.l2 + other.l2, low, high)
 
     @property
     def numbers(self) -> tuple[float, float, float, float]:

@@ -81,9 +81,9 @@ def stationarity(problem: Problem, point: Point) -> Stationarity:
     """
     found = _of_three(problem, point) if problem.splitting == 3 else _of_two(problem, point)
     for i in range(problem.depth):
-        low, high = _of_weight(problem, point, i)
-        if bool((low > high).any()):  # of a frozen weight, too: the objective is infinite
-            return found._replace(residual=inf)
+        for low, high in (_of_weight(problem, point, i), _of_bias(problem, point, i)):
+            if bool((low > high).any()):  # of a frozen weight, too: the objective is infinite
+                return found._replace(residual=inf)
     return found
 
 
@@ -114,6 +114,14 @@ def _of_weight(problem: Problem, point: Point, i: int) -> Interval:
     return regularizer_subdifferential(problem.penalties[i].weight_regularizer, point.w[i], problem.dtype)
 
 
+def _of_bias(problem: Problem, point: Point, i: int) -> Interval:
+    """Of b_i: zero where the regulariser does not cover it, or there is none."""
+    bias = point.b[i]
+    if bias is None or not problem.regularize_bias:
+        return _at(torch.zeros_like(point.w[i][:, 0]))
+    return regularizer_subdifferential(problem.penalties[i].weight_regularizer, bias, problem.dtype)
+
+
 def _multipliers(problem: Problem, point: Point, i: int, rounding: Tensor) -> Interval:
     """The slopes of layer i's penalty in what its activation is applied to, from the left and the right."""
     linear = point.linear(i, problem.splitting)
@@ -134,7 +142,7 @@ def _of_three(problem: Problem, point: Point) -> Stationarity:
         u.append(_distance_at_kinks(-pull, *_multipliers(problem, point, i, unit * point.u[i].abs())))
         terms = _of_weight(problem, point, i)
         of_weight, of_bias = problem.trained[i]
-        bias = float(pull.sum(0).norm()) if of_bias else 0.0
+        bias = _norm(_at(pull.sum(0)), _of_bias(problem, point, i)) if of_bias else 0.0
         weight.append(sqrt((_norm(_at(pull.t() @ point.v[i]), terms) if of_weight else 0.0) ** 2 + bias**2))
         states = _of_states(problem, point, i)
         last = i + 1 == problem.depth
@@ -187,7 +195,7 @@ class _Layer:
         if trained:
             parts.append(add(_at(base.t() @ v), _of_weight(self.problem, self.point, self.i)))
         if of_bias:
-            parts.append(_at(base.sum(0)))
+            parts.append(add(_at(base.sum(0)), _of_bias(self.problem, self.point, self.i)))
         if states:
             parts.append(add(_at(base @ w), _of_states(self.problem, self.point, self.i - 1)))
         if not parts:

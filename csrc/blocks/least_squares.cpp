@@ -93,17 +93,19 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
               primal_is_cheaper(static_cast<double>(v_.size(0)), static_cast<double>(outputs),
                                 static_cast<double>(v_.size(1)))),
       sum_over_ranks_(std::move(sum_over_ranks)),
-      bias_gain_((penalties.alpha + penalties.regularizer.l2) / penalties.alpha_bias) {
+      bias_l2_(penalties.regularize_bias ? penalties.regularizer.l2 : 0),
+      bias_gain_((penalties.alpha + penalties.regularizer.l2) / (penalties.alpha_bias + bias_l2_)) {
   const double ridge = penalties.alpha / penalties.rho;
-  const double bias_ridge = penalties.alpha_bias / penalties.rho;
+  const double bias_ridge = (penalties.alpha_bias + bias_l2_) / penalties.rho;
   const double weight_ridge = ridge * ((penalties.alpha + penalties.regularizer.l2) / penalties.alpha);
   if (!penalties.regularizer.quadratic()) {
     problem_ = QuadraticPlusRegularizer(gram_matrix({.a = v_,
                                                      .ridge = ridge,
                                                      .ones_column = bias,
-                                                     .ones_ridge = bias_ridge,
+                                                     .ones_ridge = penalties.alpha_bias / penalties.rho,
                                                      .sum_over_ranks = sum_over_ranks_}),
-                                        penalties.regularizer, 1 / penalties.rho, v_.size(1));
+                                        penalties.regularizer, 1 / penalties.rho,
+                                        v_.size(1) + (penalties.regularize_bias && bias ? 1 : 0));
   } else if (primal_) {
     factor_ = factor({.a = v_,
                       .ridge = weight_ridge,
@@ -137,9 +139,10 @@ at::Tensor WeightBlock::cross_product(const at::Tensor& residual) const {
   return product;
 }
 
-// With a squared norm l2/2 |W|^2 the change D of the weights is penalised by alpha/2 |D|^2 + l2/2 |W + D|^2 =
-// (alpha + l2)/2 |D + l2/(alpha + l2) W|^2 + const. The primal form takes the linear term to the right-hand
-// side; the dual one first moves W to the minimiser of the penalty, and the residual with it.
+// With a squared norm l2/2 |W|^2 the change D of the weights (and of b, likewise) is penalised by alpha/2
+// |D|^2 + l2/2 |W + D|^2 = (alpha + l2)/2 |D + l2/(alpha + l2) W|^2 + const. The primal form takes the linear
+// term to the right-hand side; the dual one first moves W to the minimiser of the penalty, and the residual
+// with it.
 void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const {
   if (!penalties_.regularizer.quadratic()) {
     const at::Tensor centre = joined(previous);
@@ -151,9 +154,13 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   const int64_t inputs = v_.size(1);
   const double l2 = penalties_.regularizer.l2;
   const double moved = primal_ ? 0 : l2 / (penalties_.alpha + l2);
+  const double bias_moved = primal_ || !bias_ ? 0 : bias_l2_ / (penalties_.alpha_bias + bias_l2_);
   at::Tensor working = residual.to(v_.scalar_type());
   if (moved != 0) {
     working.addmm_(v_, previous.weight.t().to(v_.scalar_type()), 1, moved);
+  }
+  if (bias_moved != 0) {
+    working.add_(previous.bias, bias_moved);
   }
   if (!primal_) {
     factor_.solve_(working.t());
@@ -163,6 +170,9 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   if (primal_) {
     if (l2 != 0) {
       weight_change.sub_(previous.weight, l2 / penalties_.rho);
+    }
+    if (bias_ && bias_l2_ != 0) {
+      change.select(1, inputs).sub_(previous.bias, bias_l2_ / penalties_.rho);
     }
     factor_.solve_(change);
   } else if (bias_) {
@@ -176,6 +186,9 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   if (bias_) {
     at::Tensor new_bias = next.bias;
     at::add_out(new_bias, previous.bias, change.select(1, inputs));
+    if (bias_moved != 0) {
+      new_bias.sub_(previous.bias, bias_moved);
+    }
   }
 }
 

@@ -44,14 +44,15 @@ struct WeightPenalties {
   double rho = 1;
   double alpha = 1;
   double alpha_bias = alpha;
-  Regularizer regularizer = {};  // of W, not of b
+  Regularizer regularizer = {};  // of W
+  bool regularize_bias = false;  // and of b
 
   bool operator==(const WeightPenalties&) const = default;
 };
 
 /// The W block, argmin over (W', b') of
-/// rho/2 |U - V W'^T - 1 b'^T|^2 + alpha/2 |W' - W|^2 + alpha_bias/2 |b' - b|^2 + r(W'). With inputs of no
-/// columns it is that of b alone.
+/// rho/2 |U - V W'^T - 1 b'^T|^2 + alpha/2 |W' - W|^2 + alpha_bias/2 |b' - b|^2 + r(W'), and r(b') where
+/// asked for. With inputs of no columns it is that of b alone.
 class WeightBlock {
  public:
   /// `v` (n, d) are the layer's inputs; `outputs` is d'. The primal factor (d x d) serves every sweep
@@ -72,7 +73,8 @@ class WeightBlock {
   WeightPenalties penalties_;
   bool primal_;
   SumOverRanks sum_over_ranks_;
-  double bias_gain_;  // (alpha + l2) / alpha_bias: how much more W is bound than b
+  double bias_l2_;    // the regulariser's squared norm, where it is of b too
+  double bias_gain_;  // (alpha + l2) / (alpha_bias + bias_l2): how much more W is bound than b
   SpdFactor factor_;
   QuadraticPlusRegularizer problem_;
 };

@@ -7,6 +7,7 @@
 #include "doors/python_model.h"
 #include "doors/python_values.h"
 #include "optimizers/option_table.h"
+#include "sweeps/bcd_order.h"
 #include "torchbcd/bcd.h"
 #include "torchbcd/dladmm.h"
 #include "torchbcd/dlam.h"
@@ -98,10 +99,17 @@ void bind_bcd(py::module_& m) {
       .def_readonly("row_weight", &BCD::Point::row_weight)
       .def_readonly("row_loss_weight", &BCD::Point::row_loss_weight)
       .def_readonly("trained", &BCD::Point::trained)
+      .def_property_readonly("regularize_bias",
+                             [](const BCD::Point& self) { return self.options.regularize_bias(); })
       .def_property_readonly("splitting", [](const BCD::Point& self) { return self.options.splitting(); })
-      .def_property_readonly("order", [](const BCD::Point& self) { return self.options.order(); })
-      .def_property_readonly("inner_sweeps",
-                             [](const BCD::Point& self) { return self.options.inner_sweeps(); })
+      .def_property_readonly("blocks",
+                             [](const BCD::Point& self) {
+                               std::vector<std::pair<char, size_t>> blocks;
+                               for (const BcdBlock& b : blocks_in_order(self.options, self.trained.size())) {
+                                 blocks.emplace_back(b.variable, b.layer);
+                               }
+                               return blocks;
+                             })
       .def("penalties", [](const BCD::Point& self, size_t l) {
         const BCDOptions& o = self.options;
         const auto terms = [](const Regularizer& r) { return std::array{r.l1, r.l2, r.low, r.high}; };
@@ -112,7 +120,12 @@ void bind_bcd(py::module_& m) {
                           terms(o.weight_regularizer()[l]),
                           terms(o.state_regularizer()[l])};
       });
-  with_bind(optimizer_class<BCD, BCDOptions>(m, "BCD"))
+  optimizer_class<BCD, BCDOptions>(m, "BCD")
+      .def("bind", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& x, const at::Tensor& y,
+                                                  const OptionalTensor& sample_weight,
+                                                  const OptionalTensors& u, const OptionalTensors& v) {
+             self.bind(x, y, sample_weight.value_or(at::Tensor()), from_optional(u), from_optional(v));
+           }))
       .def("set_process_group", wrap_pybind_function_no_gil(
                                     [](BCD& self, const std::string& name) { self.set_process_group(name); }))
       .def("step", wrap_pybind_function_no_gil([](BCD& self) { self.step(); }))

@@ -184,8 +184,15 @@ using ScriptDLADMM = Script<DLADMM, DLADMMOptions>;
 
 auto bcd_class() {
   using Self = c10::intrusive_ptr<ScriptBCD>;
-  auto script = script_class<ScriptBCD>("BCD");
-  return def_bind(script)
+  return script_class<ScriptBCD>("BCD")
+      .def("bind",
+           [](const Self& self, const at::Tensor& x, const at::Tensor& y, const OptionalTensor& sample_weight,
+              const std::vector<at::Tensor>& u, const std::vector<at::Tensor>& v) {
+             self->optimizer.bind(x, y, sample_weight.value_or(at::Tensor()), u, v);
+           },
+           "",
+           {torch::arg("x"), torch::arg("y"), torch::arg("sample_weight") = kNone,
+            torch::arg("u") = std::vector<at::Tensor>(), torch::arg("v") = std::vector<at::Tensor>()})
       .def("step",
            [](const Self& self, const OptionalTensor& x, const OptionalTensor& y,
               const OptionalTensor& sample_weight) {

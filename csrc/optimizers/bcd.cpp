@@ -6,11 +6,13 @@
 #include <ATen/ops/ne.h>
 #include <c10/util/Exception.h>
 
+#include <cmath>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "blocks/regularized_quadratic.h"
 #include "linalg/reductions.h"
 #include "optimizers/found_modules.h"
 #include "optimizers/option_table.h"
@@ -18,6 +20,7 @@
 #include "optimizers/saved_state.h"
 #include "optimizers/trained_mlp.h"
 #include "sweeps/bcd.h"
+#include "sweeps/bcd_order.h"
 #include "sweeps/layers.h"
 
 namespace torchbcd {
@@ -37,10 +40,13 @@ const OptionTable& bcd_options() {
           TORCHBCD_OPTION(splitting, ranges::kTwoOrThree,
                           "3 for Algorithm 2 (V, U, W), 2 for Algorithm 1 (V, W)", {}, /*at_start=*/false,
                           /*of_scheme=*/true),
-          TORCHBCD_OPTION(order, ranges::kAny, "of the blocks of a sweep", {"paper", "states_first"}),
+          TORCHBCD_OPTION(regularize_bias, ranges::kAny, "whether r_i covers the bias, too"),
+          TORCHBCD_OPTION(order, ranges::kAny, "of the blocks of a sweep",
+                          {"paper", "states_first", "layer_parallel"}, /*at_start=*/false,
+                          /*of_scheme=*/false, "a list of blocks"),
           TORCHBCD_OPTION(inner_sweeps, ranges::kAtLeastOne, "updates of V and U before the W that follows"),
           TORCHBCD_OPTION(loss_weight, ranges::kPositive, "of the loss term"),
-          TORCHBCD_OPTION(mean_loss, ranges::kAny, "divide the loss term by the number of rows"),
+          TORCHBCD_OPTION(loss_scaling, ranges::kAny, "of the loss term", {"sum", "mean", "paper"}),
       });
   return table;
 }
@@ -150,6 +156,7 @@ bool BCD::has_other_ranks() const { return static_cast<bool>(data_->sum_over_ran
 void BCD::check_options_together() const {
   TORCH_CHECK_VALUE(!data_->sum_over_ranks || data_->options.splitting() == 3, mlp_->name,
                     ": rows in several processes need splitting 3, whose W blocks are least squares");
+  blocks_in_order(data_->options, mlp_->depth());
 }
 
 // What every rank must have alike before a step. The weights are, but for those that somebody has changed.
@@ -205,7 +212,8 @@ void BCD::set_process_group(const std::string& name) {
   set_sum_over_ranks(sum_over_process_group(name));
 }
 
-void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
+void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight,
+               const std::vector<at::Tensor>& u, const std::vector<at::Tensor>& v) {
   const Call call = mlp_->call(Call::Kind::kChange);
   sync();
   BcdRows rows;
@@ -216,7 +224,17 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
   rows.current = BcdVariables::allocate(rows.rows(), mlp_->committed);
   rows.next = BcdVariables::allocate(rows.rows(), mlp_->committed);
   rows.cache.enabled = true;
-  forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, rows);
+  TORCH_CHECK_VALUE(u.empty() || data_->options.splitting() == 3, mlp_->name,
+                    ": u is a variable with splitting 3 alone (got splitting 2)");
+  const std::vector<at::Tensor> states = mlp_->states("v", v, rows.rows());
+  for (size_t l = 0; l < states.size(); ++l) {
+    const Regularizer& bounds = data_->options.state_regularizer()[l];
+    TORCH_CHECK_VALUE(std::isfinite(regularizer_value(bounds, states[l])), mlp_->name, ": v of layer ", l + 1,
+                      " must lie within the bounds of its state_regularizer, ", bounds.low, " and ",
+                      bounds.high);
+  }
+  forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, rows,
+               mlp_->states("u", u, rows.rows()), states);
   data_->bound = std::move(rows);
   data_->stepped = Data::Stepped::kBound;
   data_->has_before = false;

@@ -23,7 +23,7 @@ const OptionTable& dladmm_options() {
           TORCHBCD_OPTION(penalty, ranges::kPositive, "nu of a hidden layer, rho of the last"),
           TORCHBCD_OPTION(weight_regularizer, ranges::kAny, "Omega_l(W_l)"),
           TORCHBCD_OPTION(loss_weight, ranges::kPositive, "of the loss term"),
-          TORCHBCD_OPTION(mean_loss, ranges::kAny, "divide the loss term by the number of rows"),
+          TORCHBCD_OPTION(loss_scaling, ranges::kAny, "of the loss term", {"sum", "mean"}),
           TORCHBCD_OPTION(rho, ranges::kPositive, "penalty of the last layer's constraint", {}, true),
           TORCHBCD_OPTION(nu, ranges::kPositive, "penalty of the hidden layers; None: as rho", {}, true),
       });

@@ -53,7 +53,7 @@ const OptionTable& dlam_options() {
           TORCHBCD_OPTION(output_solver, ranges::kAny, "of z_L", {"prox", "fista"}),
           TORCHBCD_OPTION(check_conditions, ranges::kAny, "measure condition (2) and its twin"),
           TORCHBCD_OPTION(loss_weight, ranges::kPositive, "of the loss term"),
-          TORCHBCD_OPTION(mean_loss, ranges::kAny, "divide the loss term by the number of rows"),
+          TORCHBCD_OPTION(loss_scaling, ranges::kAny, "of the loss term", {"sum", "mean"}),
       });
   return table;
 }

@@ -152,7 +152,7 @@ std::string listed(const std::vector<std::string>& names, const char* quote) {
 bool holds(const OptionRow& row, double x) { return row.range.holds(x); }
 bool holds(const OptionRow& row, const std::optional<double>& x) { return !x || row.range.holds(*x); }
 bool holds(const OptionRow& row, const std::string& x) {
-  return std::find(row.choices.begin(), row.choices.end(), x) != row.choices.end();
+  return row.or_else != nullptr || std::find(row.choices.begin(), row.choices.end(), x) != row.choices.end();
 }
 bool holds(const OptionRow&, const Regularizer& r) {
   return std::isfinite(r.l1) && r.l1 >= 0 && std::isfinite(r.l2) && r.l2 >= 0 && r.low <= r.high;

@@ -42,6 +42,7 @@ struct OptionRow {
   std::vector<std::string> choices = {};  // where it is a name
   bool at_start = false;   // only the constructor reads it, and makes other options of it: it is not kept
   bool of_scheme = false;  // it says what the state means: one with another is refused
+  const char* or_else = nullptr;  // what a name may be beside the choices; the optimizer checks that
 
   bool of_layers(void* options) const;
   bool is_choice() const { return !choices.empty(); }

@@ -54,7 +54,7 @@ const OptionTable& relaxed_options() {
           TORCHBCD_OPTION(persistent, ranges::kAny, "keep U, V and penalties of bound data"),
           TORCHBCD_OPTION(output_penalty, ranges::kPositive, "rho_N of losses other than squared"),
           TORCHBCD_OPTION(loss_weight, ranges::kPositive, "of the loss term"),
-          TORCHBCD_OPTION(mean_loss, ranges::kAny, "divide the loss term by the number of rows"),
+          TORCHBCD_OPTION(loss_scaling, ranges::kAny, "of the loss term", {"sum", "mean"}),
           TORCHBCD_OPTION(output_relaxation, ranges::kNonNegative,
                           "relaxation of the last layer, where relaxation is one number", {}, true),
           TORCHBCD_OPTION(growth, ranges::kAtLeastOne,

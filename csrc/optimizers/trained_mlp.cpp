@@ -271,6 +271,31 @@ at::Tensor TrainedMlp::targets(const char* argument, const at::Tensor& y, int64_
   return own;
 }
 
+std::vector<at::Tensor> TrainedMlp::states(const char* argument, const std::vector<at::Tensor>& given,
+                                           int64_t rows) const {
+  TORCH_CHECK_VALUE(given.empty() || given.size() == depth(), name, ": ", argument,
+                    " must hold one tensor for each of the ", depth(), " layers (got ", given.size(), ")");
+  std::vector<at::Tensor> own;
+  for (size_t l = 0; l < given.size(); ++l) {
+    const std::string of = std::string(argument) + " of layer " + std::to_string(l + 1);
+    const at::Tensor& t = given[l];
+    const at::Tensor& weight = parameters[l].weight;
+    TORCH_CHECK_TYPE(t.defined(), name, ": ", of, " must be a tensor (got None)");
+    check_dense(name, of.c_str(), t);
+    TORCH_CHECK_TYPE(t.scalar_type() == weight.scalar_type(), name, ": ", of,
+                     " must have the dtype of the model, ", weight.scalar_type(), " (got ", t.scalar_type(),
+                     ")");
+    TORCH_CHECK_VALUE(t.device() == weight.device(), name, ": ", of, " must be on the device of the model, ",
+                      weight.device(), " (got ", t.device(), ")");
+    TORCH_CHECK_VALUE(t.dim() == 2 && t.size(0) == rows && t.size(1) == weight.size(0), name, ": ", of,
+                      " must have shape (", rows, ", ", weight.size(0), ") (got ", t.sizes(), ")");
+    own.push_back(copy_of(t));
+    TORCH_CHECK_VALUE(all_finite(own.back()), name, ": ", of,
+                      " must be finite (got NaN or infinite entries)");
+  }
+  return own;
+}
+
 at::Tensor TrainedMlp::row_weight(const at::Tensor& sample_weight, int64_t rows) const {
   const at::Tensor& weight = parameters.back().weight;
   if (!sample_weight.defined()) {

@@ -5,54 +5,63 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/sub.h>
 
+#include <algorithm>
+#include <optional>
+#include <utility>
+
 #include "blocks/nonlinear_least_squares.h"
 #include "kernels/passes.h"
+#include "sweeps/bcd_order.h"
 
 namespace torchbcd {
 namespace {
 
-// The order of the blocks, which both algorithms share.
+// Walks through the blocks in their order, which both algorithms share, and knows where every variable's
+// latest value is: in the point that the sweep starts from, or in the next one. `product` is the tensor of a
+// layer that a block leaves behind for the blocks after it, the residual U_l - V_{l-1} W_l^T - 1 b_l^T with
+// three splittings and the product V_{l-1} W_l^T + 1 b_l^T with two; whoever moves something in it without
+// setting it anew makes it stale.
 class BcdBlocks : public Blocks<BcdSweep> {
  public:
-  explicit BcdBlocks(const BcdSweep& sweep) : Blocks(sweep), by_layer_(options_.order() == "paper") {}
+  explicit BcdBlocks(const BcdSweep& sweep)
+      : Blocks(sweep), product_(depth(), kBefore), v_moved_(depth()), u_moved_(depth()), w_moved_(depth()) {
+    if (rows_.residuals == Residuals::kAllButFirst) {
+      product_[0] = kStale;
+    }
+  }
   virtual ~BcdBlocks() = default;
 
   Residuals run() {
-    const int64_t passes = options_.inner_sweeps();
-    if (by_layer_) {
-      for (size_t l = depth(); l-- > 0;) {
-        for (int64_t pass = 0; pass < passes; ++pass) {
-          state_blocks(l, sweep_.next_maps, pass);
-        }
-        update_weights(l, rows_.input(l));
+    const std::vector<BcdBlock> order = blocks_in_order(options_, depth());
+    for (size_t k = 0; k < order.size(); ++k) {
+      const auto [variable, l] = order[k];
+      if (variable == 'W') {
+        update_weights(l);
+        continue;
       }
-      return Residuals::kAllButFirst;
+      // V and U of a layer, one after the other, go through their rows together.
+      const bool both = k + 1 < order.size() && order[k + 1] == BcdBlock{'U', l} && variable == 'V';
+      update_states(l, variable == 'V', both || variable == 'U');
+      k += both ? 1 : 0;
     }
-    for (int64_t pass = 0; pass < passes; ++pass) {
-      for (size_t l = depth(); l-- > 0;) {
-        state_blocks(l, sweep_.maps, pass);
-      }
-    }
-    for (size_t l = depth(); l-- > 0;) {
-      update_weights(l, l == 0 ? rows_.x : rows_.next.v[l - 1]);
-    }
-    return Residuals::kStale;
+    const bool fresh = std::count(product_.begin() + 1, product_.end(), kNext) + 1 ==
+                       static_cast<std::ptrdiff_t>(product_.size());
+    return fresh ? Residuals::kAllButFirst : Residuals::kStale;
   }
 
  protected:
-  // The V block of a layer, and the U block where there is one. The first pass starts from the last sweep, a
-  // further one from the pass before. `maps` are the weights of the layer after, at the time of the update.
-  virtual void state_blocks(size_t l, const std::vector<AffineMap>& maps, int64_t pass) = 0;
+  enum Where { kBefore, kNext, kStale };
+
+  // The V block of a layer, its U block, or both.
+  virtual void state_blocks(size_t l, bool v_block, bool u_block) = 0;
   // W_l and b_l, what of them is trained, from the layer's inputs.
   virtual void weight_block(size_t l, const TrainedLayer& layer, const at::Tensor& input) = 0;
-  void update_weights(size_t l, const at::Tensor& input) {
-    if (!frozen(l)) {
-      weight_block(l, trained_layer(l, input), input);
-      done("W", l);
-    }
-  }
 
-  const BcdVariables& source(int64_t pass) const { return pass == 0 ? rows_.current : rows_.next; }
+  at::Tensor v(size_t l) const { return (v_moved_[l] ? rows_.next : rows_.current).v[l]; }
+  at::Tensor u(size_t l) const { return (u_moved_[l] ? rows_.next : rows_.current).u[l]; }
+  at::Tensor input(size_t l) const { return l == 0 ? rows_.x : v(l - 1); }
+  bool unmoved(size_t l) const { return !u_moved_[l] && !w_moved_[l] && (l == 0 || !v_moved_[l - 1]); }
+  const AffineMap& map(size_t l) const { return (w_moved_[l] ? sweep_.next_maps : sweep_.maps)[l]; }
 
   // V_N of rows [begin, begin + size), from the centre of its quadratics in `v`.
   void output_loss(const at::Tensor& v, int64_t begin, int64_t size) {
@@ -62,7 +71,36 @@ class BcdBlocks : public Blocks<BcdSweep> {
                         options_.gamma()[l] + options_.alpha()[l], v);
   }
 
-  const bool by_layer_;  // rather than all states first
+  std::vector<Where> product_;
+
+ private:
+  void update_states(size_t l, bool v_block, bool u_block) {
+    state_blocks(l, v_block, u_block);
+    if (v_block) {
+      v_moved_[l] = true;
+      done("V", l);
+    }
+    if (u_block) {
+      u_moved_[l] = true;
+      done("U", l);
+    }
+  }
+
+  void update_weights(size_t l) {
+    if (!frozen(l)) {
+      // A block that comes again starts from where it was, and writes there.
+      const AffineMap from = w_moved_[l] ? clone_maps({sweep_.next_maps[l]})[0] : sweep_.maps[l];
+      const at::Tensor inputs = input(l);
+      weight_block(l, trained_layer(l, from, inputs), inputs);
+      product_[l] = kStale;
+    }
+    w_moved_[l] = true;
+    if (problem_.trained[l].any()) {
+      done("W", l);
+    }
+  }
+
+  std::vector<bool> v_moved_, u_moved_, w_moved_;
 };
 
 // Algorithm 1. u[l] holds the product P_l = V_{l-1} W_l^T + 1 b_l^T here. Where sigma is the identity, both
@@ -75,24 +113,26 @@ class TwoSplitting final : public BcdBlocks {
  private:
   bool linear(size_t l) const { return std::holds_alternative<functors::Identity>(activation(l)); }
 
-  // P_l, that V_l is predicted from, while the weights are still those of the last sweep. V_{l-1} moves
-  // before only where all states do, after the first pass over them, and never where it is the data.
-  const at::Tensor& product(size_t l, int64_t pass) const {
-    return l == 0 || by_layer_ ? rows_.current.u[l] : source(pass).u[l];
+  // P_l at the latest W_l, b_l and V_{l-1}.
+  at::Tensor product(size_t l) {
+    if (product_[l] == kStale) {
+      affine_out(input(l), map(l), rows_.next.u[l]);
+      product_[l] = kNext;
+    }
+    return (product_[l] == kNext ? rows_.next : rows_.current).u[l];
   }
 
-  void state_blocks(size_t l, const std::vector<AffineMap>& maps, int64_t pass) override {
+  void state_blocks(size_t l, bool, bool) override {
     const at::Tensor& v = rows_.next.v[l];
-    const at::Tensor previous = source(pass).v[l].clone();
+    const at::Tensor previous = this->v(l).clone();
     // V moves: what gamma/2 |V - sigma(P)|^2 and the proximal term have in common is its centre.
-    passes::output_centre(previous, product(l, pass), activation(l), options_.gamma()[l], options_.alpha()[l],
-                          v);
+    passes::output_centre(previous, product(l), activation(l), options_.gamma()[l], options_.alpha()[l], v);
     if (l + 1 == depth()) {
       output_loss(v, 0, rows_.rows());
     } else {
-      hidden_state(l, maps[l + 1], previous);
+      hidden_state(l, map(l + 1), previous);
+      product_[l + 1] = kNext;
     }
-    done("V", l);
   }
 
   void hidden_state(size_t l, const AffineMap& map, const at::Tensor& previous) {
@@ -101,7 +141,7 @@ class TwoSplitting final : public BcdBlocks {
     const double curvature = options_.gamma()[l] + options_.alpha()[l];
     const double gamma = options_.gamma()[l + 1];
     const at::Tensor& v = rows_.next.v[l];
-    const at::Tensor& target = rows_.next.v[l + 1];
+    const at::Tensor target = this->v(l + 1);
     at::Tensor product = rows_.next.u[l + 1];
     if (linear(l + 1)) {
       const at::Tensor& residual = rows_.next.residual[l + 1];
@@ -131,15 +171,16 @@ class TwoSplitting final : public BcdBlocks {
 
   void weight_block(size_t l, const TrainedLayer& layer, const at::Tensor& input) override {
     const std::string name = where("W", l);
-    const at::Tensor& target = rows_.next.v[l];
-    const at::Tensor& predicted = product(l, /*pass=*/1);
+    const at::Tensor target = v(l);
+    const at::Tensor predicted = product(l);
     const double gamma = options_.gamma()[l];
     const double alpha = options_.alpha_weight_of(l);
     const Regularizer& regularizer = options_.weight_regularizer()[l];
+    const bool of_bias = options_.regularize_bias();
     if (linear(l)) {
       at::Tensor residual = rows_.next.residual[l];
       at::sub_out(residual, target, predicted);
-      WeightBlock(layer.input, layer.outputs(), layer.bias(), {gamma, alpha, alpha, regularizer},
+      WeightBlock(layer.input, layer.outputs(), layer.bias(), {gamma, alpha, alpha, regularizer, of_bias},
                   /*always_primal=*/false, name.c_str())
           .solve(residual, layer.map, layer.next);
       return;
@@ -148,8 +189,9 @@ class TwoSplitting final : public BcdBlocks {
     const at::Tensor design = layer.bias() ? at::cat({layer.input, ones}, 1) : layer.input;
     const at::Tensor centre = joined(layer.map);
     const at::Tensor solution = centre.clone();
-    NonlinearLeastSquares{design,      frozen_product(l, input), alpha, gamma, activation(l),
-                          regularizer, layer.map.weight.size(1)}
+    const int64_t regularized = of_bias ? design.size(1) : layer.map.weight.size(1);
+    NonlinearLeastSquares{design,     frozen_product(l, input), alpha, gamma, activation(l), regularizer,
+                          regularized}
         .minimise_(solution, centre, target.t(), predicted.t().clone(), name.c_str());
     split_out(solution, layer.next);
   }
@@ -161,58 +203,85 @@ class ThreeSplitting final : public BcdBlocks {
   using BcdBlocks::BcdBlocks;
 
  private:
-  void state_blocks(size_t l, const std::vector<AffineMap>& maps, int64_t pass) override {
+  void state_blocks(size_t l, bool v_block, bool u_block) override {
     if (l + 1 == depth()) {
-      output_block(l, pass);
+      output_blocks(l, v_block, u_block);
     } else {
-      hidden_block(l, maps[l + 1], pass);
+      hidden_blocks(l, v_block, u_block);
     }
-    done("V", l);
-    done("U", l);
+    if (u_block) {
+      product_[l] = kNext;
+    }
   }
 
-  // The U block of rows [begin, begin + size), once their V is in rows.next.
-  void auxiliary_rows(size_t l, double alpha, int64_t pass, int64_t begin, int64_t size) {
+  // Whether a layer's residual is still that of the point before: where it is stale, nobody has wanted it
+  // yet.
+  bool of_point_before(size_t l) const {
+    return product_[l] == kBefore || (product_[l] == kStale && unmoved(l));
+  }
+
+  // U_l - V_{l-1} W_l^T - 1 b_l^T of rows [begin, begin + size), computed where it is stale.
+  at::Tensor residual_rows(size_t l, int64_t begin, int64_t size) const {
     const auto cut = [&](const at::Tensor& t) { return t.narrow(0, begin, size); };
-    const at::Tensor u = cut(source(pass).u[l]);
-    const at::Tensor residual = cut(source(pass).residual[l]);
-    if (l == 0 && pass == 0 && rows_.residuals == Residuals::kAllButFirst) {
-      affine_residual_out(u, cut(rows_.x), sweep_.maps[0], residual);
+    const at::Tensor residual = cut((of_point_before(l) ? rows_.current : rows_.next).residual[l]);
+    if (product_[l] == kStale) {
+      affine_residual_out(cut(u(l)), cut(input(l)), map(l), residual);
     }
-    passes::auxiliary_update(cut(rows_.next.v[l]), u, residual, activation(l), options_.gamma()[l],
+    return residual;
+  }
+
+  // The U block of rows [begin, begin + size), whose latest V are `v`.
+  void auxiliary_rows(size_t l, const at::Tensor& v, double alpha, int64_t begin, int64_t size) {
+    const auto cut = [&](const at::Tensor& t) { return t.narrow(0, begin, size); };
+    passes::auxiliary_update(v, cut(u(l)), residual_rows(l, begin, size), activation(l), options_.gamma()[l],
                              options_.rho_of(l), alpha, cut(rows_.next.u[l]), cut(rows_.next.residual[l]));
   }
 
   // V_N with its proximal term, then U_N without one.
-  void output_block(size_t l, int64_t pass) {
+  void output_blocks(size_t l, bool v_block, bool u_block) {
     for_each_chunk(rows_.rows(), [&](int64_t begin, int64_t size) {
       const auto cut = [&](const at::Tensor& t) { return t.narrow(0, begin, size); };
-      const at::Tensor v = cut(rows_.next.v[l]);
-      passes::output_centre(cut(source(pass).v[l]), cut(source(pass).u[l]), activation(l),
-                            options_.gamma()[l], options_.alpha()[l], v);
-      output_loss(v, begin, size);
-      auxiliary_rows(l, /*alpha=*/0, pass, begin, size);
+      const at::Tensor next = cut(rows_.next.v[l]);
+      if (v_block) {
+        passes::output_centre(cut(v(l)), cut(u(l)), activation(l), options_.gamma()[l], options_.alpha()[l],
+                              next);
+        output_loss(next, begin, size);
+      }
+      if (u_block) {
+        auxiliary_rows(l, v_block ? next : cut(v(l)), /*alpha=*/0, begin, size);
+      }
     });
   }
 
   // V_i without a proximal term, then U_i with one. Rows do not interact, so both run chunk by chunk.
-  void hidden_block(size_t l, const AffineMap& map, int64_t pass) {
+  void hidden_blocks(size_t l, bool v_block, bool u_block) {
     const std::string name = where("V", l);
-    const HiddenStateBlock block(map, options_.gamma()[l], options_.rho_of(l + 1),
-                                 options_.state_regularizer()[l], rows_.rows(), name.c_str());
+    std::optional<HiddenStateBlock> block;
+    if (v_block) {
+      block.emplace(map(l + 1), options_.gamma()[l], options_.rho_of(l + 1), options_.state_regularizer()[l],
+                    rows_.rows(), name.c_str());
+    }
     for_each_chunk(rows_.rows(), [&](int64_t begin, int64_t size) {
       const auto cut = [&](const at::Tensor& t) { return t.narrow(0, begin, size); };
-      const at::Tensor v = cut(rows_.next.v[l]);
-      const at::Tensor previous = block.iterative() ? cut(source(pass).v[l]).clone() : at::Tensor();
-      passes::activation(cut(source(pass).u[l]), activation(l), v);
-      block.solve_(v, previous, cut(rows_.next.u[l + 1]), cut(rows_.next.residual[l + 1]));
-      auxiliary_rows(l, options_.alpha()[l], pass, begin, size);
+      const at::Tensor next = cut(rows_.next.v[l]);
+      if (v_block) {
+        const at::Tensor previous = block->iterative() ? cut(v(l)).clone() : at::Tensor();
+        passes::activation(cut(u(l)), activation(l), next);
+        block->solve_(next, previous, cut(u(l + 1)), cut(rows_.next.residual[l + 1]));
+      }
+      if (u_block) {
+        auxiliary_rows(l, v_block ? next : cut(v(l)), options_.alpha()[l], begin, size);
+      }
     });
+    if (v_block) {
+      product_[l + 1] = kNext;
+    }
   }
 
   void weight_block(size_t l, const TrainedLayer& layer, const at::Tensor&) override {
     const double alpha = options_.alpha_weight_of(l);
-    const WeightPenalties penalties{options_.rho_of(l), alpha, alpha, options_.weight_regularizer()[l]};
+    const WeightPenalties penalties{options_.rho_of(l), alpha, alpha, options_.weight_regularizer()[l],
+                                    options_.regularize_bias()};
     const auto make = [&](bool keep) {
       const std::string name = where("W", l);
       return std::make_unique<WeightBlock>(layer.input, layer.outputs(), layer.bias(), penalties, keep,
@@ -226,7 +295,17 @@ class ThreeSplitting final : public BcdBlocks {
       cache.trained = problem_.trained[l];
     }
     const std::unique_ptr<WeightBlock> passing = keep ? nullptr : make(/*keep=*/false);
-    (keep ? *cache.block : *passing).solve(rows_.next.residual[l], layer.map, layer.next);
+    (keep ? *cache.block : *passing).solve(residual(l), layer.map, layer.next);
+  }
+
+  // The residual of all rows, in the next point, where the W block may overwrite it.
+  at::Tensor residual(size_t l) {
+    const at::Tensor& own = rows_.next.residual[l];
+    for_each_chunk(rows_.rows(), [&](int64_t begin, int64_t size) { residual_rows(l, begin, size); });
+    if (of_point_before(l)) {
+      own.copy_(rows_.current.residual[l]);
+    }
+    return own;
   }
 };
 
@@ -248,19 +327,29 @@ BcdVariables BcdVariables::allocate(int64_t rows, const std::vector<AffineMap>& 
   return {allocate_states(rows, maps), allocate_states(rows, maps), allocate_states(rows, maps)};
 }
 
-void forward_pass(const BcdProblem& problem, const std::vector<AffineMap>& maps, BcdRows& rows) {
+void forward_pass(const BcdProblem& problem, const std::vector<AffineMap>& maps, BcdRows& rows,
+                  const std::vector<at::Tensor>& u, const std::vector<at::Tensor>& v) {
   for (size_t l = 0; l < problem.depth(); ++l) {
-    const at::Tensor& u = rows.current.u[l];
-    affine_out(rows.input(l), maps[l], u);
-    const at::Tensor& v = rows.current.v[l];
-    passes::activation(u, problem.activations[l], v);
-    const Regularizer& regularizer = problem.options.state_regularizer()[l];
-    if (regularizer.bounded()) {
-      passes::prox_regularizer(v, {.low = regularizer.low, .high = regularizer.high}, 1, v);
+    const at::Tensor& auxiliary = rows.current.u[l];
+    const at::Tensor& state = rows.current.v[l];
+    if (u.empty()) {
+      affine_out(rows.input(l), maps[l], auxiliary);
+    } else {
+      auxiliary.copy_(u[l]);
+    }
+    if (v.empty()) {
+      passes::activation(auxiliary, problem.activations[l], state);
+      const Regularizer& regularizer = problem.options.state_regularizer()[l];
+      if (regularizer.bounded()) {
+        passes::prox_regularizer(state, {.low = regularizer.low, .high = regularizer.high}, 1, state);
+      }
+    } else {
+      state.copy_(v[l]);
     }
     rows.current.residual[l].zero_();
   }
-  rows.residuals = Residuals::kCurrent;
+  // Without u, U is what the maps give of V, whatever V is.
+  rows.residuals = u.empty() ? Residuals::kCurrent : Residuals::kStale;
 }
 
 void refresh_residuals(const BcdProblem& problem, const std::vector<AffineMap>& maps, BcdRows& rows) {
@@ -315,8 +404,10 @@ ObjectiveTerms objective_terms(const BcdProblem& problem, const std::vector<Affi
     sum_over_ranks(problem.sum_over_ranks, rows.x.device(), sums);
   }
   for (size_t l = 0; l < depth; ++l) {
-    terms.weight_penalty.push_back(
-        regularizer_value(problem.options.weight_regularizer()[l], maps[l].weight));
+    const Regularizer& regularizer = options.weight_regularizer()[l];
+    const bool of_bias = options.regularize_bias() && maps[l].bias.defined();
+    terms.weight_penalty.push_back(regularizer_value(regularizer, maps[l].weight) +
+                                   (of_bias ? regularizer_value(regularizer, maps[l].bias) : 0));
   }
   return terms;
 }

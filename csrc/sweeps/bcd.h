@@ -59,8 +59,10 @@ struct BcdRows {
 };
 
 /// current := one forward pass of x, where every term of the objective but the loss and the regularisers is
-/// zero; with the states projected onto the bounds that a regulariser sets.
-void forward_pass(const BcdProblem& problem, const std::vector<AffineMap>& maps, BcdRows& rows);
+/// zero; with the states projected onto the bounds that a regulariser sets. Where `u` or `v` are given they
+/// are the values instead.
+void forward_pass(const BcdProblem& problem, const std::vector<AffineMap>& maps, BcdRows& rows,
+                  const std::vector<at::Tensor>& u = {}, const std::vector<at::Tensor>& v = {});
 
 /// Recomputes the residuals of `current` (with two splittings: the products) that are not those of the
 /// current point.
@@ -74,10 +76,8 @@ ObjectiveTerms objective_terms(const BcdProblem& problem, const std::vector<Affi
 using BcdSweep = SweepOf<BcdProblem, BcdRows>;
 
 /// One sweep by Algorithm 1, on the 2-splitting formulation, or Algorithm 2, on the 3-splitting one, as
-/// options.splitting says. Blocks in the paper's order, V_N, U_N, W_N, then
-/// V_i, U_i, W_i for i = N - 1, ..., 1, with V and U of a layer repeated inner_sweeps times; or all V and U,
-/// inner_sweeps times over, and then all W. Algorithm 1 has no U. Returns which residuals it leaves in
-/// rows.next.
+/// options.splitting says, over the blocks in their order (sweeps/bcd_order.h). Returns which residuals it
+/// leaves in rows.next.
 Residuals sweep_bcd(const BcdSweep& sweep);
 
 }  // namespace torchbcd

@@ -98,11 +98,14 @@ class Blocks {
     bool bias() const { return map.bias.defined(); }
   };
   TrainedLayer trained_layer(size_t l, const at::Tensor& input) const {
+    return trained_layer(l, sweep_.maps[l], input);
+  }
+  TrainedLayer trained_layer(size_t l, const AffineMap& from, const at::Tensor& input) const {
     const Trained trained = problem_.trained[l];
-    if (!trained.all(sweep_.maps[l])) {
-      copy_map(sweep_.maps[l], sweep_.next_maps[l]);
+    if (!trained.all(from)) {
+      copy_map(from, sweep_.next_maps[l]);
     }
-    return {trained.weight ? input : input.narrow(1, 0, 0), trained_part(sweep_.maps[l], trained),
+    return {trained.weight ? input : input.narrow(1, 0, 0), trained_part(from, trained),
             trained_part(sweep_.next_maps[l], trained)};
   }
   // Whether a layer has no W block; then it stays.

@@ -98,6 +98,10 @@ void bcd_sweeps_and_never_rises() {
     before = after;
   }
   EXPECT(optimizer.sweeps() == 20);
+  const torchbcd::BCD::Variables variables = optimizer.variables();
+  torchbcd::BCD other(model, torchbcd::BCDOptions().gamma(1).alpha(0.05).rho({1.0, 2.0, 0.5}));
+  other.bind(batch.x, batch.y, {}, variables.U, {variables.V.begin() + 1, variables.V.end()});
+  EXPECT(std::abs(other.objective() - before) <= 1e-12 * before);
   const torchbcd::BCD::Variables v = optimizer.variables();
   EXPECT(v.W.size() == 3 && v.b.size() == 3 && v.U.size() == 3 && v.V.size() == 4);
   EXPECT(torch::equal(v.V[0], batch.x));

@@ -133,6 +133,8 @@ class Problem:
     r: object = None  # of every W_i, but for the biases
     s: object = None  # of every V_i
     bias: bool = True
+    covers_bias: bool = False  # whether r_i is of the whole W_i, its bias included
+    squares: float = 0.5  # what a squared loss |v - y|^2 is multiplied by: 1 in the paper, 1/2 in the library
 
     @property
     def depth(self):
@@ -140,8 +142,8 @@ class Problem:
 
     @property
     def risk_weight(self):
-        """The 1/n of R_n."""
-        return 1 / self.x.shape[1]
+        """The 1/n of R_n, and the paper's scale of the squared loss."""
+        return (2 * self.squares if self.loss == "squared" else 1) / self.x.shape[1]
 
     def sigma(self, i, u):
         return ACTIVATIONS[self.activations[i]][0](u)
@@ -153,7 +155,7 @@ class Problem:
         return self.risk_weight * LOSSES[self.loss][0](v, y).sum()
 
     def r_of(self, w):
-        return search.regularizer_value(self.r, w[:, :-1] if self.bias else w).sum()
+        return search.regularizer_value(self.r, w[:, :-1] if self.bias and not self.covers_bias else w).sum()
 
     def s_of(self, v):
         return search.regularizer_value(self.s, v).sum()
@@ -185,7 +187,8 @@ class Splitting:
         hessian = penalty * v @ v.T + p.alpha_weight[i] * np.eye(len(v))
         linear = penalty * target @ v.T + p.alpha_weight[i] * self.w[i]
         smooth = search.quadratic(hessian, linear)
-        self.w[i] = search.argmin_rows(smooth, p.r, self.w[i], covered=len(self.v[i]))
+        covered = len(v) if p.covers_bias else len(self.v[i])
+        self.w[i] = search.argmin_rows(smooth, p.r, self.w[i], covered=covered)
 
     def set_states(self, i, quadratics, target, penalty):
         """V_i <- argmin s_i(V) + the quadratics + penalty/2 |target - W_{i+1} V|^2."""
@@ -211,19 +214,24 @@ class Algorithm2(Splitting):
             total += p.rho[i] / 2 * squared_norm(self.u[i] - self.product(i))
         return total
 
-    def sweep(self):
+    def sweep(self, blocks=None):
+        """In the paper's order, or another: ("V", "U" or "W", i)."""
+        paper = [(block, i) for i in range(self.problem.depth - 1, -1, -1) for block in "VUW"]
+        for block, i in blocks or paper:
+            self.minimise(block, i)
+
+    def minimise(self, block, i):
         p, last = self.problem, self.problem.depth - 1
-        quadratics = [
-            Quadratic(p.gamma[last], p.sigma(last, self.u[last])),
-            Quadratic(p.alpha[last], self.v[-1]),
-        ]
-        self.v[-1] = loss_argmin(p.loss, p.y, p.risk_weight, quadratics, p.s)
-        self.set_u(last, [Quadratic(p.rho[last], self.product(last))])
-        self.set_weights(last, self.u[last], p.rho[last])
-        for i in range(last - 1, -1, -1):
-            self.set_states(i + 1, [Quadratic(p.gamma[i], p.sigma(i, self.u[i]))], self.u[i + 1], p.rho[i + 1])
-            self.set_u(i, [Quadratic(p.rho[i], self.product(i)), Quadratic(p.alpha[i], self.u[i])])
+        if block == "W":
             self.set_weights(i, self.u[i], p.rho[i])
+        elif block == "U":
+            quadratics = [Quadratic(p.rho[i], self.product(i))]
+            self.set_u(i, quadratics if i == last else [*quadratics, Quadratic(p.alpha[i], self.u[i])])
+        elif i == last:
+            centre = Quadratic(p.gamma[i], p.sigma(i, self.u[i]))
+            self.v[-1] = loss_argmin(p.loss, p.y, p.risk_weight, [centre, Quadratic(p.alpha[i], self.v[-1])], p.s)
+        else:
+            self.set_states(i + 1, [Quadratic(p.gamma[i], p.sigma(i, self.u[i]))], self.u[i + 1], p.rho[i + 1])
 
     def set_u(self, i, quadratics):
         """U_i <- argmin gamma/2 |V_i - sigma_i(U)|^2 + the quadratics."""

@@ -187,6 +187,12 @@ CONFIGURATIONS = {
     "BCD, no bias": bcd(bias=False, widths=(6, 12, 3)),
     "BCD, strong penalties": bcd(options={"gamma": 1e3, "alpha": 1e3}),
     "BCD, weak penalties": bcd(options={"gamma": 1e-3, "alpha": 1e-3}),
+    "BCD, layer parallel": bcd(
+        options={"order": "layer_parallel", "regularize_bias": True, "weight_regularizer": regularizers.L2(0.05)}
+    ),
+    "BCD, a list of blocks": bcd(
+        options={"order": [(v, i) for i in (1, 3, 2) for v in "WVU"], "loss": "squared", "loss_weight": "paper"}
+    ),
     "BCD, two splittings, states first": bcd(
         options={"splitting": 2, "order": "states_first", "weight_regularizer": regularizers.L1(0.01)},
         hidden=("sigmoid", "relu"),

@@ -118,6 +118,51 @@ def test_stationarity_and_lemma_6_against_autograd(loss):
             torch.testing.assert_close(lemma6.v[i], gradients[3 * n + i], rtol=1e-6, atol=1e-8)
 
 
+ORDERS = ("states_first", "layer_parallel", [(v, i) for i in (1, 2, 3) for v in "WVU"])
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=["states_first", "layer_parallel", "upwards"])
+def test_both_lemmas_in_any_order(order):
+    """With a regulariser of W and b: a sweep's blocks replayed, and the gradient of the whole at its end."""
+    l2 = 0.3
+    _, optimizer, _, y = build(
+        "tanh", "logistic", order=order, regularize_bias=True, weight_regularizer=reg.L2(l2)
+    )
+    for _ in range(4):
+        report = optimizer.step()
+        assert report.descent.holds()
+        assert report.descent.decrease == pytest.approx(report.decrease, rel=1e-9)
+        w, b, u, v = optimizer.variables()
+        variables = [t.requires_grad_() for t in (*w, *b, *u, *v[1:])]
+        objective = lifted_objective("logistic", torch.tanh, w, b, u, v, y, OPTIONS)
+        objective = objective + l2 / 2 * sum(t.square().sum() for t in (*w, *b))
+        assert optimizer.objective() == pytest.approx(objective.item(), rel=1e-12)
+        gradients = torch.autograd.grad(objective, variables)
+        whole = torch.cat([g.flatten() for g in gradients])
+        lemma6 = report.lemma6_subgradient
+        found = torch.cat([t.flatten() for t in (*lemma6.w, *lemma6.b, *lemma6.u, *lemma6.v)])
+        torch.testing.assert_close(found, whole, rtol=1e-6, atol=1e-8)
+        assert report.residual == pytest.approx(whole.norm().item(), rel=1e-8)
+
+
+@pytest.mark.parametrize("splitting", [3, 2])
+@pytest.mark.parametrize("term", [reg.L1(0.2), reg.Box(-0.5, 0.5)], ids=["l1", "box"])
+def test_residual_with_regularized_biases(splitting, term):
+    """It vanishes where the sweeps end, and is infinite where a bias is out of bounds."""
+    _, optimizer, _, _ = build(
+        "identity", "squared", (3, 4, 3, 2), splitting=splitting, regularize_bias=True, weight_regularizer=term
+    )
+    first = optimizer.step().residual
+    for _ in range(100):
+        report = optimizer.step()
+    assert report.residual < 0.1 * first
+    if math.isfinite(term.low):
+        with torch.no_grad():
+            optimizer.param_groups[0]["params"][1].fill_(2.0)
+        assert optimizer.objective() == math.inf
+        assert optimizer.stationarity().residual == math.inf
+
+
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
 def test_lemma_6_bounds_the_residual(activation):
     """At kinks too: the explicit subgradient is an element, the residual the shortest one."""
@@ -239,10 +284,18 @@ class TestReports:
         with pytest.raises(RuntimeError, match="report of sweep 1 was not read before the optimizer moved on"):
             _ = report.objective
 
-    def test_descent_needs_the_papers_order(self):
-        _, optimizer, _, _ = build(order="states_first")
-        with pytest.raises(ValueError, match="descent needs order='paper'"):
-            _ = optimizer.step().descent
+    def test_replay_needs_every_block_once(self):
+        _, optimizer, _, _ = build(order="states_first", inner_sweeps=2)
+        report = optimizer.step()
+        for question in ("descent", "lemma6_subgradient"):
+            with pytest.raises(ValueError, match="replays a sweep block by block, each once"):
+                getattr(report, question)
+        layers = (3, 2, 1)
+        _, optimizer, _, _ = build(order=[(v, layer) for layer in layers for v in "UVW"])
+        report = optimizer.step()
+        assert report.descent.holds()
+        with pytest.raises(ValueError, match="needs the V of layer 1 before its U"):
+            _ = report.lemma6_subgradient
         _, optimizer, _, _ = build(splitting=2)
         with pytest.raises(ValueError, match="Lemma 6's subgradient is that of Algorithm 2"):
             _ = optimizer.step().lemma6_subgradient

@@ -24,6 +24,7 @@ CASES = {
     "l2": {"weight_regularizer": reg.L2(0.4)},
     "l1": {"weight_regularizer": reg.L1(0.05)},
     "states_first": {"order": "states_first", "inner_sweeps": 2},
+    "layer_parallel": {"order": "layer_parallel", "regularize_bias": True, "weight_regularizer": reg.L2(0.1)},
     "wide": {"widths": [80, 9, 100, 3]},
     "no_bias": {"bias": False},
     "float32": {"dtype": torch.float32},

@@ -80,7 +80,7 @@ OPTIMIZERS = {
     "DLADMM": torchbcd.DLADMM,
 }
 # What Python's signatures have under another name, or have alone.
-OTHER_NAMES = {"eps": {"eps_start", "eps_factor", "eps_floor"}, "loss_weight": {"loss_weight", "mean_loss"}}
+OTHER_NAMES = {"eps": {"eps_start", "eps_factor", "eps_floor"}, "loss_weight": {"loss_weight", "loss_scaling"}}
 PYTHON_ONLY = {"model", "loss", "process_group", "certificate"}
 # Set by the constructor from other options, and then each layer's.
 MADE_AT_START = {"penalty"}

@@ -140,7 +140,17 @@ REFUSED = [
     ("BCD", "state_regularizer", [1.0] * 3, TypeError,
      "state_regularizer must be a torchbcd.regularizers object"),
     ("BCD", "splitting", 4, ValueError, r"splitting must be 2 or 3 \(got 4\)"),
-    ("BCD", "order", "random", ValueError, "order must be one of 'paper', 'states_first'"),
+    *(("BCD", "order", bad, ValueError, message) for bad, message in (
+        ("random", r"order must be 'paper', .* or a list of blocks, each one of VUW .* \(got 'random'\)"),
+        ([("V", 4)], r"with a layer from 1 to 3 \(got 'V4'\)"),
+        ([("X", 1)], r"each one of VUW with a layer from 1 to 3 \(got 'X1'\)"),
+        ([], "order must have every block at least once"),
+        ([(v, i) for i in (3, 2, 1) for v in "VU"], r"W3 is missing"),
+    )),
+    *(("BCD", "order", bad, TypeError, "order must be a name, or a list of blocks") for bad in (
+        3, [3], [("V", 1.5)], [(1, 1)], ["V"],
+    )),
+    ("RelaxedBCD", "loss_weight", "paper", ValueError, "loss_scaling must be one of 'sum', 'mean'"),
     ("BCD", "inner_sweeps", 0, ValueError, r"inner_sweeps must be at least 1 \(got 0\)"),
     ("BCD", "inner_sweeps", 1.5, TypeError, "inner_sweeps must be a whole number"),
     ("RelaxedBCD", "state_steps", 1.5, TypeError, "state_steps must be a whole number"),
@@ -178,6 +188,65 @@ def test_refused_in_the_constructor(method, name, bad, error, message):
 def test_options_that_do_not_go_together(options, message):
     with pytest.raises(ValueError, match=message):
         make("RelaxedBCD", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"order": "layer_parallel", "splitting": 2}, "order 'layer_parallel' needs splitting 3"),
+        (
+            {"order": [(v, i) for i in (3, 2, 1) for v in "VUW"], "splitting": 2},
+            r"each one of VW .* \(got 'U3'\)",
+        ),
+        (
+            {"order": [(v, i) for i in (3, 2, 1) for v in "VUW"], "inner_sweeps": 2},
+            "inner_sweeps must be 1 where",
+        ),
+    ],
+)
+def test_orders_that_do_not_go_together(options, message):
+    with pytest.raises(ValueError, match=message):
+        make("BCD", **options)
+
+
+def test_sums_of_regularizers():
+    assert reg.L2(0.5) + reg.Nonnegative() == reg.Regularizer(l2=0.5, low=0.0)
+    assert reg.L1(0.5) + reg.ElasticNet(0.25, 1.0) + reg.Box(-1, 2) + reg.Nonnegative() == reg.Regularizer(
+        0.75, 1.0, 0.0, 2.0
+    )
+    with pytest.raises(ValueError, match="the intervals of the two must meet"):
+        _ = reg.Box(1.0, 2.0) + reg.Box(-2.0, -1.0)
+    with pytest.raises(TypeError):
+        _ = reg.L2(0.5) + 1.0
+
+
+@pytest.mark.parametrize(
+    ("starts", "error", "message"),
+    [
+        ({"v": [torch.zeros(20, 7)]}, ValueError, r"v must hold one tensor for each of the 3 layers \(got 1\)"),
+        ({"u": torch.zeros(20, 7)}, TypeError, "u must be a list with one tensor for each layer"),
+        ({"u": [torch.zeros(20, 7), None, None]}, TypeError, "u of layer 2 must be a torch.Tensor"),
+        ({"v": [torch.zeros(19, 8), torch.zeros(20, 7), torch.zeros(20, 3)]}, ValueError,
+         r"v of layer 1 must have shape \(20, 8\) \(got \[19, 8\]\)"),
+        ({"v": [torch.zeros(20, 8).double(), torch.zeros(20, 7), torch.zeros(20, 3)]}, TypeError,
+         "v of layer 1 must have the dtype of the model"),
+        ({"v": [torch.zeros(20, 8), torch.full((20, 7), NAN), torch.zeros(20, 3)]}, ValueError,
+         "v of layer 2 must be finite"),
+        ({"v": [torch.zeros(20, 8), torch.zeros(20, 7), torch.full((20, 3), 2.0)]}, ValueError,
+         "v of layer 3 must lie within the bounds of its state_regularizer, -1 and 1"),
+    ],
+)  # fmt: skip
+def test_starting_variables_refused(starts, error, message):
+    model = make_mlp([6, 8, 7, 3], dtype=torch.float32)
+    optimizer = torchbcd.BCD(model, state_regularizer=reg.Box(-1.0, 1.0))
+    x, y = make_data(20, 6, 3, dtype=torch.float32)
+    optimizer.bind(x, y)
+    before = optimizer.objective()
+    with pytest.raises(error, match=message):
+        optimizer.bind(x, y, **starts)
+    assert optimizer.objective() == before
+    with pytest.raises(ValueError, match="u is a variable with splitting 3 alone"):
+        torchbcd.BCD(model, splitting=2).bind(x, y, u=[torch.zeros(20, d) for d in (8, 7, 3)])
 
 
 @pytest.mark.parametrize(("eps", "joint"), [(-1.0, True), (0.0, False), (NAN, False), (INF, True)])

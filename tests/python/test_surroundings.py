@@ -371,11 +371,11 @@ class TestStates:
         state = copy.deepcopy(optimizer.state_dict())
         for group in state["param_groups"]:
             del group["weight_regularizer"]
-        del state["torchbcd"]["options"]["mean_loss"]
+        del state["torchbcd"]["options"]["loss_scaling"]
         other = configuration.over(copy.deepcopy(model))
         other.load_state_dict(state)
         assert other.param_groups[0]["weight_regularizer"] is None
-        assert other._object.scheme_options()["mean_loss"] is False
+        assert other._object.scheme_options()["loss_scaling"] == "sum"
         other.step()
 
 

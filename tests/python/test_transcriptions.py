@@ -62,7 +62,7 @@ def deviation(ours, theirs):
     return max(np.abs(a - b).max() / max(1, np.abs(b).max()) for a, b in zip(ours, theirs, strict=True))
 
 
-def build_bcd(widths, hidden, loss, regularizer, splitting, *, bias=True):
+def build_bcd(widths, hidden, loss, regularizer, splitting, *, bias=True, covers_bias=False, **options):
     """The same problem twice: the optimizer, bound to data, and the transcription. Activations take turns."""
     depth = len(widths) - 1
     names = [hidden[i % len(hidden)] for i in range(depth - 1)] + ["identity"]
@@ -80,16 +80,17 @@ def build_bcd(widths, hidden, loss, regularizer, splitting, *, bias=True):
     optimizer = torchbcd.BCD(
         model,
         loss,
-        loss_weight="mean",  # the 1/n of R_n
         weight_regularizer=r,
         state_regularizer=s,
+        regularize_bias=covers_bias,
         splitting=splitting,
-        **penalties,
+        **{"loss_weight": "mean", **penalties, **options},  # the 1/n of R_n
     )
     x, y = make_data(ROWS, widths[0], widths[-1])
     optimizer.bind(x, y)
     one_hot = np.eye(widths[-1])[y.numpy()]
-    problem = Problem(names, loss, x.numpy().T, one_hot.T, r=r, s=s, bias=bias, **penalties)
+    more = {"covers_bias": covers_bias, "squares": 1.0 if options.get("loss_weight") == "paper" else 0.5}
+    problem = Problem(names, loss, x.numpy().T, one_hot.T, r=r, s=s, bias=bias, **more, **penalties)
     return optimizer, (Algorithm1 if splitting == 2 else Algorithm2)(problem, weights_of(model))
 
 
@@ -122,6 +123,102 @@ class TestAlgorithm2:
         hidden = ["tanh", "relu", "silu"]
         pair = build_bcd([3, 3, 4, 3, 2], hidden, loss, regularizer, 3, bias=False)
         self.assert_agree(*pair, regularizer)
+
+
+LAYERS = (3, 2, 1)
+ORDERS = {
+    "layer_parallel": [(block, i) for block in "VUW" for i in LAYERS],
+    "upwards": [(block, i) for i in (1, 2, 3) for block in "WUV"],
+    "weights first": [(block, i) for block in "WVU" for i in (2, 1, 3)],
+    "some twice": [("W", 3), *((block, i) for i in LAYERS for block in "UVWV"), ("U", 2), ("W", 3), ("W", 1)],
+}
+
+
+class TestFreedoms:
+    """What [Z] leaves open: orders of blocks, r_i of all of W_i, the scale of its loss, starting variables."""
+
+    @pytest.mark.parametrize("name", ORDERS)
+    @pytest.mark.parametrize("regularizer", ["l2", "l1"])
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_orders_of_algorithm_2(self, regularizer, name, frozen):
+        order = name if name == "layer_parallel" else ORDERS[name]
+        pair = build_bcd([3, 4, 3, 3], ["tanh", "relu"], "hinge", regularizer, 3, order=order)
+        optimizer, literal = pair
+        for parameter in optimizer.param_groups[1]["params"]:
+            parameter.requires_grad_(not frozen)
+        blocks = [(block, i - 1) for block, i in ORDERS[name] if not (frozen and (block, i) == ("W", 2))]
+        previous = optimizer.objective()
+        for _ in range(4):
+            optimizer.step()
+            literal.sweep(blocks)
+            w, b, u, v = optimizer.variables()
+            assert deviation(joined(w, b), literal.w) < tolerance(regularizer)
+            assert deviation(columns(u), literal.u) < tolerance(regularizer)
+            assert deviation(columns(v), literal.v) < tolerance(regularizer)
+            assert optimizer.objective() == pytest.approx(literal.objective(), rel=tolerance(regularizer))
+            assert optimizer.objective() <= previous
+            previous = optimizer.objective()
+
+    @pytest.mark.parametrize("name", ["upwards", "some twice"])
+    @pytest.mark.parametrize("regularizer", ["none", "box"])
+    def test_orders_of_algorithm_1(self, regularizer, name):
+        order = [(block, i) for block, i in ORDERS[name] if block != "U"]
+        optimizer, literal = build_bcd([2, 3, 2, 3], ["identity"], "logistic", regularizer, 2, order=order)
+        for _ in range(3):
+            optimizer.step()
+            for block, i in order:
+                literal.minimise(block, i - 1)
+            w, b, _, v = optimizer.variables()
+            assert deviation(joined(w, b), literal.w) < tolerance(regularizer)
+            assert deviation(columns(v), literal.v) < tolerance(regularizer)
+
+    @pytest.mark.parametrize("regularizer", [*(name for name in REGULARIZERS if name != "none"), "l2, dual form"])
+    def test_regularized_biases(self, regularizer):
+        widths = [12, 10, 3, 3] if regularizer == "l2, dual form" else [3, 4, 3, 3]  # more columns than rows
+        regularizer = regularizer.split(",")[0]
+        loss = loss_for("relu", regularizer)
+        pair = build_bcd(widths, ["relu", "tanh"], loss, regularizer, 3, covers_bias=True)
+        TestAlgorithm2.assert_agree(*pair, regularizer)
+
+    @pytest.mark.parametrize("regularizer", [name for name in REGULARIZERS if name != "none"])
+    def test_regularized_biases_of_algorithm_1(self, regularizer):
+        pair = build_bcd([2, 3, 2, 3], ["identity"], "squared", regularizer, 2, covers_bias=True)
+        optimizer, literal = pair
+        optimizer.step()
+        for block, i in literal.blocks():
+            literal.minimise(block, i)
+        w, b, _, v = optimizer.variables()
+        assert deviation(joined(w, b), literal.w) < tolerance(regularizer)
+        assert deviation(columns(v), literal.v) < tolerance(regularizer)
+        assert optimizer.objective() == pytest.approx(literal.objective(), rel=tolerance(regularizer))
+
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_the_papers_risk(self, loss):
+        """Eq. (2): 1/n of the sum of |v - y|^2, or of another loss."""
+        pair = build_bcd([3, 4, 3, 3], ["relu"], loss, "none", 3, loss_weight="paper")
+        TestAlgorithm2.assert_agree(*pair, "none")
+
+    @pytest.mark.parametrize("given", ["uv", "u", "v"])
+    def test_starting_variables(self, given):
+        optimizer, literal = build_bcd([3, 4, 3, 3], ["relu", "tanh"], "squared", "none", 3)
+        rng = np.random.default_rng(1)
+        x, y = literal.v[0].T, np.argmax(literal.problem.y, 0)
+        if "u" in given:
+            literal.u = [rng.standard_normal(u.shape) for u in literal.u]
+        for i in range(3):
+            if "u" not in given:
+                literal.u[i] = literal.product(i)
+            shape = literal.v[i + 1].shape
+            literal.v[i + 1] = (
+                rng.standard_normal(shape) if "v" in given else literal.problem.sigma(i, literal.u[i])
+            )
+        starts = {"u": literal.u, "v": literal.v[1:]}
+        tensors = {name: [torch.tensor(t.T.copy()) for t in starts[name]] for name in given}
+        optimizer.bind(torch.tensor(x.copy()), torch.tensor(y), **tensors)
+        assert optimizer.objective() == pytest.approx(literal.objective(), rel=EXACT)
+        for name in given:
+            tensors[name][0].zero_()  # they were copied
+        TestAlgorithm2.assert_agree(optimizer, literal, "none")
 
 
 class TestAlgorithm1:

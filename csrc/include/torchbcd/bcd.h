@@ -36,8 +36,10 @@ class TORCHBCD_API BCD : public SplitOptimizer {
 
   /// Keeps a full batch and sets U and V by a forward pass. x: (n, d_0), or (n, ...) where the model begins
   /// with Flatten. y: class indices (n,), int64, or values (n, d_N). sample_weight: of each row's loss, (n,),
-  /// >= 0. The data are copied.
-  void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
+  /// >= 0. u and v: what U and V start from instead, one tensor (n, d_l) for every layer; where one of them
+  /// is given alone, the other is U_l = V_{l-1} W_l^T + 1 b_l^T or V_l = sigma_l(U_l). The data are copied.
+  void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {},
+            const std::vector<at::Tensor>& u = {}, const std::vector<at::Tensor>& v = {});
 
   /// The rows given to bind and step from now on are some of the data: other processes, whose models have the
   /// same parameters, have the others and take the same steps at the same time. `sum` adds a tensor up over

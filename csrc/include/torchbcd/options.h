@@ -18,7 +18,12 @@ namespace torchbcd {
 /// What each row's loss counts in an objective whose mean, if one is asked for, is over `rows` rows.
 template <typename Options>
 double row_loss_weight(const Options& options, int64_t rows) {
-  return options.mean_loss() ? options.loss_weight() / static_cast<double>(rows) : options.loss_weight();
+  if (options.loss_scaling() == "sum") {
+    return options.loss_weight();
+  }
+  // Zeng et al. write the squared loss as |v - y|^2, which is twice the library's.
+  const double times = options.loss_scaling() == "paper" && options.loss() == "squared" ? 2 : 1;
+  return times * options.loss_weight() / static_cast<double>(rows);
 }
 
 /// Options of BCD.
@@ -36,16 +41,20 @@ struct BCDOptions {
   /// r_i and s_i.
   TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
   TORCH_ARG(PerLayer<Regularizer>, state_regularizer) = Regularizer();
+  /// Whether r_i covers the bias, too, as where it is a column of W_i.
+  TORCH_ARG(bool, regularize_bias) = false;
   /// 3 for Algorithm 2 (V, U, W), 2 for Algorithm 1 (V, W).
   TORCH_ARG(int64_t, splitting) = 3;
   /// "paper": all blocks of a layer, from the last layer to the first; "states_first": all V and U, and then
-  /// all W.
+  /// all W; "layer_parallel": all V, then all U, then all W; or a list of blocks, "V2 U2 W2 V1 U1 W1", with
+  /// every block at least once.
   TORCH_ARG(std::string, order) = "paper";
   /// How many times V and U are updated before the W that follows them, >= 1.
   TORCH_ARG(int64_t, inner_sweeps) = 1;
-  /// The loss term is loss_weight times the sum over rows, divided by the number of rows with mean_loss.
+  /// The loss term is loss_weight times: "sum", the sum over rows; "mean", that over the number of rows;
+  /// "paper", the mean as Zeng et al. write it, whose squared loss is |v - y|^2, twice the library's.
   TORCH_ARG(double, loss_weight) = 1.0;
-  TORCH_ARG(bool, mean_loss) = false;
+  TORCH_ARG(std::string, loss_scaling) = "sum";
 
  public:
   double rho_of(size_t layer) const { return rho_[layer].value_or(gamma_[layer]); }
@@ -89,7 +98,8 @@ struct RelaxedBCDOptions {
   /// rho_N of losses other than "squared", > 0.
   TORCH_ARG(double, output_penalty) = 1.0;
   TORCH_ARG(double, loss_weight) = 1.0;
-  TORCH_ARG(bool, mean_loss) = false;
+  /// "sum" over rows or "mean".
+  TORCH_ARG(std::string, loss_scaling) = "sum";
 
  public:
   /// One setting for nets of 2 to 20 layers, whatever their initialisation.
@@ -144,7 +154,8 @@ struct DLAMOptions {
   /// Measure condition (2) and its twin from their definitions, for the report's slacks.
   TORCH_ARG(bool, check_conditions) = false;
   TORCH_ARG(double, loss_weight) = 1.0;
-  TORCH_ARG(bool, mean_loss) = false;
+  /// "sum" over rows or "mean".
+  TORCH_ARG(std::string, loss_scaling) = "sum";
 };
 
 /// Options of DLADMM.
@@ -159,7 +170,8 @@ struct DLADMMOptions {
   TORCH_ARG(PerLayer<double>, penalty) = 1e-3;
   TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
   TORCH_ARG(double, loss_weight) = 1.0;
-  TORCH_ARG(bool, mean_loss) = false;
+  /// "sum" over rows or "mean".
+  TORCH_ARG(std::string, loss_scaling) = "sum";
 };
 
 }  // namespace torchbcd

@@ -21,6 +21,11 @@ struct Regularizer {
   bool none() const { return quadratic() && l2 == 0; }
 };
 
+/// The sum of two; their bounds intersect, and low > high where they do not meet, which optimizers refuse.
+inline Regularizer operator+(const Regularizer& a, const Regularizer& b) {
+  return {a.l1 + b.l1, a.l2 + b.l2, std::fmax(a.low, b.low), std::fmin(a.high, b.high)};
+}
+
 namespace regularizers {
 
 /// weight |x|_1
