@@ -136,8 +136,8 @@ def _order(problem: Problem, blocks: Blocks | None) -> Blocks:
     paper = [(variable, i) for i in reversed(range(problem.depth)) for variable in of_a_layer]
     if blocks is not None and sorted(blocks) != sorted(paper):
         raise ValueError(
-            "this diagnostic replays a sweep block by block, each once; it is not for an order or inner_sweeps in "
-            "which a block comes again"
+            "this diagnostic replays a sweep block by block, each once; it is not for an order or inner_sweeps "
+            "in which a block comes again"
         )
     return paper if blocks is None else blocks
 
