@@ -104,7 +104,14 @@ class RelaxedBCD(_Optimizer):
 class DLAM(_Optimizer):
     @property
     def sweeps_since_bind(self) -> int: ...
-    def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None) -> None: ...
+    def bind(
+        self,
+        x: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None,
+        z: Sequence[Tensor],
+        a: Sequence[Tensor],
+    ) -> None: ...
     def step(self) -> dict[str, Any]: ...
     def step_batch(
         self, x: Tensor, y: Tensor, sweeps: int | None, sample_weight: Tensor | None

@@ -45,6 +45,15 @@ def optional_tensor(name: str, value: object) -> Tensor | None:
     return None if value is None else tensor(name, value)
 
 
+def tensors(name: str, values: object) -> list[Tensor]:
+    """The values, if they are a sequence of tensors; none for None."""
+    if values is None:
+        return []
+    if isinstance(values, Tensor) or not isinstance(values, Sequence):
+        raise TypeError(f"{name} must be a list with one tensor for each layer (got {type(values).__name__})")
+    return [tensor(f"{name} of layer {layer}", value) for layer, value in enumerate(values, 1)]
+
+
 def batch(
     inputs: Tensor | Closure | None, targets: Tensor | None, closure: Closure | None = None
 ) -> tuple[Tensor, Tensor] | None:

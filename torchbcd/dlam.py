@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -180,23 +180,45 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         super().__init__(model, loss, loss_weight, {**options, **_schedule(eps, 0)})
         self._pushed_eps: Eps = eps
 
-    def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
-        """Keep a copy of a full batch and set its z and a by one forward pass.
+    def bind(
+        self,
+        x: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None = None,
+        *,
+        z: Sequence[Tensor] | None = None,
+        a: Sequence[Tensor] | None = None,
+    ) -> None:
+        r"""Keep a copy of a full batch, with z and a from one forward pass, or as they are given.
 
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
             y: Targets: class indices, shape (n,), or values of the model's dtype, shape (n, d_L).
             sample_weight: Weight of each row's loss, >= 0, shape (n,). None: 1.
+            z: Of every layer, shape (n, d_l). None: :math:`q_l = a_{l-1} W_l^\top + 1 b_l^\top`, but for a
+                given ``a`` what minimises F there, the point nearest to q_l with |a_l - h_l(z_l)| <= eps.
+            a: Of every hidden layer, shape (n, d_l), as ``variables().a[1:]`` has it. None: h_l(z_l).
 
         Raises:
-            TypeError: A dtype is not the model's.
-            ValueError: A shape does not fit, an entry is NaN or infinite, a class is out of range, or a
-                device is not the model's.
+            TypeError: A dtype is not the model's, or z or a is no list of tensors.
+            ValueError: A shape does not fit, an entry is NaN or infinite, a class is out of range, a device is
+                not the model's, or |a_l - h_l(z_l)| exceeds the eps of the first sweep by more than rounding.
+
+        Example:
+            >>> import torch
+            >>> x, y, model = torch.randn(9, 4), torch.arange(9) % 2, nn.Sequential(nn.Linear(4, 2))
+            >>> optimizer = DLAM(model, rho=0.1)
+            >>> optimizer.bind(x, y, z=[model(x).detach() + 1])
+            >>> optimizer.objective() > optimizer.step().objective
+            True
         """
         weight = arguments.optional_tensor("sample_weight", sample_weight)
-        self._push(sweep=0).bind(arguments.tensor("x", x), arguments.tensor("y", y), weight)
+        data = arguments.tensor("x", x), arguments.tensor("y", y), weight
+        start = arguments.tensors("z", z), arguments.tensors("a", a)
+        self._push(sweep=0).bind(*data, *start)
         self._rate.forget()
-        self._warn_of_deadlock()
+        if not any(start):
+            self._warn_of_deadlock()
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
     def step(  # type: ignore[override]

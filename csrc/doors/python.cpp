@@ -166,7 +166,13 @@ void bind_relaxed(py::module_& m) {
 }
 
 void bind_dlam(py::module_& m) {
-  with_bind(optimizer_class<DLAM, DLAMOptions>(m, "DLAM"))
+  optimizer_class<DLAM, DLAMOptions>(m, "DLAM")
+      .def("bind",
+           wrap_pybind_function_no_gil(
+               [](DLAM& self, const at::Tensor& x, const at::Tensor& y, const OptionalTensor& sample_weight,
+                  const std::vector<at::Tensor>& z, const std::vector<at::Tensor>& a) {
+                 self.bind(x, y, sample_weight.value_or(at::Tensor()), z, a);
+               }))
       .def_property_readonly("sweeps_since_bind", &DLAM::sweeps_since_bind)
       .def("step", wrap_pybind_function_no_gil([](DLAM& self) { return fields(self.step()); }))
       .def("step_batch", wrap_pybind_function_no_gil([](DLAM& self, const at::Tensor& x, const at::Tensor& y,

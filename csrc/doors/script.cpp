@@ -247,8 +247,15 @@ auto relaxed_class() {
 
 auto dlam_class() {
   using Self = c10::intrusive_ptr<ScriptDLAM>;
-  auto script = script_class<ScriptDLAM>("DLAM");
-  return def_bind(script)
+  using States = std::vector<at::Tensor>;
+  return script_class<ScriptDLAM>("DLAM")
+      .def("bind",
+           [](const Self& self, const at::Tensor& x, const at::Tensor& y, const OptionalTensor& sample_weight,
+              const States& z,
+              const States& a) { self->optimizer.bind(x, y, sample_weight.value_or(at::Tensor()), z, a); },
+           "",
+           {torch::arg("x"), torch::arg("y"), torch::arg("sample_weight") = kNone, torch::arg("z") = States(),
+            torch::arg("a") = States()})
       .def("step",
            [](const Self& self, const OptionalTensor& x, const OptionalTensor& y,
               std::optional<int64_t> sweeps, const OptionalTensor& sample_weight) {

@@ -73,7 +73,8 @@ struct ResidualStep {
 // The z block of a hidden layer (Wang et al., eq. 4): z' = clip(q, B1, B2); sum (q - z')^2. The box of z for
 // given a, B1 <= z <= B2, is {z : |a - sigma(z)| <= eps} (after eq. 5). Its ends are computed in float64. The
 // z that is there already belongs to it in exact arithmetic, and by fiat in floating point, where the ends of
-// a saturated activation are lost to rounding: that keeps every z finite and every step a projection.
+// a saturated activation are lost to rounding: that keeps every z finite and every step a projection. A NaN
+// for z says that there is none yet: then the box alone counts.
 template <typename T, typename Activation>
 struct PreimageProjection {
   using Pass = SummedPass<InvertibleActivation, 3, 1, 1, double>;

@@ -133,12 +133,13 @@ void DLAM::parameters_changed() {
   }
 }
 
-void DLAM::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
+void DLAM::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight,
+                const std::vector<at::Tensor>& z, const std::vector<at::Tensor>& a) {
   const Call call = mlp_->call(Call::Kind::kChange);
   const int64_t before = std::exchange(data_->sweeps_since_bind, 0);
   try {
     sync();
-    data_->bound = forward(x, y, sample_weight);
+    data_->bound = start(x, y, sample_weight, z, a);
   } catch (...) {
     data_->sweeps_since_bind = before;
     throw;
@@ -147,17 +148,16 @@ void DLAM::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& samp
   moved();
 }
 
-// Rows whose z and a come from a forward pass, where F is R plus Omega for every eps.
-DlamRows DLAM::forward(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) const {
+// Rows with the z and a that are given, or those of a forward pass, where F is R plus Omega for every eps.
+DlamRows DLAM::start(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight,
+                     const std::vector<at::Tensor>& z, const std::vector<at::Tensor>& a) const {
   const at::Tensor inputs = mlp_->inputs("x", x);
   const int64_t n = inputs.size(0);
   DlamRows rows = DlamRows::allocate(inputs, mlp_->targets("y", y, n), mlp_->row_weight(sample_weight, n),
                                      mlp_->committed);
   rows.eps = eps();
-  forward_out(rows.x, mlp_->committed, mlp_->activations, rows.current.q, rows.current.a);
-  for (size_t l = 0; l < mlp_->depth(); ++l) {
-    rows.current.z[l].copy_(rows.current.q[l]);
-  }
+  start_from(data_->problem(*mlp_, data_->options), mlp_->committed, mlp_->states("z", z, n),
+             mlp_->states("a", a, n, /*with_last=*/false), rows);
   return rows;
 }
 
@@ -177,7 +177,7 @@ const DlamReport& DLAM::step(const at::Tensor& x, const at::Tensor& y, std::opti
   sync();
   const int64_t count = sweeps.value_or(static_cast<int64_t>(mlp_->depth()) + 1);
   TORCH_CHECK_VALUE(count >= 1, mlp_->name, ": sweeps must be at least 1 (got ", count, ")");
-  DlamRows rows = forward(x, y, sample_weight);
+  DlamRows rows = start(x, y, sample_weight);
   for (int64_t k = 0; k < count; ++k) {
     sweep(rows);
   }

@@ -125,6 +125,15 @@ void check_dense(const char* name, const char* argument, const at::Tensor& t) {
                    " must be a dense tensor (got layout ", t.layout(), "); use to_dense()");
 }
 
+void check_kind_of_model(const char* name, const char* argument, const at::Tensor& t,
+                         const at::Tensor& weight) {
+  TORCH_CHECK_TYPE(t.scalar_type() == weight.scalar_type(), name, ": ", argument,
+                   " must have the dtype of the model, ", weight.scalar_type(), " (got ", t.scalar_type(),
+                   ")");
+  TORCH_CHECK_VALUE(t.device() == weight.device(), name, ": ", argument,
+                    " must be on the device of the model, ", weight.device(), " (got ", t.device(), ")");
+}
+
 }  // namespace
 
 TrainedMlp::TrainedMlp(const char* name, Mlp mlp, const std::string& loss)
@@ -233,11 +242,7 @@ at::Tensor TrainedMlp::inputs(const char* argument, const at::Tensor& given) con
   check_dense(name, argument, given);
   const at::Tensor x = mlp.flatten && given.dim() > 1 ? given.flatten(1) : given;
   const at::Tensor& weight = parameters.front().weight;
-  TORCH_CHECK_TYPE(x.scalar_type() == weight.scalar_type(), name, ": ", argument,
-                   " must have the dtype of the model, ", weight.scalar_type(), " (got ", x.scalar_type(),
-                   ")");
-  TORCH_CHECK_VALUE(x.device() == weight.device(), name, ": ", argument,
-                    " must be on the device of the model, ", weight.device(), " (got ", x.device(), ")");
+  check_kind_of_model(name, argument, x, weight);
   TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) == weight.size(1), name, ": ", argument,
                     " must have shape (n, ", weight.size(1), ") (got ", x.sizes(), ")");
   TORCH_CHECK_VALUE(x.size(0) > 0 || rows_elsewhere, name, ": ", argument,
@@ -272,9 +277,11 @@ at::Tensor TrainedMlp::targets(const char* argument, const at::Tensor& y, int64_
 }
 
 std::vector<at::Tensor> TrainedMlp::states(const char* argument, const std::vector<at::Tensor>& given,
-                                           int64_t rows) const {
-  TORCH_CHECK_VALUE(given.empty() || given.size() == depth(), name, ": ", argument,
-                    " must hold one tensor for each of the ", depth(), " layers (got ", given.size(), ")");
+                                           int64_t rows, bool with_last) const {
+  const size_t count = depth() - (with_last ? 0 : 1);
+  TORCH_CHECK_VALUE(given.empty() || given.size() == count, name, ": ", argument,
+                    " must hold one tensor for each of the ", count, with_last ? "" : " hidden",
+                    " layers (got ", given.size(), ")");
   std::vector<at::Tensor> own;
   for (size_t l = 0; l < given.size(); ++l) {
     const std::string of = std::string(argument) + " of layer " + std::to_string(l + 1);
@@ -282,11 +289,7 @@ std::vector<at::Tensor> TrainedMlp::states(const char* argument, const std::vect
     const at::Tensor& weight = parameters[l].weight;
     TORCH_CHECK_TYPE(t.defined(), name, ": ", of, " must be a tensor (got None)");
     check_dense(name, of.c_str(), t);
-    TORCH_CHECK_TYPE(t.scalar_type() == weight.scalar_type(), name, ": ", of,
-                     " must have the dtype of the model, ", weight.scalar_type(), " (got ", t.scalar_type(),
-                     ")");
-    TORCH_CHECK_VALUE(t.device() == weight.device(), name, ": ", of, " must be on the device of the model, ",
-                      weight.device(), " (got ", t.device(), ")");
+    check_kind_of_model(name, of.c_str(), t, weight);
     TORCH_CHECK_VALUE(t.dim() == 2 && t.size(0) == rows && t.size(1) == weight.size(0), name, ": ", of,
                       " must have shape (", rows, ", ", weight.size(0), ") (got ", t.sizes(), ")");
     own.push_back(copy_of(t));
@@ -302,12 +305,7 @@ at::Tensor TrainedMlp::row_weight(const at::Tensor& sample_weight, int64_t rows)
     return at::ones({1, 1}, weight.options());
   }
   check_dense(name, "sample_weight", sample_weight);
-  TORCH_CHECK_TYPE(sample_weight.scalar_type() == weight.scalar_type(), name,
-                   ": sample_weight must have the dtype of the model, ", weight.scalar_type(), " (got ",
-                   sample_weight.scalar_type(), ")");
-  TORCH_CHECK_VALUE(sample_weight.device() == weight.device(), name,
-                    ": sample_weight must be on the device of the model, ", weight.device(), " (got ",
-                    sample_weight.device(), ")");
+  check_kind_of_model(name, "sample_weight", sample_weight, weight);
   TORCH_CHECK_VALUE(sample_weight.dim() == 1 && sample_weight.size(0) == rows, name,
                     ": sample_weight must have shape (n,) = [", rows, "] (got ", sample_weight.sizes(), ")");
   TORCH_CHECK_VALUE(all_finite(sample_weight) && sample_weight.min().item<double>() >= 0, name,

@@ -58,9 +58,10 @@ struct TrainedMlp {
   at::Tensor inputs(const char* argument, const at::Tensor& x) const;
   /// A copy, checked; class indices encoded as the loss takes them.
   at::Tensor targets(const char* argument, const at::Tensor& y, int64_t rows) const;
-  /// Copies, checked, (n, d_l) for every layer, of values of a variable; or none where none are given.
-  std::vector<at::Tensor> states(const char* argument, const std::vector<at::Tensor>& given,
-                                 int64_t rows) const;
+  /// Copies, checked, (n, d_l) for every layer, or every hidden one, of values of a variable; or none where
+  /// none are given.
+  std::vector<at::Tensor> states(const char* argument, const std::vector<at::Tensor>& given, int64_t rows,
+                                 bool with_last = true) const;
   /// A copy, checked, (n, 1); or (1, 1) where all weigh one.
   at::Tensor row_weight(const at::Tensor& sample_weight, int64_t rows) const;
 

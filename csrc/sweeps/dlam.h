@@ -43,6 +43,13 @@ struct DlamRows {
                            const std::vector<AffineMap>& maps);
 };
 
+/// Sets the current point: z for every layer and a for every hidden one as they are given, or, where a list
+/// is empty, a = h(z) and z = q = a W^T + 1 b^T, which without either is a forward pass. For a given a, z is
+/// what its block would make it, the point nearest to q with |a - h(z)| <= eps. Throws a ValueError, in the
+/// problem's name, with the layer and the largest gap, unless |a_l - h_l(z_l)| <= eps up to rounding.
+void start_from(const DlamProblem& problem, const std::vector<AffineMap>& maps,
+                const std::vector<at::Tensor>& z, const std::vector<at::Tensor>& a, DlamRows& rows);
+
 /// q of the current point from scratch.
 void refresh_products(const std::vector<AffineMap>& maps, DlamRows& rows);
 

@@ -1,6 +1,9 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/full_like.h>
+#include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -12,11 +15,17 @@
 namespace torchbcd {
 namespace {
 
-// The most that |a - h(z)| - eps can owe to rounding.
-double rounding_of(const at::Tensor& values, double eps) {
-  const double unit = unit_of(values.scalar_type());
-  const double largest = values.numel() > 0 ? values.abs().max().item<double>() : 0;
-  return 8 * unit * (largest + eps);
+// The most that |a - h(z)| - eps can owe to rounding: of a, of h(z), and of z where h is steep.
+double rounding_of(const DlamProblem& problem, const DlamRows& rows, size_t l) {
+  const at::Tensor& a = rows.current.a[l];
+  const at::Tensor& z = rows.current.z[l];
+  const at::Tensor slopes = passes::activation_derivative(z, problem.activations[l], at::empty_like(z));
+  const auto largest = [](const at::Tensor& t) { return t.numel() > 0 ? t.abs().max().item<double>() : 0; };
+  return 8 * unit_of(a.scalar_type()) * (largest(a) + rows.eps + largest(slopes * z));
+}
+
+bool feasible(const DlamProblem& problem, const DlamRows& rows, size_t l, double gap) {
+  return gap <= 0 || gap <= rounding_of(problem, rows, l);
 }
 
 }  // namespace
@@ -41,6 +50,42 @@ DlamRows DlamRows::allocate(at::Tensor x, at::Tensor y, at::Tensor row_weight,
   rows.theta.assign(maps.size(), 0);
   rows.tau.assign(maps.size() - 1, 0);
   return rows;
+}
+
+void start_from(const DlamProblem& problem, const std::vector<AffineMap>& maps,
+                const std::vector<at::Tensor>& z, const std::vector<at::Tensor>& a, DlamRows& rows) {
+  DlamVariables& point = rows.current;
+  for (size_t l = 0; l < problem.depth(); ++l) {
+    const bool hidden = l + 1 < problem.depth();
+    affine_out(l == 0 ? rows.x : point.a[l - 1], maps[l], point.q[l]);
+    if (hidden && !a.empty()) {
+      point.a[l].copy_(a[l]);
+    }
+    if (!z.empty()) {
+      point.z[l].copy_(z[l]);
+    } else if (hidden && !a.empty()) {
+      const at::Tensor none = at::full_like(point.q[l], std::numeric_limits<double>::quiet_NaN());
+      passes::preimage_projection(point.q[l], point.a[l], none, problem.activations[l], rows.eps, point.z[l]);
+      TORCH_CHECK_VALUE(all_finite(point.z[l]), problem.name, ": a of layer ", l + 1,
+                        " must be within eps, in the first sweep ", rows.eps,
+                        ", of values that its activation takes (got some that it takes nowhere)");
+    } else {
+      point.z[l].copy_(point.q[l]);
+    }
+    if (hidden && a.empty()) {
+      passes::activation(point.z[l], problem.activations[l], point.a[l]);
+    }
+  }
+  if (z.empty() && a.empty()) {
+    return;
+  }
+  const std::vector<double> gap = gaps(problem, rows);
+  const auto worst = std::max_element(gap.begin(), gap.end());
+  for (size_t l = 0; l < gap.size(); ++l) {
+    TORCH_CHECK_VALUE(feasible(problem, rows, l, gap[l]), problem.name,
+                      ": every |a_l - h_l(z_l)| must be at most eps, in the first sweep ", rows.eps,
+                      " (got up to ", *worst + rows.eps, " in layer ", worst - gap.begin() + 1, ")");
+  }
 }
 
 void refresh_products(const std::vector<AffineMap>& maps, DlamRows& rows) {
@@ -68,8 +113,8 @@ ObjectiveTerms objective_terms(const DlamProblem& problem, const std::vector<Aff
     terms.affine_penalty.push_back(options.rho()[l] / 2 * passes::difference(rows.current.q[l], z, residual));
     terms.weight_penalty.push_back(regularizer_value(options.weight_regularizer()[l], maps[l].weight));
     terms.state_penalty.push_back(0);
-    const bool feasible = l + 1 == problem.depth() || gap[l] <= rounding_of(rows.current.a[l], rows.eps);
-    terms.activation_penalty.push_back(feasible ? 0 : std::numeric_limits<double>::infinity());
+    const bool is_in_box = l + 1 == problem.depth() || feasible(problem, rows, l, gap[l]);
+    terms.activation_penalty.push_back(is_in_box ? 0 : std::numeric_limits<double>::infinity());
   }
   terms.loss = row_loss_weight(options, rows.rows()) *
                weighted_loss(rows.y, rows.current.z.back(), problem.loss, rows.row_weight);

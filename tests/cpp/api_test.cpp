@@ -186,7 +186,17 @@ void dlam_and_dladmm() {
     EXPECT(dlam.gap() <= 1e-9);
     before = dlam.objective();
   }
-  EXPECT(dlam.variables().a.size() == 3);
+  const torchbcd::DLAM::Variables end = dlam.variables();
+  EXPECT(end.a.size() == 3);
+  dlam.bind(batch.x, batch.y);
+  dlam.bind(batch.x, batch.y, {}, end.z, {end.a.begin() + 1, end.a.end()});
+  EXPECT(std::abs(dlam.objective() - before) <= 1e-9 * before);
+  dlam.step();
+  EXPECT(dlam.objective() <= before * (1 + 1e-9));
+  EXPECT_THROWS(c10::ValueError, dlam.bind(batch.x, batch.y, {}, {end.z[0]}),
+                "z must hold one tensor for each of the 3");
+  EXPECT_THROWS(c10::ValueError, dlam.bind(batch.x, batch.y, {}, end.z, {end.a[1] + 1, end.a[2]}),
+                "in layer 1");
   torchbcd::DLADMM dladmm(make_model(), torchbcd::DLADMMOptions().rho(0.1).nu(0.2));
   EXPECT(dladmm.options().penalty()[0] == 0.2 && dladmm.options().penalty()[2] == 0.1);
   dladmm.bind(batch.x, batch.y);

@@ -149,6 +149,41 @@ def test_mini_batches_and_rows(data):
     assert all(torch.equal(a, b) for a, b in zip(dlam.parameters(), dlam_twin.parameters(), strict=True))
 
 
+def test_starting_variables(data):
+    x, y = data
+    model = make_mlp([6, 8, 3], hidden="tanh")
+    twin = copy.deepcopy(model)
+    z = [torch.randn(40, width, dtype=torch.float64) for width in (8, 3)]
+    a = [z[0].tanh() + 0.05]
+    eager = torchbcd.DLAM(model, joint=True, eps=0.1)
+    script = torchbcd.DLAM(twin, joint=True, eps=0.1).script_object()
+
+    @torch.jit.script
+    def train(
+        optimizer: torch.classes.torchbcd.DLAM,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        z: list[torch.Tensor],
+        a: list[torch.Tensor],
+    ) -> float:
+        optimizer.bind(x, y, z=z, a=a)
+        start: float = optimizer.objective()
+        optimizer.step()
+        return start
+
+    eager.bind(x, y, z=z, a=a)
+    assert train(script, x, y, z, a) == eager.objective()
+    eager.step()
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), twin.parameters(), strict=True))
+    script.bind(x, y, a=a)
+    eager.bind(x, y, a=a)
+    assert script.objective() == eager.objective()
+    with pytest.raises(ValueError, match=r"z must hold one tensor for each of the 2 layers \(got 1\)"):
+        script.bind(x, y, None, a)
+    with pytest.raises(ValueError, match="must be at most eps, in the first sweep 0.1 .got up to .* in layer 1"):
+        script.bind(x, y, z=z, a=[a[0] + 0.1])
+
+
 def test_a_schedule_and_the_certificate_in_torchscript(data):
     x, y = data
     model = make_mlp([6, 8, 3])

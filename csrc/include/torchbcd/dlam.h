@@ -29,8 +29,11 @@ class TORCHBCD_API DLAM : public SplitOptimizer {
   DLAMOptions& options();
   /// The rows of the options.
   static const OptionTable& table();
-  /// Keeps a full batch and sets z and a by a forward pass. Arguments as for BCD.
-  void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
+  /// Keeps a full batch and sets z and a by a forward pass, or as they are given: z (n, d_l) for every layer,
+  /// a (n, d_l) for every hidden one, with |a_l - h_l(z_l)| <= eps(). With z alone, a_l = h_l(z_l). With a
+  /// alone, z_l is the point nearest to a_{l-1} W_l^T + 1 b_l^T that a_l allows. Other arguments as for BCD.
+  void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {},
+            const std::vector<at::Tensor>& z = {}, const std::vector<at::Tensor>& a = {});
   /// A sweep over the bound data. The report is valid until the next one.
   const DlamReport& step();
   /// `sweeps` sweeps over a mini-batch, from a forward pass. Not given: depth + 1, what it takes to reach the
@@ -71,7 +74,8 @@ class TORCHBCD_API DLAM : public SplitOptimizer {
   void parameters_changed() override;
   ObjectiveTerms last_sweep_terms(bool before) override;
 
-  DlamRows forward(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) const;
+  DlamRows start(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight,
+                 const std::vector<at::Tensor>& z = {}, const std::vector<at::Tensor>& a = {}) const;
   void sweep(DlamRows& rows);
 
   std::unique_ptr<Data> data_;
