@@ -112,8 +112,11 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         joint: Minimise over (z_l, a_l) together, entry by entry and exactly, rather than one after the other.
             Same F, same guarantee; not in [W].
         momentum: "nesterov"; "capped" for Nesterov's factors held below what Theorem 1 asks for; or None.
-        weight_damping: None for the linearised step of eq. (3). A number > 0 for eq. (1) itself, a ridge
-            regression whose proximal term is that many times :math:`\rho_l` times the mean over inputs of
+        sufficient_decrease: The part, in [0, 1), of :math:`\theta/2 \|\Delta W\|^2` (or :math:`\tau`, a) by which
+            an extrapolated step must lower F, with ``monotone``. 0: it must lower F, as [W] has it.
+        weight_damping: None for the linearised step of eq. (3). 0 for eq. (1) itself: of several minimisers the
+            one nearest to W (with kinks in :math:`\Omega`, one of them). A number > 0 for eq. (1) with a
+            proximal term, that many times :math:`\rho_l` times the mean over inputs of
             :math:`\sum_{\text{rows}} a^2`.
         output_solver: "prox", the loss's exact prox, or "fista", as [W] has it, for losses with a Lipschitz
             gradient.
@@ -158,6 +161,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         *,
         joint: bool = False,
         momentum: str | None = "nesterov",
+        sufficient_decrease: float = 1e-3,
         weight_damping: float | None = None,
         output_solver: str = "prox",
         loss_weight: float | str = 1.0,
@@ -169,6 +173,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
             "monotone": monotone,
             "joint": joint,
             "momentum": "none" if momentum is None else momentum,
+            "sufficient_decrease": sufficient_decrease,
             "weight_damping": weight_damping,
             "output_solver": output_solver,
             "check_conditions": check_conditions,

@@ -1,13 +1,18 @@
 #include "blocks/weight_step.h"
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/linalg_pinv.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sub.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 
 #include "blocks/regularized_quadratic.h"
 #include "kernels/passes.h"
+#include "linalg/spd.h"
 
 namespace torchbcd {
 namespace {
@@ -74,6 +79,47 @@ WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap
   }
   step.regularizer = regularizer_value(omega, next.weight);
   return step;
+}
+
+void exact_weights(const at::Tensor& a, const at::Tensor& residual, const AffineMap& previous, double rho,
+                   const Regularizer& omega, const char* where, const AffineMap& next) {
+  const int64_t inputs = a.size(1);
+  const bool bias = previous.bias.defined();
+  const at::Tensor v = a.to(at::kDouble), r = residual.to(at::kDouble);
+  const at::Tensor gram = gram_matrix({.a = v, .ones_column = bias});
+  TORCH_CHECK_LINALG(all_finite(gram), where, ": the Gram matrix of the inputs is not finite");
+  at::Tensor cross = at::mm(r.t(), v);
+  if (bias) {
+    cross = at::cat({cross, r.sum(0).unsqueeze(1)}, 1);
+  }
+  const at::Tensor start = joined(previous).to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
+  if (omega.quadratic()) {
+    constexpr double kRank = 1e-12;  // of the Gram matrix's eigenvalues
+    gram.diagonal().narrow(0, 0, inputs).add_(omega.l2 / rho);
+    cross.narrow(1, 0, inputs).sub_(start.narrow(1, 0, inputs), omega.l2 / rho);
+    split_out(at::mm(cross, at::linalg_pinv(gram, kRank, /*hermitian=*/true)).add_(start), next);
+    return;
+  }
+  // The proximal point method: each step has a proximal term so small that few are needed, and the gradient
+  // of eq. (1) where it ends is off by what that term's is, and by what rounding leaves of the steps' values:
+  // 1e-7 of the largest slope at the start, at the most, where inputs depend on each other.
+  constexpr double kRidge = 1e-8;  // of the Gram matrix's mean diagonal entry
+  constexpr double kTolerance = 1e-10;
+  constexpr int kSteps = 100;
+  const double ridge = kRidge * std::max(gram.diagonal().mean().item<double>(), 1e-30);
+  const at::Tensor hessian = gram.clone();
+  hessian.diagonal().add_(ridge);
+  const QuadraticPlusRegularizer problem(hessian, omega, 1 / rho, inputs);
+  const double enough = kTolerance * std::max(cross.abs().max().item<double>(), omega.l1 / rho);
+  const at::Tensor solution = start.clone();
+  for (int step = 0; step < kSteps; ++step) {
+    const at::Tensor from = solution.clone();
+    problem.minimise_(solution, from, cross - at::mm(from - start, gram));
+    if (ridge * (solution - from).abs().max().item<double>() <= enough) {
+      break;
+    }
+  }
+  split_out(solution, next);
 }
 
 }  // namespace torchbcd

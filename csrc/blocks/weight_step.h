@@ -1,5 +1,5 @@
-// The W block of Wang et al., eq. (3): one proximal gradient step from an extrapolated point, its step size
-// found from the direction. DLAM, mDLAM and dlADMM share it.
+// The W block of Wang et al.: by eq. (1), the minimiser, or by eq. (3), one proximal gradient step from an
+// extrapolated point, its step size found from the direction. DLAM, mDLAM and dlADMM share the latter.
 //
 // With D = W' - Wbar (and the bias's part as one more column) the condition (2) on theta,
 // P(W'; theta) >= phi(a, W', z), reads theta |D|^2 >= rho |a D^T|^2: it depends on the direction of D alone.
@@ -35,5 +35,12 @@ struct WeightStepBuffers {
 WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap& from, double rho,
                        const Regularizer& omega, double theta_guess, const WeightStepBuffers& buffers,
                        const AffineMap& next, const at::Tensor& q_out);
+
+/// next = argmin over W of phi(W) + Omega(W), eq. (1), found from the Gram matrix of [a 1] in float64;
+/// `residual` is z - a W^T - 1 b^T at `previous`. It may have many minimisers. Where Omega is nothing or a
+/// squared norm this is the one nearest to `previous`, singular values of [a 1] below 1e-6 of the largest
+/// counting as zero; with any other Omega it is one of them. Errors begin with `where`.
+void exact_weights(const at::Tensor& a, const at::Tensor& residual, const AffineMap& previous, double rho,
+                   const Regularizer& omega, const char* where, const AffineMap& next);
 
 }  // namespace torchbcd

@@ -18,9 +18,6 @@
 namespace torchbcd {
 namespace {
 
-// An extrapolated step counts as a descent where F falls by at least this part of theta/2 |change|^2. The
-// paper's "F does not rise" leaves Lemma 6, eq. (11), without the uniform constant that its proof uses.
-constexpr double kSufficientDecrease = 1e-3;
 // The part of Theorem 1's bound on omega^2 that capped momentum stays below, and its distance from 1: the
 // sums of eq. (17) bound the steps only where 1 - omega^2 does not vanish.
 constexpr double kCap = 0.98;
@@ -100,12 +97,18 @@ class DlamBlocks : Blocks<DlamSweep> {
     base_ = &feasible;
   }
 
-  // Accepts an extrapolated step where F falls enough, and any step where DLAM does not ask.
+  // Accepts an extrapolated step where F falls enough, another one where F does not rise (which only rounding
+  // may have it do), and any where DLAM does not ask. The paper asks of the first that F falls (line 7),
+  // which leaves Lemma 6, eq. (11), without the uniform constant that its proof uses.
   bool accepted(double omega, double before, double after, double curvature, double change) const {
     if (!options_.monotone()) {
       return true;
     }
-    return omega > 0 ? after <= before - kSufficientDecrease * curvature / 2 * change : after <= before;
+    if (omega == 0) {
+      return after <= before;
+    }
+    const double part = options_.sufficient_decrease();
+    return part > 0 ? after <= before - part * curvature / 2 * change : after < before;
   }
 
   // A smaller factor for a curvature that grew too fast for Theorem 1; the old one where it is small enough.
@@ -245,20 +248,25 @@ class DlamBlocks : Blocks<DlamSweep> {
     }
   }
 
-  // Eq. (1) itself: ridge regression, with a proximal term relative to the inputs' mean square. False, and
-  // nothing moved, where F does not fall by it.
+  // Eq. (1) itself, or with a proximal term relative to the inputs' mean square. False, and nothing moved,
+  // where F rises by it.
   bool solve_weight(size_t l, const TrainedLayer& layer, const at::Tensor& a, const at::Tensor& z,
                     const at::Tensor& residual, double before) {
     const double rho = options_.rho()[l];
     const Regularizer& regularizer = options_.weight_regularizer()[l];
-    const double mean_square = passes::sum_of_squares(a) / static_cast<double>(a.size(1));
-    const double alpha = *options_.weight_damping() * rho * std::max(mean_square, 1e-30);
+    const double damping = *options_.weight_damping();
     const std::string name = where("W", l);
     at::Tensor target = residual;
     target.neg_();
-    WeightBlock(layer.input, layer.outputs(), layer.bias(), {rho, alpha, alpha, regularizer},
-                /*always_primal=*/false, name.c_str())
-        .solve(target, layer.map, layer.next);
+    if (damping == 0) {
+      exact_weights(layer.input, target, layer.map, rho, regularizer, name.c_str(), layer.next);
+    } else {
+      const double mean_square = passes::sum_of_squares(a) / static_cast<double>(a.size(1));
+      const double alpha = damping * rho * std::max(mean_square, 1e-30);
+      WeightBlock(layer.input, layer.outputs(), layer.bias(), {rho, alpha, alpha, regularizer},
+                  /*always_primal=*/false, name.c_str())
+          .solve(target, layer.map, layer.next);
+    }
     affine_out(a, sweep_.next_maps[l], rows_.trial_q[l]);
     report_.products += 3;  // the cross product, the Gram matrix, q
     const double after_residual = passes::difference(rows_.trial_q[l], z, residual);

@@ -1,6 +1,7 @@
 """Algorithms 1 (DLAM) and 2 (mDLAM) of Wang et al., line by line: columns are samples, a bias is a column of W_l.
 
 What the paper leaves open is theta_l and tau_l, which may be anything that satisfies condition (2) and its twin.
+W is by eq. (3), as in the algorithms, or by eq. (1), which eq. (3) stands for.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from functools import partial
 import numpy as np
 import slow_search as search
 from paper_bcd import ACTIVATIONS, Quadratic, Splitting, loss_argmin, squared_norm, with_ones
-
-SUFFICIENT_DECREASE = 1e-3
 
 
 @dataclass
@@ -41,7 +40,8 @@ class Majorised:
         """The least theta with P(x; theta) >= phi(x), which is condition (2), or its twin."""
         change = x - self.point
         above = self.phi(x) - self.here - (self.gradient * change).sum()
-        return 2 * above / squared_norm(change) if change.any() else 0.0
+        square = squared_norm(change)
+        return 2 * above / square if square > 0 else 0.0
 
     def slack(self, theta, x, objective):
         """P(x; theta) - phi(x), relative to both and to what rounding leaves of them in F."""
@@ -53,11 +53,13 @@ class Dlam:
     """A point: w[l] is W_{l+1} with its bias, z[l] is z_{l+1}, a[l] is a_l with a[0] = x.
 
     `problem` is that of paper_bcd, whose r is Omega, whose rho counts, and whose loss is not averaged.
+    `sufficient_decrease` is 0 in the paper, `exact` says that W is by eq. (1).
     """
 
-    def __init__(self, problem, weights, eps, monotone):
+    def __init__(self, problem, weights, eps, monotone, sufficient_decrease=1e-3, exact=False):
         """By one forward pass, as (W, z, a)^{-1} = (W, z, a)^0."""
         self.problem, self.eps, self.monotone = problem, eps, monotone
+        self.sufficient_decrease, self.exact = sufficient_decrease, exact
         forward = Splitting(problem, list(weights))
         self.w, self.z, self.a = list(weights), forward.u, forward.v[:-1]
         self.previous = [list(t) for t in (self.w, self.z, self.a)]
@@ -99,7 +101,10 @@ class Dlam:
         start = [list(self.w), list(self.z), list(self.a)]
         w_before, z_before, a_before = self.previous
         for layer in range(self.depth):
-            self.block(self.w, layer, w_before, omega, partial(self.weight_step, layer))
+            if self.exact:
+                self.w[layer] = self.least_weights(layer)
+            else:
+                self.block(self.w, layer, w_before, omega, partial(self.weight_step, layer))
             if layer == self.depth - 1:
                 self.block(self.z, layer, z_before, omega, partial(self.output_step, layer))
             else:
@@ -108,16 +113,33 @@ class Dlam:
         self.previous, self.s, self.last = start, s, chosen
 
     def block(self, variables, index, previous, omega, step):
-        """A step from the extrapolated point; with mDLAM taken again from the point itself where F rises.
+        """A step from the extrapolated point; with mDLAM taken again from the point itself where F does not fall.
 
-        Eq. (11) has F fall by alpha/2 |W' - W|^2 with some alpha: a part of the step's own curvature.
+        Lines 7 to 9, 13 to 15, 18 to 20 and 22 to 24. "Increases" is F' >= F there (the text before them says
+        so), the negation of F' < F, on which the proof of eq. (11) rests: F falls by alpha/2 |W' - W|^2 with
+        some alpha. The library asks for a part of the step's own curvature.
         """
         old, before = variables[index], self.objective()
         variables[index], curvature = step(old + (old - previous[index]) * omega, omega)
-        enough = SUFFICIENT_DECREASE * curvature / 2 * squared_norm(variables[index] - old)
-        if self.monotone and omega > 0 and self.objective() > before - enough:
-            self.redone += 1
+        after = self.objective()
+        enough = self.sufficient_decrease * curvature / 2 * squared_norm(variables[index] - old)
+        increases = after > before - enough if self.sufficient_decrease > 0 else after >= before
+        if self.monotone and omega > 0 and increases:
+            self.redone += variables is not self.z  # which changes nothing: V_l is phi itself
             variables[index], _ = step(old, 0.0)
+
+    def least_weights(self, layer):
+        """Eq. (1): of several minimisers the nearest to W."""
+        p, w = self.problem, self.w[layer]
+        inputs, covered = with_ones(self.a[layer], p.bias), len(self.a[layer])
+        if not is_quadratic(p.r):
+            hessian = p.rho[layer] * inputs @ inputs.T
+            smooth = search.quadratic(hessian, p.rho[layer] * self.z[layer] @ inputs.T)
+            return search.argmin_rows(smooth, p.r, w, covered)
+        _, l2, _, _ = search.regularizer_terms(p.r)
+        root = np.sqrt(l2 / p.rho[layer]) * np.eye(covered, len(inputs))
+        targets = np.vstack([(self.z[layer] - w @ inputs).T, -root @ w.T])
+        return w + np.linalg.lstsq(np.vstack([inputs.T, root]), targets, rcond=1e-6)[0].T
 
     def weight_step(self, layer, bar, omega):
         """Eq. (3)."""

@@ -220,6 +220,14 @@ CONFIGURATIONS = {
     "DLAM, one layer": dlam(options={"rho": 1.0, "eps": 0.1}, widths=(6, 3)),
     "DLAM, no bias": dlam(options={"joint": True, "rho": [0.3, 0.1, 0.2], "eps": 0.05}, bias=False),
     "DLAM, L1": dlam(options={"weight_regularizer": regularizers.L1(0.01), "eps": 0.1, "loss_weight": "mean"}),
+    "DLAM, as in the paper": dlam(
+        options={"eps": SHRINKING, "sufficient_decrease": 0.0, "weight_regularizer": regularizers.L2(0.01)}
+    ),
+    "DLAM, eq. (1)": dlam(options={"joint": True, "weight_damping": 0.0}, overflows=True),
+    "DLAM, eq. (1), box": dlam(
+        options={"eps": SHRINKING, "weight_damping": 0.0, "weight_regularizer": regularizers.Box(-2.0, 2.0)},
+        overflows=True,
+    ),
     "DLAM, not monotone": dlam(options={"monotone": False, "joint": True, "output_solver": "fista"}, promise=""),
     "DLADMM, L1": dladmm(options={"weight_regularizer": regularizers.L1(0.01), "loss": "squared"}),
     "DLADMM, one layer": dladmm(widths=(6, 3)),

@@ -6,6 +6,7 @@ F is recomputed here from the variables alone, in float64.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import warnings
 
@@ -165,6 +166,26 @@ class TestMomentum:
             _, optimizer, _, _ = build(activation, regularizer=reg.L2(0.1))
             redone += sum(optimizer.step().redone for _ in range(60))
         assert redone > 0
+
+    def test_as_much_of_f_as_before_is_no_descent_in_the_paper(self):
+        """Layers at rest: the extrapolated step goes nowhere, and line 7 has it done again."""
+        for part, expected in ((0.0, 3), (1e-3, 0)):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                _, optimizer, _, _ = build("tanh", eps=0.1, sufficient_decrease=part)
+            redone = [optimizer.step().redone for _ in range(6)]
+            assert redone == [0, 0, *[expected] * 4]  # W_1, W_2, a_1
+
+    def test_the_more_is_asked_of_a_step_the_more_is_done_again(self):
+        redone = []
+        for part in (0.0, 1e-3, 0.5):
+            _, optimizer, _, _ = build("sigmoid", regularizer=reg.L2(0.1), sufficient_decrease=part)
+            seen = [(r.redone, r.eps, r.objective) for r in (optimizer.step() for _ in range(100))]
+            redone.append(sum(count for count, _, _ in seen))
+            for (_, eps, before), (_, eps_after, after) in itertools.pairwise(seen):
+                assert after <= before or eps_after != eps
+        assert redone[0] > 0
+        assert redone[1] < redone[2]
 
 
 class TestLinearRate:

@@ -163,8 +163,10 @@ REFUSED = [
     ("RelaxedBCD", "lr", "1", TypeError, "lr must be a number"),
     ("DLAM", "momentum", "heavy", ValueError, "momentum must be one of"),
     ("DLAM", "output_solver", "newton", ValueError, "output_solver must be one of"),
-    *(("DLAM", "weight_damping", bad, ValueError, "weight_damping must be a finite positive number")
-      for bad in (0.0, -1.0)),
+    *(("DLAM", "weight_damping", bad, ValueError, "weight_damping must be a finite number >= 0")
+      for bad in (-1.0, INF)),
+    *(("DLAM", "sufficient_decrease", bad, ValueError, r"sufficient_decrease must be in \[0, 1\)")
+      for bad in (-1e-3, 1.0, NAN)),
     ("DLAM", "rho", "1", TypeError, "rho must be a number"),
 ]  # fmt: skip
 

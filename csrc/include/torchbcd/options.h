@@ -147,7 +147,10 @@ struct DLAMOptions {
   /// or "capped", that sequence, held below what Theorem 1 asks for, omega^2 < theta^k / theta^{k+1} (and
   /// likewise tau), block by block.
   TORCH_ARG(std::string, momentum) = "nesterov";
-  /// Not given: the linearised W step of eq. (3). > 0: eq. (1) itself, with this relative proximal weight.
+  /// What mDLAM asks of a step from an extrapolated point: that F falls by at least this part, in [0, 1), of
+  /// theta/2 |change|^2. 0: only that F falls (Algorithm 2, lines 7 and 22).
+  TORCH_ARG(double, sufficient_decrease) = 1e-3;
+  /// Not given: the linearised W step of eq. (3). 0: eq. (1) itself. > 0: with this relative proximal weight.
   TORCH_ARG(std::optional<double>, weight_damping) = std::nullopt;
   /// How z_L is solved for: "prox", by the loss's own, or "fista".
   TORCH_ARG(std::string, output_solver) = "prox";
