@@ -52,9 +52,12 @@ void NonlinearLeastSquares::minimise_(const at::Tensor& x, const at::Tensor& cen
     at::Tensor(product).copy_(product_of(x, m, offset));
     return;
   }
-  const bool monotone = std::visit([](const auto& f) { return f.monotone(); }, activation);
+  // Of monotone activations too where the slope is not bounded: far from the minimiser one step may go far
+  // off.
+  const bool one_start =
+      std::visit([](const auto& f) { return f.bounded_slope && f.monotone(); }, activation);
   std::vector<at::Tensor> starts;
-  if (!monotone) {
+  if (!one_start) {
     for (const double ratio : {1.0, 0.3}) {
       const double ridge = kappa / (ratio * gamma);
       const SpdFactor factored = factor({.a = m, .ridge = ridge}, where);

@@ -31,6 +31,7 @@ struct ActivationTraits {
   // preimage_low, and {u : sigma(u) <= t}, by preimage_high: +inf and -inf where an interval is empty, -inf
   // and +inf where it is the whole line.
   static constexpr bool has_preimages = false;
+  static constexpr bool bounded_slope = true;  // whether |sigma'| is
 
   bool monotone() const { return true; }  // whether it never falls, which its parameters may decide
 };

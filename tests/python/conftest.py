@@ -24,7 +24,7 @@ ACTIVATIONS = {
     "sign": torchbcd.nn.Sign,
     "polynomial": lambda: torchbcd.nn.Polynomial([0.0, 1.0, 0.3, 0.05]),
 }
-MONOTONE = ("relu", "leaky_relu", "sigmoid", "tanh", "identity", "hardtanh", "hardsigmoid")
+MONOTONE = ("relu", "leaky_relu", "sigmoid", "tanh", "identity", "hardtanh", "hardsigmoid", "polynomial")
 
 
 def make_mlp(widths, *, output=None, bias=True, dtype=torch.float64, seed=0, hidden="relu"):

@@ -228,6 +228,7 @@ CONFIGURATIONS = {
         options={"eps": SHRINKING, "weight_damping": 0.0, "weight_regularizer": regularizers.Box(-2.0, 2.0)},
         overflows=True,
     ),
+    "DLAM, polynomial": dlam(options={"joint": True, "eps": 0.05}, hidden=("polynomial", "tanh")),
     "DLAM, not monotone": dlam(options={"monotone": False, "joint": True, "output_solver": "fista"}, promise=""),
     "DLADMM, L1": dladmm(options={"weight_regularizer": regularizers.L1(0.01), "loss": "squared"}),
     "DLADMM, one layer": dladmm(widths=(6, 3)),

@@ -16,7 +16,7 @@ from torchbcd import regularizers as reg
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PARAMETERS = {"leaky_relu": [0.1], "hardtanh": [-0.75, 1.25]}
+PARAMETERS = {"leaky_relu": [0.1], "hardtanh": [-0.75, 1.25], "polynomial": [0.0, 1.0, 0.3, 0.05]}
 
 
 def sigma(name):

@@ -218,7 +218,6 @@ class TestModels:
             "RelaxedBCD": [({"output": "tanh"}, "cross_entropy", last)],
             "DLAM": [
                 ({"output": "tanh"}, "squared", last),
-                ({"hidden": "polynomial"}, "squared", "layer 1: the activation must be monotone"),
                 ({"hidden": "sign"}, "squared", "layer 1: the activation must be monotone"),
                 ({"hidden": "silu"}, "squared", "monotone and continuous .got 'silu'"),
             ],
