@@ -96,15 +96,6 @@ def order(value: str | Sequence[tuple[str, int]]) -> str:
     return " ".join(blocks)
 
 
-def tensors(name: str, values: object) -> list[Tensor]:
-    """The values, if they are a sequence of tensors; none for None."""
-    if values is None:
-        return []
-    if isinstance(values, Tensor) or not isinstance(values, Sequence):
-        raise TypeError(f"{name} must be a list with one tensor for each layer (got {type(values).__name__})")
-    return [tensor(f"{name} of layer {layer}", value) for layer, value in enumerate(values, 1)]
-
-
 def loss_weight(value: float | str, mean: bool) -> dict[str, object]:
     """The options that ``loss_weight`` stands for: a number, or a scaling by name; ``mean`` is the loss's own."""
     if isinstance(value, str) and value in ("mean", "paper"):
