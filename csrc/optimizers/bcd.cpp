@@ -259,8 +259,8 @@ void BCD::sweep(bool batch) {
       }
     }
   }
-  data_->swept = data_->options;
   commit();
+  data_->swept = data_->options;
   std::swap(rows.current, rows.next);
   if (batch) {
     std::swap(data_->storage_current, data_->storage_next);

@@ -104,8 +104,8 @@ const DladmmReport& DLADMM::step() {
   TORCH_CHECK_LINALG(all_finite({rows.next.z.back(), rows.next.u}),
                      block_name(mlp_->name, mlp_->depth(), "z", mlp_->depth() - 1),
                      ": the update is not finite");
-  data_->swept = data_->options;
   commit();
+  data_->swept = data_->options;
   std::swap(rows.current, rows.next);
   rows.theta = report.theta;
   data_->report = std::move(report);

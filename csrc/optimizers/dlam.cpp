@@ -214,8 +214,8 @@ void DLAM::sweep(DlamRows& rows) {
   TORCH_CHECK_LINALG(all_finite(rows.next.z.back()),
                      block_name(mlp_->name, mlp_->depth(), "z", mlp_->depth() - 1),
                      ": the update is not finite");
-  data_->swept = data_->options;
   commit();
+  data_->swept = data_->options;
   std::swap(data_->previous, mlp_->next);  // commit left the old parameters in `next`
   std::swap(rows.q_previous, rows.current.q[0]);
   for (size_t l = 0; l + 1 < mlp_->depth(); ++l) {

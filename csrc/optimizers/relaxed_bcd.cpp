@@ -222,7 +222,7 @@ bool RelaxedBCD::match_output_scale(bool batch) {
   return true;
 }
 
-// With momentum: the step from the model's weights to the sweep's, before they become the model's.
+// With momentum: the step from the model's weights of before, which commit has left in `next`.
 void RelaxedBCD::keep_velocity() {
   if (!data_->has_momentum()) {
     return;
@@ -230,9 +230,9 @@ void RelaxedBCD::keep_velocity() {
   if (data_->velocity.empty()) {
     data_->velocity = allocate_like(mlp_->committed);
   }
-  copy_maps(mlp_->next, data_->velocity);
+  copy_maps(mlp_->committed, data_->velocity);
   for (size_t l = 0; l < mlp_->depth(); ++l) {
-    add_map_(data_->velocity[l], mlp_->committed[l], -1);
+    add_map_(data_->velocity[l], mlp_->next[l], -1);
   }
 }
 
@@ -309,10 +309,10 @@ void RelaxedBCD::sweep(bool batch) {
       rows.saved_v[l] = rows.v[l].clone();
     }
   }
+  commit();
   if (!rescaled) {  // which is no step to go on with
     keep_velocity();
   }
-  commit();
   ended.complete = true;
 }
 
@@ -323,7 +323,7 @@ void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y) {
   const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
   RelaxedRows rows = RelaxedRows::allocate(inputs.size(0), mlp_->committed);
   rows.x = inputs;
-  rows.y = targets;
+  rows.set_targets(y, targets);
   data_->bound = std::move(rows);
   data_->last = nullptr;
   data_->standardize.reset();
@@ -347,7 +347,7 @@ const RelaxedReport& RelaxedBCD::step(const at::Tensor& x, const at::Tensor& y) 
   const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
   RelaxedRows& rows = data_->resize_batch(inputs.size(0), mlp_->committed);
   rows.x = inputs;
-  rows.y = targets;
+  rows.set_targets(y, targets);
   sweep(/*batch=*/true);
   return data_->report;
 }
@@ -423,7 +423,7 @@ void RelaxedBCD::load_state(const SavedState& state) {
     const at::Tensor y = mlp_->targets("state['y']", reader.tensor("y"), x.size(0));
     rows = RelaxedRows::allocate(x.size(0), mlp_->committed);
     rows.x = x;
-    rows.y = y;
+    rows.set_targets(y, y);
     if (reader.has("U")) {
       rows.saved_u = allocate_states(x.size(0), mlp_->committed);
       rows.saved_v = allocate_states(x.size(0), mlp_->committed);

@@ -5,6 +5,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/isin.h>
 #include <ATen/ops/ones.h>
+#include <c10/core/DispatchKeySet.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -232,6 +234,8 @@ void TrainedMlp::commit() {
   try {
     write(next);
   } catch (...) {
+    // Past Python's dispatch modes: what failed may have been one, and its error is still pending.
+    const c10::impl::ExcludeDispatchKeyGuard without_modes(c10::python_ks);
     write(committed);
     throw;
   }

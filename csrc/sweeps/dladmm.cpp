@@ -84,11 +84,20 @@ class DladmmBlocks : Blocks<DladmmSweep> {
     gradient.sub_(v_.a[l]).mul_(-nu).addmm_(residual, weight, 1, penalty);
     at::mm_out(residual, gradient, weight.t());
     report_.products += 2;
+    double image = passes::sum_of_squares(residual);
+    double scale = 1;
+    if (!std::isfinite(image)) {  // more than float32 holds; of a shorter vector it is not
+      scale = std::exp2(-std::rint(std::log2(passes::sum_of_squares(gradient)) / 2));
+      gradient.mul_(scale);
+      at::mm_out(residual, gradient, weight.t());
+      ++report_.products;
+      image = passes::sum_of_squares(residual);
+    }
     const double square = passes::sum_of_squares(gradient);
     if (square > 0) {
-      const double tau = nu + penalty * passes::sum_of_squares(residual) / square;
-      v_.a[l].sub_(gradient, 1 / tau);
-      v_.q[l + 1].sub_(residual, 1 / tau);
+      const double tau = nu + penalty * image / square;
+      v_.a[l].sub_(gradient, 1 / (scale * tau));
+      v_.q[l + 1].sub_(residual, 1 / (scale * tau));
       report_.tau[l] = tau;
     }
     done("a", l);

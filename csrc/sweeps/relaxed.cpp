@@ -10,12 +10,14 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/max.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/slice.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -27,7 +29,8 @@
 namespace torchbcd {
 namespace {
 
-constexpr double kTiny = 1e-30;
+constexpr double kTiny = 1e-290;  // keeps a quotient of sums, which are float64, from 0 / 0
+constexpr double kLeastColumn = 1e-30;
 // How often a state block's step is halved where kinks or curvature make it raise L, before it is dropped.
 constexpr int kHalvings = 5;
 // The decrease of a block that was fitted on blocks of rows.
@@ -35,6 +38,14 @@ const LazyValue kUnknown = {std::numeric_limits<double>::quiet_NaN(), 0, {}, {}}
 
 // |x|^2 as one number on the data's device, which nothing waits for.
 at::Tensor square_norm(const at::Tensor& x) { return at::sum(passes::row_sums_of_squares(x)); }
+
+// What the gradient R W of the states is multiplied by, so that float32 holds it and its image by W^T: 1, or,
+// where the rows of W are of unusual size, a power of two near 1/|w|^2, which changes no digit. `square` is
+// |w|^2, the mean over rows.
+double gradient_scale(double square) {
+  constexpr double kUsual = 0x1p40;
+  return square > 1 / kUsual && square < kUsual ? 1 : std::exp2(-std::rint(std::log2(square)));
+}
 
 class RelaxedBlocks : Blocks<RelaxedSweep> {
  public:
@@ -162,7 +173,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     const auto& [v, map, next] = layer;
     // Relative to the square of what each multiplies: a column of inputs, and for a bias one of ones, so that
     // large inputs do not bind it.
-    const double column = std::max(square / static_cast<double>(inputs(l)), kTiny);
+    const double column = std::max(square / static_cast<double>(inputs(l)), kLeastColumn);
     const double alpha = options_.damping()[l] * column;
     const double alpha_bias = options_.damping()[l] * std::min(column, static_cast<double>(rows_.rows()));
     const std::string name = where("W", l);
@@ -215,6 +226,8 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     functors::AnyActivation activation;
     at::Tensor weight;
     double ratio;            // rho_{l-1} / rho_l
+    double scale;            // a power of two that the gradient is multiplied by
+    at::Tensor scaled;       // the weight times that
     at::Tensor u, v, slack;  // slack undefined: zero
     at::Tensor residual;     // R
     at::Tensor direction;
@@ -255,10 +268,17 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   // U and V of layer l - 1 together, on V = sigma(U).
   void joint_block(size_t l) {
     const size_t i = l - 1;
+    const at::Tensor& weight = sweep_.next_maps[l].weight;
+    const double ratio = rows_.penalties[i] / rows_.penalties[l];
+    // W_N may have come from nowhere to the size of the targets in this very sweep.
+    const double before = ratio / options_.penalty_ratio()[l];
+    const double scale = gradient_scale(l + 1 == depth() ? std::max(before, rows_.target_square) : before);
     StateProblem problem{
         activation(i),
-        sweep_.next_maps[l].weight,
-        rows_.penalties[i] / rows_.penalties[l],
+        weight,
+        ratio,
+        scale,
+        scale == 1 ? weight : at::mul(weight, scale),
         sweep_.restored ? rows_.saved_u[i] : rows_.p[i],
         rows_.v[i],
         sweep_.restored ? rows_.slack[i].clone() : at::Tensor(),
@@ -311,16 +331,16 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     const double cap = options_.cap()[l].value_or(0);
     const at::Tensor& z = problem.direction;
     at::Tensor gradient = z;
-    at::mm_out(gradient, problem.residual, problem.weight);
+    at::mm_out(gradient, problem.residual, problem.scaled);
     at::Tensor squares = passes::state_direction(z, problem.u, problem.slack_or_any(), problem.activation,
-                                                 problem.keep() * problem.ratio, z, image);
+                                                 problem.keep() * problem.ratio * problem.scale, z, image);
     if (steps == 1) {
       const auto sample = [stride](const at::Tensor& t) { return at::slice(t, 0, 0, std::nullopt, stride); };
       at::Tensor product = problem.product.narrow(0, 0, sample(image).size(0));
       at::mm_out(product, sample(image), problem.weight.t());
       const at::Tensor slope = at::sum(sample(squares));
       const at::Tensor curvature = square_norm(product).add_(slope, problem.ratio);
-      problem.length = (slope * omega).div_(curvature.add_(kTiny));
+      problem.length = (slope * (omega / problem.scale)).div_(curvature.add_(kTiny));
     } else {
       conjugate_gradient(steps, problem, at::sum(squares));
       squares = passes::row_sums_of_squares(z);
@@ -337,15 +357,15 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   // the problem most, then the best one given that, as far as an eighth of the units. A flipped unit goes
   // across zero, by `over_relaxation` times the batch's mean |u|, so that the layer before is drawn there.
   void set_flips(double omega, StateProblem& problem) const {
-    const at::Tensor gram = at::mm(problem.weight.t(), problem.weight);
-    at::Tensor gradient = at::mm(problem.residual, problem.weight);
+    const at::Tensor gram = at::mm(problem.scaled.t(), problem.weight);
+    at::Tensor gradient = at::mm(problem.residual, problem.scaled);
     const at::Tensor jump = problem.v * -2;
     const at::Tensor move = (problem.v * problem.u.abs().mean().mul_(omega)).add_(problem.u).neg_();
     at::Tensor cost = move.square();
     if (problem.slack.defined()) {
       cost.addcmul_(problem.slack, move, 2);
     }
-    cost.mul_(problem.ratio).addcmul_(jump.square(), gram.diagonal());
+    cost.mul_(problem.ratio * problem.scale).addcmul_(jump.square(), gram.diagonal());
     at::Tensor direction = problem.direction;
     direction.zero_();
     for (int64_t flips = std::max<int64_t>(1, problem.u.size(1) / 8); flips > 0; --flips) {
@@ -360,7 +380,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   }
 
   // Replaces the direction z, the negative gradient, by `steps` steps of conjugate gradients on
-  // |R - J d W^T|^2 + ratio |S + d|^2. `squares` is |z|^2.
+  // |R - J d W^T|^2 + ratio |S + d|^2, times the problem's scale. `squares` is |z|^2.
   void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor squares) const {
     const at::Tensor slope = passes::activation_derivative(problem.u, problem.activation);
     at::Tensor along = problem.direction.clone();
@@ -369,12 +389,13 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     for (int64_t k = 0;; ++k) {
       const at::Tensor product = at::mm(slope * along, problem.weight.t());
       const at::Tensor curvature = square_norm(product).add_(square_norm(along), problem.ratio);
-      const at::Tensor length = squares / curvature.add_(kTiny);
+      const at::Tensor length = squares / curvature.mul_(problem.scale).add_(kTiny);
       d.addcmul_(along, length.to(along.scalar_type()));
       if (k + 1 == steps) {
         break;
       }
-      const at::Tensor image = at::mm(product, problem.weight).mul_(slope).add_(along, problem.ratio);
+      const at::Tensor image =
+          at::mm(product, problem.scaled).mul_(slope).add_(along, problem.ratio * problem.scale);
       remaining.addcmul_(image, length.to(along.scalar_type()), -1);
       const at::Tensor next = square_norm(remaining);
       along.mul_(next / (squares + kTiny)).add_(remaining);

@@ -39,6 +39,12 @@ RelaxedRows RelaxedRows::narrow(int64_t n) const {
   return rows;
 }
 
+void RelaxedRows::set_targets(const at::Tensor& given, const at::Tensor& encoded) {
+  y = encoded;
+  target_square =
+      given.is_floating_point() ? passes::sum_of_squares(encoded) / static_cast<double>(encoded.size(0)) : 1;
+}
+
 std::vector<double> relaxed_penalties(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,
                                       int64_t rows) {
   const size_t depth = problem.depth();

@@ -135,9 +135,26 @@ class TestStandardize:
                 torchbcd.standardize_(model, bad)
 
 
+@pytest.mark.parametrize("state_steps", [1, 2])
+@pytest.mark.parametrize("hidden", ["tanh", "sign"])
+def test_the_size_of_targets_changes_no_digit(hidden, state_steps):
+    """Squared loss has no size of its own: RelaxedBCD's sweeps of float32 are float64's, from 1e-18 to 1e18."""
+    x, _ = make_data(60, 4, 2)
+    y = torch.sin(2 * x[:, :1]) + x[:, 1:2]
+    for scale in (1e-18, 1e-10, 1e10, 1e15, 1e18):
+        shares = {}
+        for dtype in (torch.float32, torch.float64):
+            model = make_mlp([4, 16, 8, 1], hidden=hidden).to(dtype)
+            optimizer = torchbcd.RelaxedBCD(model, state_steps=state_steps)
+            report = optimizer.step(x.to(dtype), (y * scale).to(dtype))
+            shares[dtype] = [decrease / report.before for _, _, decrease in report.certificate.blocks]
+        assert shares[torch.float64][2] > 0.03  # the states of the last hidden layer, whose product overflowed
+        assert shares[torch.float32] == pytest.approx(shares[torch.float64], rel=2e-2, abs=1e-5)
+
+
 @every_method
 class TestTargets:
-    @pytest.mark.parametrize("scale", [1e7, 1e10])
+    @pytest.mark.parametrize("scale", [1e7, 1e10, 1e15, 1e18])
     def test_far_from_one(self, method, scale):
         """Squares overflow nowhere: float32 goes the way of float64, and hidden layers move."""
         x, _ = make_data(60, 4, 2)

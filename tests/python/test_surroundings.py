@@ -14,6 +14,7 @@ from conftest import make_data, make_mlp
 from contracts import assert_identical, build, data_for, snapshot, unchanged
 from tables import METHODS
 from torch.optim import lr_scheduler
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchbcd
 
@@ -133,6 +134,39 @@ def test_an_observer_looks_and_does_not_touch(configuration):
     assert refused
     optimizer.set_observer(None)
     assert_identical(snapshot(model, optimizer), snapshot(twin, reference))
+
+
+class FailingCopy(TorchDispatchMode):
+    """Fails the n-th time that something is copied into one of the model's parameters."""
+
+    def __init__(self, model, n):
+        super().__init__()
+        self.addresses = {p.data_ptr() for p in model.parameters()}
+        self.left = n
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.copy_.default and args[0].data_ptr() in self.addresses:
+            self.left -= 1
+            if self.left == 0:
+                raise RuntimeError("no more room")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 6])
+@every_method
+def test_a_commit_that_fails_half_way(configuration, n):
+    """The weights are copied one after the other; whatever fails on the way, all are the last sweep's."""
+    model, optimizer, x, y = build(configuration, sweeps=2)
+    twin, other, _, _ = build(configuration, sweeps=2)
+    before = snapshot(model, optimizer)
+    step = (lambda o: o.step(x, y)) if configuration.method == "RelaxedBCD" else (lambda o: o.step())
+    with unchanged(model, optimizer), pytest.raises(RuntimeError, match="no more room"), FailingCopy(model, n):
+        step(optimizer)
+    assert_identical(snapshot(model, optimizer), before)
+    for o in (optimizer, other):
+        step(o)
+        step(o)
+    assert_identical(snapshot(model, optimizer), snapshot(twin, other))
 
 
 @every_method
