@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import inf
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,10 +59,12 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             the last included.
         output_relaxation: That of the last layer, where ``relaxation`` is one number.
         growth: How many times a hidden layer's relaxation is that of the next one, >= 1, where ``relaxation`` is
-            one number: that of the last hidden layer. None becomes larger than 1.5 by it.
+            one number: that of the last hidden layer. None becomes larger than 1.5 by it, or than 1 with a
+            regulariser that is not a squared norm.
         over_relaxation: :math:`\omega` of the states, in (0, 2), likewise. A layer's number is for the states
             it reads.
         damping: Proximal weight of W and b relative to the mean square of the layer's inputs, > 0, likewise.
+            None: 1.1 where the targets are classes (of an integer dtype), 0.3 where they are numbers.
         penalty_ratio: :math:`q`, > 0, likewise.
         state_steps: Conjugate gradient steps of the states, >= 1, likewise.
         row_blocks: Solve for W on so many blocks of rows, >= 1, and take the average; move the states that the
@@ -71,9 +73,12 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         cap: The most that a batch's states move, relative to their norm (to first order), > 0, likewise; for
             very deep nets. None: no cap. The flips of ``torchbcd.nn.Sign`` are not capped.
         momentum: The part of its last step that a layer's W and b go on before a sweep begins, in [0, 1),
-            likewise. The certificate is for the blocks from there on.
+            likewise. The certificate is for the blocks from there on. None: 0.7, or 0.5 for more than 12 Linear
+            layers; 0 where ``weight_regularizer`` sets bounds, and with ``persistent``.
         weight_decay: The part of W, times ``lr``, that is taken off before a sweep begins, in [0, 1), likewise:
-            decoupled, as AdamW's. Likewise before what the certificate is for.
+            decoupled, as AdamW's. Likewise before what the certificate is for. None: 2e-4 where the targets are
+            classes, 1e-4 where they are numbers, more in :meth:`fit` on few rows; 0 where there is a
+            ``weight_regularizer``, and with ``persistent``.
         weight_regularizer: :math:`r_l`, an object of :mod:`torchbcd.regularizers`, or a list with one, or
             None, for each layer.
         lr: The factor of every relaxation and weight decay to start with.
@@ -104,6 +109,13 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         >>> bool((model(x).argmax(1) == y).double().mean() > 0.95)
         True
 
+        :meth:`fit` needs no loop of one's own, and no number:
+
+        >>> model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
+        >>> reports = RelaxedBCD(model).fit(x, y, epochs=40, validation=(x, y))
+        >>> reports[-1].validation_accuracy > 0.9
+        True
+
     Source:
         [Z], Algorithm 2 and Theorem 2, with the relaxations of docs/relaxed.md, which are not in the paper.
     """
@@ -116,18 +128,18 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         self,
         model: nn.Sequential,
         loss: str | losses.Loss = "squared",
-        relaxation: PerLayer = 0.3,
-        output_relaxation: float = 0.05,
+        relaxation: PerLayer = 0.45,
+        output_relaxation: float = 0.055,
         over_relaxation: PerLayer = 1.9,
-        damping: PerLayer = 0.1,
-        penalty_ratio: PerLayer = 0.01,
+        damping: PerLayer | None = None,
+        penalty_ratio: PerLayer = 0.032,
         state_steps: int | Sequence[int] = 1,
         *,
-        growth: float = 1.0,
+        growth: float = 1.6,
         row_blocks: int | Sequence[int] = 1,
-        cap: PerLayer | None = None,
-        momentum: PerLayer = 0.0,
-        weight_decay: PerLayer = 0.0,
+        cap: PerLayer | None = 0.25,
+        momentum: PerLayer | None = None,
+        weight_decay: PerLayer | None = None,
         weight_regularizer: PerLayerRegularizer = None,
         lr: float = 1.0,
         certificate: bool = False,
@@ -162,11 +174,11 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
     def for_any_depth(
         cls, model: nn.Sequential, loss: str | losses.Loss = "squared", **options: Any
     ) -> RelaxedBCD:
-        """One setting for nets of 2 to 20 layers, whatever their initialisation.
+        """An older setting for deep nets, which the defaults do not need any more.
 
-        Two conjugate gradient steps, capped moves of the states and larger ones of the weights, chosen on nets of
-        10 x 150 and 20 x 100 (docs/relaxed.md). On few layers it is as good as the class's
-        defaults, and slower.
+        Two conjugate gradient steps, capped moves of the states and larger ones of the weights, no momentum and
+        no decay, chosen on nets of 10 x 150 and 20 x 100. The class's defaults train those as well, in half to
+        two thirds of the time (docs/relaxed.md).
 
         Args:
             model: As for the class.
@@ -240,19 +252,23 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         x: Tensor,
         y: Tensor,
         epochs: int = 5,
-        batch_size: int = 200,
+        batch_size: int = 100,
         *,
         validation: tuple[Tensor, Tensor] | None = None,
         patience: int | None = None,
         decay: bool = True,
-        hold: float = 0.0,
-        average: float | None = None,
+        hold: float = 0.5,
+        average: float | Literal["auto"] | None = "auto",
         noise: float = 0.0,
         standardize: bool | None = None,
         generator: torch.Generator | None = None,
         callback: Callable[[EpochReport], object] | None = None,
     ) -> list[EpochReport]:
         r"""Train on shuffled mini-batches, for those who have no loop of their own.
+
+        Where ``weight_decay`` is None it is :math:`\min(0.012, \max(d, 0.75\, m / n^{3/2}))` here, with m rows
+        in a batch, n in all, and d what the class has for such targets: more on few rows, which a net would
+        over-fit. docs/relaxed.md has what each default bought, and where it was chosen.
 
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
@@ -265,7 +281,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             decay: Lower every ``lr`` linearly, step by step, from what it is to 0; restored at the end.
             hold: Part of the run, in [0, 1), before ``lr`` begins to fall.
             average: Decay of an exponential moving average of the weights, in (0, 1), such as 0.98, which the
-                model holds at the end and at each validation. None: no average.
+                model holds at the end and at each validation. "auto": 1 - 10 / steps, and none where there are no
+                more than ten steps. None: no average.
             noise: Standard deviation of Gaussian noise added to every batch's inputs.
             standardize: Whether to begin with :func:`torchbcd.standardize_`. None: where x is poorly scaled and
                 the model is not trained: no sweep yet, and a loss no better than that of the best constant
@@ -283,7 +300,9 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             raise ValueError(f"epochs and batch_size must be at least 1 (got {epochs} and {batch_size})")
         if not 0 <= hold < 1:
             raise ValueError(f"hold must be in [0, 1) (got {hold})")
-        if average is not None and not 0 < average < 1:
+        if isinstance(average, str) and average != "auto":
+            raise ValueError(f'average must be a number, "auto" or None (got {average!r})')
+        if not (average is None or average == "auto" or 0 < average < 1):
             raise ValueError(f"average must be in (0, 1) or None (got {average})")
         if patience is not None and validation is None:
             raise ValueError("patience needs validation data")
@@ -297,13 +316,20 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
                 arguments.tensor("validation x", inputs), arguments.tensor("validation y", targets), "validation "
             )
             classes = not targets.is_floating_point()
+        total = epochs * -(-len(x) // batch_size)
+        if average == "auto":
+            average = 1 - 10 / total if total > 10 else None
         module = self._model.module
         averaged = None
         if average is not None:
             averaging = get_ema_multi_avg_fn(average)  # type: ignore[no-untyped-call]
             averaged = AveragedModel(module, multi_avg_fn=averaging)
         rates = [group["lr"] for group in self.param_groups]
-        total = epochs * -(-len(x) // batch_size)
+        decays = [group["weight_decay"] for group in self.param_groups]
+        least = 2e-4 if self._object.tells_classes(y) else 1e-4
+        for group in self.param_groups:
+            if group["weight_decay"] is None and group["weight_regularizer"] is None:
+                group["weight_decay"] = min(0.012, max(least, 0.75 * min(batch_size, len(x)) / len(x) ** 1.5))
         done, best, since = 0, inf, 0
         best_state: dict[str, Tensor] | None = None
         reports: list[EpochReport] = []
@@ -339,8 +365,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
                     if since >= patience:
                         break
         finally:
-            for group, rate in zip(self.param_groups, rates, strict=True):
-                group["lr"] = rate
+            for group, rate, decay_before in zip(self.param_groups, rates, decays, strict=True):
+                group["lr"], group["weight_decay"] = rate, decay_before
             if best_state is not None:
                 module.load_state_dict(best_state)
             elif averaged is not None:

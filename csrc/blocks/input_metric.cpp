@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/masked_fill.h>
 #include <ATen/ops/masked_select.h>
+#include <ATen/ops/mean.h>
 #include <ATen/ops/mv.h>
 #include <ATen/ops/std_mean.h>
 #include <ATen/ops/zeros_like.h>
@@ -47,6 +48,14 @@ bool poorly_scaled(const at::Tensor& x, bool bias) {
   }
   const bool far_off = mean_square(seen.mean) > kFarOff * kFarOff * mean_square(seen.spread);
   return (bias && far_off) || varying.max().item<double>() > kFarApart * varying.median().item<double>();
+}
+
+void shrink_centred_(const AffineMap& map, double part, const at::Tensor& x) {
+  if (map.bias.defined()) {
+    at::Tensor bias = map.bias;
+    bias.add_(at::mv(map.weight, at::mean(x, 0)), part);
+    at::Tensor(map.weight).mul_(1 - part);
+  }
 }
 
 InputMetric::InputMetric(const at::Tensor& x, bool centred) {

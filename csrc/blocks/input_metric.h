@@ -16,6 +16,10 @@ namespace torchbcd {
 /// take it, or columns of spreads many times apart; told from the first ones.
 bool poorly_scaled(const at::Tensor& x, bool bias);
 
+/// W loses a part of itself, and b takes over what that takes off the image of x's mean: decay in centred
+/// inputs. Without a bias to take it nothing is lost.
+void shrink_centred_(const AffineMap& map, double part, const at::Tensor& x);
+
 class InputMetric {
  public:
   /// Of the rows of x. A column that does not vary keeps its scale, and without `centred` all their offset.

@@ -62,6 +62,7 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
       .def_property_readonly("last_sweep", &Optimizer::last_sweep)
       .def("checked", wrap_pybind_function([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
                                               const std::string& of) { return self.checked(x, y, of); }))
+      .def("tells_classes", &Optimizer::tells_classes)
       .def("layer_options", [](Optimizer& self) { return to_python(self.layer_options()); })
       .def("scheme_options", [](Optimizer& self) { return to_python(self.scheme_options()); })
       .def("documented_options", [](Optimizer& self) { return to_python(self.documented_options()); })

@@ -37,18 +37,13 @@ const OptionTable& relaxed_options() {
           TORCHBCD_OPTION(relaxation, ranges::kAny,
                           "how far W and b go to their ridge regression; times lr, in [0, 2)"),
           TORCHBCD_OPTION(over_relaxation, ranges::kZeroToTwo, "how far the states go of their line search"),
-          TORCHBCD_OPTION(damping, ranges::kPositive,
-                          "proximal weight of W and b, relative to the inputs' mean square"),
+          TORCHBCD_OPTION(damping, ranges::kPositive, "proximal weight of W and b; None: by the targets"),
           TORCHBCD_OPTION(penalty_ratio, ranges::kPositive, "of neighbouring layers' penalties"),
           TORCHBCD_OPTION(state_steps, ranges::kAtLeastOne, "conjugate gradient steps of the states"),
-          TORCHBCD_OPTION(row_blocks, ranges::kAtLeastOne,
-                          "blocks of rows that W is solved on; more than 1 is not certified"),
-          TORCHBCD_OPTION(cap, ranges::kPositive,
-                          "the most that states move, relative to their norm; None: no cap"),
-          TORCHBCD_OPTION(momentum, ranges::kFraction,
-                          "part of its last step that a layer goes on before a sweep"),
-          TORCHBCD_OPTION(weight_decay, ranges::kAny,
-                          "part of W, times lr, that is taken off before a sweep"),
+          TORCHBCD_OPTION(row_blocks, ranges::kAtLeastOne, "of rows that W is solved on; > 1: not certified"),
+          TORCHBCD_OPTION(cap, ranges::kPositive, "largest move of the states, of their norm; None: any"),
+          TORCHBCD_OPTION(momentum, ranges::kFraction, "part of the last step; None: by the depth"),
+          TORCHBCD_OPTION(weight_decay, ranges::kAny, "part of W, times lr, taken off; None: by the targets"),
           TORCHBCD_OPTION(weight_regularizer, ranges::kAny, "r_l(W_l)"),
           TORCHBCD_OPTION(guard, ranges::kAny, "keep the batch's true loss from rising"),
           TORCHBCD_OPTION(persistent, ranges::kAny, "keep U, V and penalties of bound data"),
@@ -86,8 +81,12 @@ struct RelaxedBCD::Data {
     return start_apart ? start_storage : mlp.committed;
   }
   bool has_momentum() const {
-    const std::vector<double>& momentum = options.momentum().values();
-    return std::any_of(momentum.begin(), momentum.end(), [](double m) { return m > 0; });
+    for (size_t l = 0; l < options.momentum().values().size(); ++l) {
+      if (options.momentum_of(l) > 0) {
+        return true;
+      }
+    }
+    return false;
   }
   RelaxedRows& resize_batch(int64_t n, const std::vector<AffineMap>& maps);
 };
@@ -119,12 +118,15 @@ RelaxedBCD::RelaxedBCD(Mlp mlp, const RelaxedBCDOptions& options)
   relaxed_options().spread(&data_->options, depth);
   if (options.relaxation().uniform()) {
     const double relaxation = options.relaxation()[0];
-    const double most = std::max(relaxation, kMostGrown);
     for (size_t l = 0; l + 1 < depth; ++l) {
-      const auto further = static_cast<double>(depth - 2 - l);
-      data_->options.relaxation()[l] = std::min(relaxation * std::pow(options.growth(), further), most);
+      const bool smooth = data_->options.weight_regularizer()[l].quadratic();
+      const double most = std::max(relaxation, smooth ? kMostGrown : 1);
+      data_->options.relaxation()[l] = std::min(relaxation * std::pow(options.growth(), depth - 2 - l), most);
     }
     data_->options.relaxation()[depth - 1] = options.output_relaxation();
+  }
+  for (size_t l = 0; l < depth; ++l) {
+    data_->options.momentum()[l] = data_->options.momentum_of(l);
   }
   check_options();
 }
@@ -151,17 +153,18 @@ void RelaxedBCD::check_options_together() const {
     };
     const Regularizer& regularizer = o.weight_regularizer()[l];
     const double relaxation = o.relaxation_of(l);
-    const double decay = o.weight_decay_of(l);
+    const double momentum = o.momentum_of(l);
+    const double decay = o.weight_decay_of(l, /*classes=*/true);
     check("relaxation (times lr)", relaxation,
           relaxation >= 0 && (regularizer.quadratic() ? relaxation < 2 : relaxation <= 1),
           regularizer.quadratic() ? "in [0, 2)" : "in [0, 1] with a regulariser that is not a squared norm");
     check("weight_decay (times lr)", decay, decay >= 0 && decay < 1, "in [0, 1)");
     check("row_blocks", static_cast<double>(o.row_blocks()[l]), o.row_blocks()[l] == 1 || regularizer.none(),
           "1 where it has a weight_regularizer");
-    const bool moves = o.momentum()[l] > 0 || o.weight_decay()[l] > 0;
+    const bool moves = momentum > 0 || o.weight_decay()[l].value_or(0) > 0;
     TORCH_CHECK_VALUE(!moves || !regularizer.bounded(), mlp_->name, ": momentum and weight_decay of layer ",
                       l + 1, " must be 0 where a weight_regularizer sets bounds: they may lead out of them");
-    moves_start = moves_start || o.momentum()[l] > 0 || decay > 0;
+    moves_start = moves_start || momentum > 0 || decay > 0;
   }
   TORCH_CHECK_VALUE(!moves_start || !o.persistent(), mlp_->name,
                     ": persistent variables go with no momentum and no weight_decay");
@@ -169,14 +172,15 @@ void RelaxedBCD::check_options_together() const {
 
 // Where a sweep starts: at the model's weights W, or, with momentum or decay, at (1 - decay) W + momentum D
 // with the last step D.
-void RelaxedBCD::set_start() {
+void RelaxedBCD::set_start(bool batch) {
   Data& d = *data_;
+  const RelaxedRows& rows = batch ? d.batch : d.bound;
   d.start_apart = d.has_momentum();
   if (!d.start_apart) {
     d.velocity.clear();
   }
   for (size_t l = 0; l < mlp_->depth(); ++l) {
-    d.start_apart = d.start_apart || d.options.weight_decay_of(l) > 0;
+    d.start_apart = d.start_apart || d.options.weight_decay_of(l, rows.classes) > 0;
   }
   if (!d.start_apart) {
     return;
@@ -189,11 +193,14 @@ void RelaxedBCD::set_start() {
     const AffineMap& start = d.start_storage[l];
     const Trained trained = mlp_->trained[l];
     copy_map(from, start);
-    if (trained.weight) {
-      start.weight.mul_(1 - d.options.weight_decay_of(l));
+    const double decay = d.options.weight_decay_of(l, rows.classes);
+    if (trained.weight && l == 0 && *d.standardize) {
+      shrink_centred_({start.weight, trained.bias ? start.bias : at::Tensor()}, decay, rows.x);
+    } else if (trained.weight) {
+      start.weight.mul_(1 - decay);
     }
     if (!d.velocity.empty()) {
-      add_map_(trained_part(start, trained), trained_part(d.velocity[l], trained), d.options.momentum()[l]);
+      add_map_(trained_part(start, trained), trained_part(d.velocity[l], trained), d.options.momentum_of(l));
     }
   }
 }
@@ -271,7 +278,10 @@ void RelaxedBCD::sweep(bool batch) {
   RelaxedRows& rows = batch ? d.batch : d.bound;
   const bool persistent = d.options.persistent() && !batch;
   const bool restored = persistent && !rows.saved_u.empty();
-  set_start();
+  if (!d.standardize) {
+    d.standardize = poorly_scaled(rows.x, mlp_->committed.front().bias.defined());
+  }
+  set_start(batch);
   d.last = &rows;
   struct Ended {
     Data& data;
@@ -281,9 +291,6 @@ void RelaxedBCD::sweep(bool batch) {
   d.swept = d.options;
   const RelaxedProblem problem = d.problem(*mlp_, d.swept);
   bool rescaled = false;
-  if (!d.standardize) {
-    d.standardize = poorly_scaled(rows.x, mlp_->committed.front().bias.defined());
-  }
   if (restored) {
     products_out(rows.x, rows.saved_v, mlp_->committed, rows.p);
     for (size_t l = 0; l < mlp_->depth(); ++l) {
@@ -323,7 +330,7 @@ void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y) {
   const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
   RelaxedRows rows = RelaxedRows::allocate(inputs.size(0), mlp_->committed);
   rows.x = inputs;
-  rows.set_targets(y, targets);
+  rows.set_targets(targets, tells_classes(y));
   data_->bound = std::move(rows);
   data_->last = nullptr;
   data_->standardize.reset();
@@ -347,7 +354,7 @@ const RelaxedReport& RelaxedBCD::step(const at::Tensor& x, const at::Tensor& y) 
   const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
   RelaxedRows& rows = data_->resize_batch(inputs.size(0), mlp_->committed);
   rows.x = inputs;
-  rows.set_targets(y, targets);
+  rows.set_targets(targets, tells_classes(y));
   sweep(/*batch=*/true);
   return data_->report;
 }
@@ -400,6 +407,7 @@ SavedState RelaxedBCD::state() const {
   }
   const RelaxedRows& rows = data_->bound;
   save_data(state, rows.x, rows.y);
+  state.numbers["classes"] = {rows.classes ? 1.0 : 0.0};
   if (!rows.saved_u.empty()) {
     state.tensors["U"] = clone_all(rows.saved_u);
     state.tensors["V"] = clone_all(rows.saved_v);
@@ -423,7 +431,7 @@ void RelaxedBCD::load_state(const SavedState& state) {
     const at::Tensor y = mlp_->targets("state['y']", reader.tensor("y"), x.size(0));
     rows = RelaxedRows::allocate(x.size(0), mlp_->committed);
     rows.x = x;
-    rows.set_targets(y, y);
+    rows.set_targets(y, reader.number("classes") != 0);
     if (reader.has("U")) {
       rows.saved_u = allocate_states(x.size(0), mlp_->committed);
       rows.saved_v = allocate_states(x.size(0), mlp_->committed);

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "kernels/registry.h"
 #include "optimizers/dicts.h"
 #include "optimizers/option_table.h"
 #include "optimizers/trained_mlp.h"
@@ -104,6 +105,10 @@ std::pair<at::Tensor, at::Tensor> SplitOptimizer::checked(const at::Tensor& x, c
   const Call call = mlp_->call(Call::Kind::kLook);
   const at::Tensor inputs = mlp_->inputs((of + "x").c_str(), x);
   return {inputs, mlp_->targets((of + "y").c_str(), y, inputs.size(0))};
+}
+
+bool SplitOptimizer::tells_classes(const at::Tensor& y) const {
+  return !y.is_floating_point() || !predicts_targets(mlp_->loss);
 }
 
 void SplitOptimizer::sync() {

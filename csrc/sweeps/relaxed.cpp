@@ -174,8 +174,9 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     // Relative to the square of what each multiplies: a column of inputs, and for a bias one of ones, so that
     // large inputs do not bind it.
     const double column = std::max(square / static_cast<double>(inputs(l)), kLeastColumn);
-    const double alpha = options_.damping()[l] * column;
-    const double alpha_bias = options_.damping()[l] * std::min(column, static_cast<double>(rows_.rows()));
+    const double damping = options_.damping_of(l, rows_.classes);
+    const double alpha = damping * column;
+    const double alpha_bias = damping * std::min(column, static_cast<double>(rows_.rows()));
     const std::string name = where("W", l);
     const double nu = options_.relaxation_of(l);
     const Regularizer& r = options_.weight_regularizer()[l];

@@ -19,11 +19,12 @@ struct RelaxedProblem : Problem<RelaxedBCDOptions> {
 /// Rows with what a sweep keeps of them, a tensor (n, d_l) a layer.
 struct RelaxedRows {
   at::Tensor x, y;
-  double target_square = 1;        // the mean square of a row of y, where y is of numbers rather than classes
-  std::vector<at::Tensor> p;       // V_{l-1} W_l^T + 1 b_l^T with the weights that the sweep started from
-  std::vector<at::Tensor> v;       // states
-  std::vector<at::Tensor> slack;   // U - p, where U has moved
-  std::vector<at::Tensor> change;  // of the states, by their block
+  bool classes = true;              // whether y was given as class indices, rather than as numbers
+  double target_square = 1;         // the mean square of a row of numbers
+  std::vector<at::Tensor> p;        // V_{l-1} W_l^T + 1 b_l^T with the weights that the sweep started from
+  std::vector<at::Tensor> v;        // states
+  std::vector<at::Tensor> slack;    // U - p, where U has moved
+  std::vector<at::Tensor> change;   // of the states, by their block
   std::vector<at::Tensor> scratch;  // four, as large as the widest layer's
   std::vector<at::Tensor> saved_u;  // persistent: U and V at the last complete sweep
   std::vector<at::Tensor> saved_v;
@@ -31,8 +32,8 @@ struct RelaxedRows {
 
   bool defined() const { return x.defined(); }
   int64_t rows() const { return x.size(0); }
-  /// Takes over targets, encoded as the loss takes them, and measures those that were given as numbers.
-  void set_targets(const at::Tensor& given, const at::Tensor& encoded);
+  /// Takes over targets, encoded as the loss takes them, and measures those that are numbers.
+  void set_targets(const at::Tensor& encoded, bool are_classes);
   /// Views of the first n rows, without data.
   RelaxedRows narrow(int64_t n) const;
   static RelaxedRows allocate(int64_t n, const std::vector<AffineMap>& maps);

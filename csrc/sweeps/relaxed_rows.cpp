@@ -39,10 +39,10 @@ RelaxedRows RelaxedRows::narrow(int64_t n) const {
   return rows;
 }
 
-void RelaxedRows::set_targets(const at::Tensor& given, const at::Tensor& encoded) {
+void RelaxedRows::set_targets(const at::Tensor& encoded, bool are_classes) {
   y = encoded;
-  target_square =
-      given.is_floating_point() ? passes::sum_of_squares(encoded) / static_cast<double>(encoded.size(0)) : 1;
+  classes = are_classes;
+  target_square = classes ? 1 : passes::sum_of_squares(encoded) / static_cast<double>(encoded.size(0));
 }
 
 std::vector<double> relaxed_penalties(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,

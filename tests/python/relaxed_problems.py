@@ -11,6 +11,9 @@ from objectives import regularizer_value, row_losses
 
 WIDTHS = [6, 20, 18, 16, 3]
 FEW, MANY = 10, 60  # rows: fewer and more than the widths, for both forms of the W block
+# Sweeps that begin at the model's weights, and states that go as far as they should.
+STILL = {"momentum": 0.0, "weight_decay": 0.0}
+PLAIN = {**STILL, "cap": None, "growth": 1.0}
 
 
 def lifted_objective(variables, penalties, regularizer, loss, y, *, clamped):

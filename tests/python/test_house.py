@@ -98,8 +98,13 @@ def test_signatures_are_the_options(name):
     for argument in arguments - set(OTHER_NAMES):
         default = signature[argument].default
         row = rows[argument]
-        if argument == "relaxation":  # the first layer's, which growth = 1 leaves as it is
-            assert row["value"] == pytest.approx(default)
+        if (
+            argument == "relaxation"
+        ):  # that of the last hidden layer; the row has the first one's, which has grown
+            grown = signature["growth"].default
+            assert row["value"] == pytest.approx(default * grown)
+        elif argument == "momentum" and default is None:  # by the depth
+            assert row["value"] == 0.7
         else:
             assert (row["value"] or None) == (default or None), argument
         assert row["help"]

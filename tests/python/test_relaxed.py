@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ACTIVATIONS, make_data, make_mlp
 from objectives import LOSSES, row_losses
-from relaxed_problems import FEW, MANY, WIDTHS, assert_certified, watched_sweep
+from relaxed_problems import FEW, MANY, PLAIN, STILL, WIDTHS, assert_certified, watched_sweep
 from torch import nn
 
 import torchbcd
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_no_block_raises_the_objective(activation, steps, rows, dtype):
     model = make_mlp(WIDTHS, hidden=activation, dtype=dtype)
-    optimizer = torchbcd.RelaxedBCD(model, state_steps=steps)
+    optimizer = torchbcd.RelaxedBCD(model, state_steps=steps, **STILL)
     x, y = make_data(rows, WIDTHS[0], WIDTHS[-1], dtype=dtype)
     optimizer.step(x, y)  # which may begin with scaling the outputs
     for _ in range(25):
@@ -114,7 +114,7 @@ class TestBlocks:
         model = make_mlp(WIDTHS, bias=bias)
         before = copy.deepcopy(model)
         damping = 0.2
-        optimizer = torchbcd.RelaxedBCD(model, relaxation=1.0, output_relaxation=1.0, damping=damping)
+        optimizer = torchbcd.RelaxedBCD(model, "squared", 1.0, 1.0, damping=damping, **PLAIN)
         x, y = make_data(rows, WIDTHS[0], WIDTHS[-1])
         _, seen = watched_sweep(optimizer, x, y)
         variables = by_index(seen)
@@ -139,7 +139,7 @@ class TestBlocks:
     def test_states(self, omega):
         """So many times the exact line search along the steepest descent, within a linear piece."""
         model = make_mlp(WIDTHS, hidden="identity")
-        optimizer = torchbcd.RelaxedBCD(model, over_relaxation=omega)
+        optimizer = torchbcd.RelaxedBCD(model, over_relaxation=omega, **PLAIN)
         report, seen = watched_sweep(optimizer, *make_data(FEW, WIDTHS[0], WIDTHS[-1]))
         variables = by_index(seen)
         assert report.halved == 0
@@ -155,7 +155,7 @@ class TestBlocks:
         """With as many steps as units the states of a linear net minimise their block."""
         widths = [4, 6, 5, 3]
         model = make_mlp(widths, hidden="identity")
-        optimizer = torchbcd.RelaxedBCD(model, over_relaxation=1.0, state_steps=6)
+        optimizer = torchbcd.RelaxedBCD(model, over_relaxation=1.0, state_steps=6, **PLAIN)
         x, y = make_data(FEW, 4, 3)
         report, seen = watched_sweep(optimizer, x, y)
         variables = by_index(seen)
@@ -172,9 +172,7 @@ class TestBlocks:
         """W by the average of ridge regressions on blocks of rows, states by one length for all rows."""
         widths, blocks, block, damping, nu, omega = [9, 8, 7, 3], 3, 4, 0.2, 0.8, 1.7
         model = make_mlp(widths, bias=bias)
-        optimizer = torchbcd.RelaxedBCD(
-            model, relaxation=nu, output_relaxation=nu, damping=damping, over_relaxation=omega, row_blocks=blocks
-        )
+        optimizer = torchbcd.RelaxedBCD(model, "squared", nu, nu, omega, damping, row_blocks=blocks, **PLAIN)
         layers = [copy.deepcopy(module) for module in model if isinstance(module, nn.Linear)]
         x, y = make_data(rows, widths[0], widths[-1])
         report, seen = watched_sweep(optimizer, x, y)

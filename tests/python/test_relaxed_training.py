@@ -11,7 +11,7 @@ import torch
 from conftest import make_data, make_mlp
 from contracts import InterruptedSweep, stop_at
 from objectives import LOSSES, row_losses
-from relaxed_problems import FEW, MANY, WIDTHS, assert_certified, watched_sweep
+from relaxed_problems import FEW, MANY, STILL, WIDTHS, assert_certified, watched_sweep
 from torch import nn
 
 import torchbcd
@@ -54,7 +54,7 @@ class TestMomentumAndDecay:
         """The same weights as when a plain optimizer is given (1 - lr decay) W + momentum D before each step."""
         model, plain = make_mlp(WIDTHS, bias=bias), make_mlp(WIDTHS, bias=bias)
         optimizer = torchbcd.RelaxedBCD(model, momentum=momentum, weight_decay=decay, lr=0.5)
-        reference = torchbcd.RelaxedBCD(plain, lr=0.5)
+        reference = torchbcd.RelaxedBCD(plain, lr=0.5, **STILL)
         factors = [group for group in optimizer.param_groups for _ in range(1 + bias)]
         velocity = [torch.zeros_like(p) for p in plain.parameters()]
         for rows in (FEW, MANY, FEW, FEW, MANY):
@@ -114,7 +114,7 @@ class TestPersistent:
 
 class TestSteps:
     def test_lr_scheduler(self):
-        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS))
+        optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS), momentum=0.0)
         scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=4)
         data = make_data(FEW, WIDTHS[0], WIDTHS[-1])
         factors = []

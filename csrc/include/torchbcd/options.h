@@ -68,28 +68,34 @@ struct RelaxedBCDOptions {
   /// A factor of every relaxation and decay, for schedules.
   TORCH_ARG(PerLayer<double>, lr) = 1.0;
   /// Of the weights, in [0, 2). One value is for the hidden layers, whose last has output_relaxation.
-  TORCH_ARG(PerLayer<double>, relaxation) = 0.3;
-  TORCH_ARG(double, output_relaxation) = 0.05;
+  TORCH_ARG(PerLayer<double>, relaxation) = 0.45;
+  TORCH_ARG(double, output_relaxation) = 0.055;
   /// How many times a hidden layer's relaxation is that of the next one, >= 1, where relaxation is one value:
-  /// that of the last hidden layer. None becomes larger than 1.5 by it.
-  TORCH_ARG(double, growth) = 1.0;
+  /// that of the last hidden layer. None becomes larger than 1.5 by it, or than 1 with a regulariser that is
+  /// not a squared norm.
+  TORCH_ARG(double, growth) = 1.6;
   /// Of the states that a layer reads, in (0, 2).
   TORCH_ARG(PerLayer<double>, over_relaxation) = 1.9;
-  /// Proximal weight of W and b relative to the mean square of the layer's inputs, > 0.
-  TORCH_ARG(PerLayer<double>, damping) = 0.1;
+  /// Proximal weight of W and b relative to the mean square of the layer's inputs, > 0. Not given: 1.1 where
+  /// targets are classes, 0.3 where they are numbers.
+  TORCH_ARG(PerLayer<std::optional<double>>, damping) = std::nullopt;
   /// Ratio of neighbouring layers' penalties, > 0.
-  TORCH_ARG(PerLayer<double>, penalty_ratio) = 0.01;
+  TORCH_ARG(PerLayer<double>, penalty_ratio) = 0.032;
   /// Conjugate gradient steps of the states, >= 1.
   TORCH_ARG(PerLayer<int64_t>, state_steps) = 1;
   /// > 1: W as the average of ridge regressions on so many blocks of rows, and one length for the steps of
   /// the states that the layer reads. Cheaper, not exact, not certified.
   TORCH_ARG(PerLayer<int64_t>, row_blocks) = 1;
   /// The most that a batch's states move, relative to their norm, > 0. Not given: no cap.
-  TORCH_ARG(PerLayer<std::optional<double>>, cap) = std::nullopt;
-  /// The part of its last step that a layer's W and b go on before a sweep, in [0, 1).
-  TORCH_ARG(PerLayer<double>, momentum) = 0.0;
-  /// The part of a layer's W, times lr, that is taken off before a sweep, in [0, 1).
-  TORCH_ARG(PerLayer<double>, weight_decay) = 0.0;
+  TORCH_ARG(PerLayer<std::optional<double>>, cap) = 0.25;
+  /// The part of its last step that a layer's W and b go on before a sweep, in [0, 1). Not given: 0.7, or 0.5
+  /// in nets of more than twelve layers; 0 where a weight_regularizer sets bounds, and with persistent. An
+  /// optimizer sets it when it is made.
+  TORCH_ARG(PerLayer<std::optional<double>>, momentum) = std::nullopt;
+  /// The part of a layer's W, times lr, that is taken off before a sweep, in [0, 1). Not given: 2e-4 where
+  /// targets are classes, 1e-4 where they are numbers; 0 where there is a weight_regularizer, and with
+  /// persistent.
+  TORCH_ARG(PerLayer<std::optional<double>>, weight_decay) = std::nullopt;
   TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
   /// Keep the batch's true loss from rising: halve the step until it does not.
   TORCH_ARG(bool, guard) = false;
@@ -102,14 +108,34 @@ struct RelaxedBCDOptions {
   TORCH_ARG(std::string, loss_scaling) = "sum";
 
  public:
-  /// One setting for nets of 2 to 20 layers, whatever their initialisation.
+  /// An older setting for deep nets, with two conjugate gradient steps and neither momentum nor decay.
   static RelaxedBCDOptions for_any_depth() {
-    return RelaxedBCDOptions().relaxation(0.5).output_relaxation(0.5).penalty_ratio(0.03).state_steps(2).cap(
-        0.15);
+    return RelaxedBCDOptions()
+        .relaxation(0.5)
+        .growth(1)
+        .output_relaxation(0.5)
+        .damping(0.1)
+        .penalty_ratio(0.03)
+        .state_steps(2)
+        .cap(0.15)
+        .momentum(0.0)
+        .weight_decay(0.0);
   }
 
   double relaxation_of(size_t layer) const { return lr_[layer] * relaxation_[layer]; }
-  double weight_decay_of(size_t layer) const { return lr_[layer] * weight_decay_[layer]; }
+  /// `classes`: whether targets are class indices, rather than numbers.
+  double damping_of(size_t layer, bool classes) const {
+    return damping_[layer].value_or(classes ? 1.1 : 0.3);
+  }
+  double momentum_of(size_t layer) const {
+    const size_t depth = momentum_.values().size();
+    const bool none = persistent_ || weight_regularizer_[layer].bounded();
+    return momentum_[layer].value_or(none ? 0 : depth > 12 ? 0.5 : 0.7);
+  }
+  double weight_decay_of(size_t layer, bool classes) const {
+    const bool none = persistent_ || !weight_regularizer_[layer].none();
+    return lr_[layer] * weight_decay_[layer].value_or(none ? 0 : classes ? 2e-4 : 1e-4);
+  }
 };
 
 /// A tolerance that shrinks by a factor every sweep, down to a floor: max(start factor^k, floor). A number

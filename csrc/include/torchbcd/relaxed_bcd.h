@@ -59,7 +59,7 @@ class TORCHBCD_API RelaxedBCD : public SplitOptimizer {
   ObjectiveTerms last_sweep_terms(bool before) override;
 
   void sweep(bool batch);
-  void set_start();
+  void set_start(bool batch);
   bool match_output_scale(bool batch);
   void keep_velocity();
   void guard(bool forward_with_old);
