@@ -1,5 +1,6 @@
 #include "torchbcd/split_optimizer.h"
 
+#include <ATen/TensorOperators.h>
 #include <c10/util/Exception.h>
 
 #include <utility>
@@ -108,7 +109,11 @@ std::pair<at::Tensor, at::Tensor> SplitOptimizer::checked(const at::Tensor& x, c
 }
 
 bool SplitOptimizer::tells_classes(const at::Tensor& y) const {
-  return !y.is_floating_point() || !predicts_targets(mlp_->loss);
+  if (!y.is_floating_point() || !predicts_targets(mlp_->loss)) {
+    return true;
+  }
+  return y.dim() == 2 && y.size(1) > 1 &&
+         y.eq(1).sum(1).eq(1).logical_and_(y.ne(0).sum(1).eq(1)).all().item<bool>();
 }
 
 void SplitOptimizer::sync() {
