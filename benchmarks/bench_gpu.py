@@ -1,7 +1,8 @@
 """Time steps on a GPU against fused Adam's and Muon's, forward and backward pass included, and count their waits.
 
 A wait is a call in which the host stops until the GPU is done, as torch.cuda.set_sync_debug_mode counts them.
-Medians of torch.utils.benchmark.Timer, float32 without TF32, all methods on the same rows in one run.
+Medians of torch.utils.benchmark.Timer, float32 without TF32, all methods on the same rows in one run. RelaxedBCD
+has the numbers of before.py, as in docs/numerics.md; "defaults" is RelaxedBCD with its own.
 
     python benchmarks/bench_gpu.py [--device cuda] [--quick] [--out benchmark_gpu.json]
 """
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from before import BEFORE
 from bench_relaxed import make_model
 from torch import Tensor, nn
 from torch.nn import functional
@@ -59,7 +61,8 @@ def muon_step(model: nn.Sequential) -> Callable[[Tensor, Tensor], object]:
 METHODS: dict[str, Callable[[nn.Sequential], Callable[[Tensor, Tensor], object]]] = {
     "Adam": adam_step,
     "Muon": muon_step,
-    "RelaxedBCD": lambda model: torchbcd.RelaxedBCD(model).step,
+    "RelaxedBCD": lambda model: torchbcd.RelaxedBCD(model, **BEFORE).step,
+    "defaults": lambda model: torchbcd.RelaxedBCD(model).step,
     "BCD": lambda model: torchbcd.BCD(model).step,
     "DLAM": lambda model: torchbcd.DLAM(model).step,
 }

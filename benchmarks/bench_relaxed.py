@@ -1,8 +1,8 @@
 """Time one step of RelaxedBCD against one of Adam with its forward and backward pass, on the same mini-batches.
 
 In float32, taking turns in one run, so that a machine whose speed drifts slows both alike; medians. Adam is
-torch.optim.Adam(fused=True), with denormal numbers flushed. RelaxedBCD also with row_blocks, which is not
-exact.
+torch.optim.Adam(fused=True), with denormal numbers flushed. RelaxedBCD with its defaults, and with those of
+before.py and several row_blocks, of which more than one is not exact.
 
     python benchmarks/bench_relaxed.py [--rounds N] [--quick] [--out benchmark_relaxed.json]
 """
@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from before import BEFORE
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -57,10 +58,11 @@ def measure(widths: tuple[int, ...], threads: int, rounds: int) -> dict[str, flo
     """Median milliseconds of a step."""
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(1)
-    contestants = {
-        f"row_blocks={blocks}": torchbcd.RelaxedBCD(make_model(widths), row_blocks=blocks).step
-        for blocks in ROW_BLOCKS
-    }
+    contestants: dict[str, Callable[[Tensor, Tensor], object]]
+    contestants = {"defaults": torchbcd.RelaxedBCD(make_model(widths)).step}
+    for blocks in ROW_BLOCKS:
+        optimizer = torchbcd.RelaxedBCD(make_model(widths), **BEFORE, row_blocks=blocks)
+        contestants[f"row_blocks={blocks}"] = optimizer.step
     contestants["adam"] = adam_step(make_model(widths))
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for round_ in range(rounds + 5):  # the first five warm up
@@ -83,7 +85,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     results = []
-    columns = "".join(f"{f'row_blocks={blocks}':>14}{'ratio':>8}" for blocks in ROW_BLOCKS)
+    names = ["defaults", *(f"row_blocks={blocks}" for blocks in ROW_BLOCKS)]
+    columns = "".join(f"{name:>14}{'ratio':>8}" for name in names)
     print(f"{'net':16}{'threads':>8}{'Adam':>10}{columns}")
     for net, widths in (QUICK if arguments.quick else NETS).items():
         for threads in (1, 2):

@@ -5,7 +5,9 @@ optimizer may choose its initialisation (He's, or that of torch.nn.Linear), its 
 start or from half of the run on), averaging of its weights and noise on its inputs. `--select` tries
 candidates() on a validation part, the last 10,000 training rows, and prints them; FINAL has the best of each
 kind. Without it, the settings in FINAL train on all training rows with --seeds seeds, taking turns; test accuracy
-is looked at after every epoch, in runs of up to five epochs every quarter of one, and chooses nothing.
+is looked at after every epoch, in runs of up to five epochs every quarter of one, and chooses nothing. What a
+setting of RelaxedBCD does not say is as in before.py, its defaults when all this was measured;
+compare_defaults.py measures today's.
 
     python benchmarks/compare_training.py --select
     python benchmarks/compare_training.py --seeds 5
@@ -29,6 +31,7 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import torch
+from before import BEFORE
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -61,14 +64,14 @@ class Setting(NamedTuple):
 
     name: str
     epochs: int
-    options: dict[str, float]
+    options: dict[str, Any]
     init: str = "he"  # or "torch"
     hold: float = 0.0  # part of the run before the step begins to fall to zero
     average: float | None = None  # decay of an exponential moving average of the weights
     noise: float = 0.0  # standard deviation of Gaussian noise on the inputs
 
 
-STEEP = {"relaxation": 0.6, "growth": 1.6, "damping": 0.6, "output_relaxation": 0.1, "cap": 0.25}
+STEEP = {**BEFORE, "relaxation": 0.6, "growth": 1.6, "damping": 0.6, "output_relaxation": 0.1, "cap": 0.25}
 STEEPER = {**STEEP, "penalty_ratio": 0.03}
 STEEPEST = {**STEEP, "penalty_ratio": 0.1}
 STEADY = {**STEEPEST, "damping": 2.0, "momentum": 0.7, "weight_decay": 2e-4}
@@ -87,7 +90,7 @@ def candidates() -> Iterator[Setting]:
         yield Setting("RelaxedBCD", 2, {**STEEPER, "row_blocks": blocks}, **SHORT)
         yield Setting("RelaxedBCD", 5, {**STEEPER, "row_blocks": blocks}, "he", 0.5, 0.98)
     for nu, damping in itertools.product((0.3, 0.6), (0.1, 0.3, 0.6)):
-        yield Setting("RelaxedBCD", 5, {"relaxation": nu, "damping": damping})
+        yield Setting("RelaxedBCD", 5, {**BEFORE, "relaxation": nu, "damping": damping})
     for nu in (0.3, 0.6, 0.8):
         yield Setting("RelaxedBCD", 5, {**STEEP, "relaxation": nu, "damping": nu})
     for init, (hold, average) in itertools.product(("he", "torch"), ((0.0, None), (0.5, 0.98))):
@@ -124,7 +127,7 @@ def candidates() -> Iterator[Setting]:
 
 
 FINAL = [
-    Setting("RelaxedBCD", 5, {}),
+    Setting("RelaxedBCD", 5, BEFORE),
     Setting("RelaxedBCD", 1, STEEP, **SHORT),
     Setting("RelaxedBCD", 2, STEEPER, **SHORT),
     Setting("RelaxedBCD", 2, {**STEEPER, "row_blocks": 2}, **SHORT),
@@ -153,7 +156,7 @@ def make_model(seed: int, init: str = "he") -> nn.Sequential:
     return nn.Sequential(*modules[:-1])
 
 
-def make_step(name: str, model: nn.Sequential, options: dict[str, float]) -> tuple[torch.optim.Optimizer, Step]:
+def make_step(name: str, model: nn.Sequential, options: dict[str, Any]) -> tuple[torch.optim.Optimizer, Step]:
     """The optimizer, and what it does with a batch."""
     if name == "RelaxedBCD":
         relaxed = torchbcd.RelaxedBCD(model, **options)
@@ -229,9 +232,10 @@ def train(
 
 def label(setting: Setting) -> str:
     """A line's name."""
-    known = {"steep": STEEP, "steeper": STEEPER, "steepest": STEEPEST, "steady": STEADY}
+    known = {"before": BEFORE, "steep": STEEP, "steeper": STEEPER, "steepest": STEEPEST, "steady": STEADY}
     named = next((name for name, options in known.items() if options == setting.options), None)
-    parts = [named or ", ".join(f"{name} {value:g}" for name, value in setting.options.items())]
+    changed = {name: value for name, value in setting.options.items() if value != BEFORE.get(name)}
+    parts = [named or ", ".join(f"{name} {value:g}" for name, value in changed.items())]
     parts += [f"hold {setting.hold:g}"] * bool(setting.hold)
     parts += [f"average {setting.average}"] * (setting.average is not None)
     parts += [f"noise {setting.noise:g}"] * bool(setting.noise)

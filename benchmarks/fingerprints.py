@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from before import BEFORE
 from torch import Tensor, nn
 
 import torchbcd
@@ -172,7 +173,7 @@ WAYS: dict[str, Callable[[Any, Data, int], Any]] = {
     "one sweep": lambda optimizer, data, k: optimizer.step(*data[:2], sweeps=1 + k),
     "script": lambda optimizer, data, k: optimizer.step(),
     "fit": lambda optimizer, data, k: optimizer.fit(
-        *data[:2], 2, 16, noise=0.1, average=0.9, generator=torch.Generator().manual_seed(k)
+        *data[:2], 2, 16, hold=0.0, noise=0.1, average=0.9, generator=torch.Generator().manual_seed(k)
     ),
     "fit to the end": lambda optimizer, data, k: optimizer.fit(*data[:2], 3, tol=0),
 }
@@ -297,8 +298,8 @@ def bcd(**options: Any) -> Callable[[nn.Sequential], torchbcd.BCD]:
 
 
 def relaxed(**options: Any) -> Callable[[nn.Sequential], torchbcd.RelaxedBCD]:
-    """A builder of RelaxedBCD."""
-    return lambda model: torchbcd.RelaxedBCD(model, **options)
+    """A builder of RelaxedBCD, whose other numbers stay what they are when its defaults change."""
+    return lambda model: torchbcd.RelaxedBCD(model, **{**BEFORE, **options})
 
 
 def dlam(**options: Any) -> Callable[[nn.Sequential], torchbcd.DLAM]:
@@ -389,6 +390,8 @@ def relaxed_cases() -> Iterator[tuple[str, Case]]:
     for activation, loss in (("relu", "squared"), ("sigmoid", "cross_entropy")):
         build = relaxed(loss=loss, persistent=True, weight_regularizer=reg.L2(0.01))
         yield f"persistent, {activation}, {loss}", Case(build, hidden=(activation,))
+    for way in ("batch", "bound", "fit", "script"):
+        yield f"defaults, {way}", Case(torchbcd.RelaxedBCD, way)
     yield "bound", Case(relaxed(loss="logistic"))
     yield "scheduled", Case(relaxed(momentum=0.3), "scheduled")
     yield "flatten", Case(relaxed(), "flatten")

@@ -1,13 +1,14 @@
 """Train an MLP by RelaxedBCD, by BCD and by Adam, on the same net and data.
 
-RelaxedBCD trains on mini-batches for --relaxed-epochs, with its relaxations decaying linearly. BCD, the papers'
+RelaxedBCD trains by its `fit` with the defaults, on mini-batches for --relaxed-epochs. BCD, the papers'
 algorithm, goes full batch (--sweeps) or, with --epochs, on mini-batches. Adam trains for as many epochs as fit
-into RelaxedBCD's seconds, or for --adam-epochs, with the same decay. Prints a table and writes the curves of
-training loss, training and test accuracy (the panels of Zeng et al., Figure 1) to a PNG file.
+into RelaxedBCD's seconds, or for --adam-epochs, on fit's terms: a step that is held for half of the run and then
+falls to zero, and a moving average of the weights. Both have the average in their last point. Prints a table and
+writes the curves of loss, training and test accuracy (the panels of Zeng et al., Figure 1) to a PNG file.
 
     python examples/python/train_mlp.py
     python examples/python/train_mlp.py --dataset digits --hidden 100,100 --sweeps 40
-    python examples/python/train_mlp.py --epochs 2 --batch-size 200 --hidden 300,300,300
+    python examples/python/train_mlp.py --epochs 2 --hidden 300,300,300
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import datasets
 import matplotlib as mpl
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 import torchbcd
@@ -59,6 +61,12 @@ class Run:
         self.loss.append(loss)
         self.train.append(accuracy)
         self.test.append(evaluate(model, data.x_test, data.y_test)[1])
+
+    def record_average(self, model: nn.Module, data: datasets.Data, seconds: float) -> None:
+        """Put the point of the averaged weights, `seconds` later, in place of the last one."""
+        self.record(model, data, seconds)
+        for points in (self.seconds, self.loss, self.train, self.test):
+            del points[-2]
 
     def columns(self) -> dict[str, str]:
         """The last point, for a progress bar: the objective where there is one, or else the loss."""
@@ -123,71 +131,70 @@ def train_bcd(model: nn.Sequential, data: datasets.Data, arguments: argparse.Nam
     return run
 
 
-def linear_decay(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    """A scheduler of every step, that lets them fall to zero over so many."""
-    return torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / steps, total_iters=steps)
-
-
 def train_relaxed(model: nn.Sequential, data: datasets.Data, arguments: argparse.Namespace) -> Run:
-    """Epochs of RelaxedBCD, its relaxations decaying to zero step by step."""
-    optimizer = torchbcd.RelaxedBCD(model, relaxation=0.4, damping=0.2)
+    """Epochs of RelaxedBCD as it is."""
     run = Run("RelaxedBCD", "epoch")
-    shuffle = torch.Generator().manual_seed(arguments.seed)
-    steps = arguments.relaxed_epochs * len(batches(len(data.x), arguments.batch_size, shuffle))
-    scheduler = linear_decay(optimizer, steps)
-    progress = tqdm(range(arguments.relaxed_epochs), "RelaxedBCD epochs")
-    for _ in progress:
-        start = time.perf_counter()
-        for index in batches(len(data.x), arguments.batch_size, shuffle):
-            optimizer.step(data.x[index], data.y[index])
-            scheduler.step()
+    progress = tqdm(total=arguments.relaxed_epochs, desc="RelaxedBCD epochs")
+    start = time.perf_counter()
+
+    def record(report: torchbcd.reports.EpochReport) -> None:
+        nonlocal start
         run.record(model, data, time.perf_counter() - start)
-        progress.set_postfix(run.columns())
+        progress.set_postfix(run.columns(), refresh=False)
+        progress.update()
+        start = time.perf_counter()
+
+    shuffle = torch.Generator().manual_seed(arguments.seed)
+    optimizer = torchbcd.RelaxedBCD(model)
+    optimizer.fit(
+        data.x, data.y, arguments.relaxed_epochs, arguments.batch_size, generator=shuffle, callback=record
+    )
+    run.record_average(model, data, time.perf_counter() - start)
     return run
 
 
-def adam_epoch(
-    model: nn.Module,
-    data: datasets.Data,
-    order: tuple[Tensor, ...],
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-) -> float:
-    """One epoch of backpropagation over the batches in `order`; the seconds it took."""
-    start = time.perf_counter()
-    for index in order:
-        optimizer.zero_grad()
-        squared_loss(model(data.x[index]), data.y[index]).backward()
-        optimizer.step()
-        scheduler.step()
-    return time.perf_counter() - start
+class Adam:
+    """Backpropagation with a step held for half of so many, then falling to zero, and averaged weights."""
 
+    def __init__(self, model: nn.Module, steps: int) -> None:
+        self.model = model
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda k: min(1.0, 2 * (1 - k / steps))
+        )
+        self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(max(0.0, 1 - 10 / steps)))
 
-def make_adam(model: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Adam from its default learning rate, decaying linearly to zero over so many steps."""
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    return optimizer, linear_decay(optimizer, steps)
+    def epoch(self, data: datasets.Data, order: tuple[Tensor, ...]) -> float:
+        """One epoch over the batches in `order`; the seconds it took."""
+        start = time.perf_counter()
+        for index in order:
+            self.optimizer.zero_grad()
+            squared_loss(self.model(data.x[index]), data.y[index]).backward()
+            self.optimizer.step()
+            self.scheduler.step()
+            self.averaged.update_parameters(self.model)
+        return time.perf_counter() - start
 
 
 def epochs_within(seconds: float, model: nn.Module, data: datasets.Data, arguments: argparse.Namespace) -> int:
     """How many epochs of Adam take so many seconds, at least one: by the second of two on a copy of the model."""
     order = batches(len(data.x), arguments.batch_size, torch.Generator())
-    trial = copy.deepcopy(model)
-    made = make_adam(trial, 2 * len(order))
-    taken = [adam_epoch(trial, data, order, *made) for _ in range(2)]
+    trial = Adam(copy.deepcopy(model), 2 * len(order))
+    taken = [trial.epoch(data, order) for _ in range(2)]
     return max(1, round(seconds / taken[-1]))
 
 
 def train_adam(model: nn.Sequential, data: datasets.Data, arguments: argparse.Namespace, epochs: int) -> Run:
-    """Epochs of Adam, its learning rate decaying to zero step by step."""
+    """Epochs of Adam."""
     run = Run("Adam", "epoch")
     shuffle = torch.Generator().manual_seed(arguments.seed)
-    made = make_adam(model, epochs * math.ceil(len(data.x) / arguments.batch_size))
+    adam = Adam(model, epochs * math.ceil(len(data.x) / arguments.batch_size))
     progress = tqdm(range(epochs), "Adam epochs")
     for _ in progress:
         order = batches(len(data.x), arguments.batch_size, shuffle)
-        run.record(model, data, adam_epoch(model, data, order, *made))
+        run.record(model, data, adam.epoch(data, order))
         progress.set_postfix(run.columns())
+    run.record_average(adam.averaged.module, data, 0.0)
     return run
 
 
@@ -265,7 +272,7 @@ def parse_arguments() -> argparse.Namespace:
         help="epochs of Adam (default: as many as fit into RelaxedBCD's seconds)",
     )
     length.add_argument("--epochs", type=positive_int, help="train BCD on mini-batches for so many epochs")
-    add("--batch-size", type=positive_int, default=200, help="rows of a mini-batch (default: 200)")
+    add("--batch-size", type=positive_int, default=100, help="rows of a mini-batch (default: 100)")
     inits = ("paper", "he", "torch")
     add("--init", choices=inits, default="paper", help="initialisation of the weights (default: paper)")
     add("--adam-init", choices=inits, default="torch", help="Adam's, which is better off so (default: torch)")
