@@ -58,7 +58,7 @@ class Bound(nn.Module):
         return self.optimizer.objective()
 
 
-def test_starting_variables(data):
+def test_starting_variables_of_bcd(data):
     model = make_mlp([6, 8, 3])
     twin = copy.deepcopy(model)
     eager = torchbcd.BCD(model)
@@ -149,7 +149,7 @@ def test_mini_batches_and_rows(data):
     assert all(torch.equal(a, b) for a, b in zip(dlam.parameters(), dlam_twin.parameters(), strict=True))
 
 
-def test_starting_variables(data):
+def test_starting_variables_of_dlam(data):
     x, y = data
     model = make_mlp([6, 8, 3], hidden="tanh")
     twin = copy.deepcopy(model)
