@@ -25,6 +25,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=datasets.NAMES, default="digits", help="data (default: digits)")
     parser.add_argument("--data-root", type=Path, help="folder with the data set's four IDX files")
+    parser.add_argument(
+        "--download", action="store_true", help="fetch MNIST or Fashion-MNIST where it is not found"
+    )
     parser.add_argument("--hidden", type=int, default=100, help="width of the two hidden layers (default: 100)")
     parser.add_argument("--sweeps", type=int, default=20, help="sweeps over all rows (default: 20)")
     arguments = parser.parse_args()
@@ -32,7 +35,7 @@ def main() -> None:
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
     device = torch.device("cuda", rank % torch.cuda.device_count()) if torch.cuda.is_available() else "cpu"
-    data = datasets.load(arguments.dataset, arguments.data_root)
+    data = datasets.load(arguments.dataset, arguments.data_root, fetch=arguments.download)
     x, y = data.x[rank::world].to(device), data.y[rank::world].to(device)
 
     torch.manual_seed(rank)  # the optimizer gives every process the model of the first

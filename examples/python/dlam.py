@@ -134,6 +134,7 @@ def main() -> None:
     add = parser.add_argument
     add("--dataset", choices=("auto", *datasets.NAMES), default="auto", help="as in train_mlp.py (default: auto)")
     add("--data-root", type=Path, help="folder with the four IDX files of MNIST or Fashion-MNIST")
+    add("--download", action="store_true", help="fetch MNIST or Fashion-MNIST where it is not found")
     add("--rows", type=int, default=10_000, help="training rows (default: 10000)")
     add("--hidden", type=widths, default=[100, 100], help="hidden widths (default: 100,100)")
     add("--sweeps", type=int, default=150, help="full-batch sweeps (default: 150)")
@@ -142,7 +143,7 @@ def main() -> None:
     add("--runs", type=runs, default=list(SETTINGS), help="which runs (default: all)")
     add("--out", type=Path, default=Path("dlam_curves.png"), help="PNG file (default: dlam_curves.png)")
     arguments = parser.parse_args()
-    data = datasets.load(arguments.dataset, arguments.data_root, arguments.seed)
+    data = datasets.load(arguments.dataset, arguments.data_root, arguments.seed, fetch=arguments.download)
     data = data._replace(x=data.x[: arguments.rows], y=data.y[: arguments.rows])
     print(f"{data.name}: {len(data.x)} training and {len(data.x_test)} test rows, hidden {arguments.hidden}")
     curves, lines = {}, []

@@ -167,6 +167,7 @@ def parse_arguments() -> argparse.Namespace:
     add("experiment", choices=EXPERIMENTS, help="which experiment")
     add("--dataset", choices=(*datasets.NAMES, "cifar10"), help="data (default: the paper's)")
     add("--data-root", type=Path, help="folder with the data set's files")
+    add("--download", action="store_true", help="fetch MNIST or Fashion-MNIST where it is not found")
     add("--device", type=torch.device, default="cpu", help="where to train, as torch names it (default: cpu)")
     add("--rows", type=int, help="only so many training rows (default: all)")
     add(
@@ -197,7 +198,9 @@ def main() -> None:
     experiment = EXPERIMENTS[arguments.experiment]
     hidden = tuple(max(1, round(width * arguments.hidden_scale)) for width in experiment.hidden)
     experiment = experiment._replace(hidden=hidden)
-    data = datasets.load(arguments.dataset or experiment.dataset, arguments.data_root, arguments.seeds[0])
+    data = datasets.load(
+        arguments.dataset or experiment.dataset, arguments.data_root, arguments.seeds[0], fetch=arguments.download
+    )
     data = data._replace(x=data.x[: arguments.rows], y=data.y[: arguments.rows])
     data = datasets.Data(data.name, *(tensor.to(arguments.device) for tensor in data[1:]))
     prepare(arguments.device)
