@@ -4,6 +4,8 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -53,6 +55,26 @@ void add_map_(const AffineMap& map, const AffineMap& step, double times) {
   map.weight.add_(step.weight, times);
   if (map.bias.defined()) {
     map.bias.add_(step.bias, times);
+  }
+}
+
+void difference_out(const std::vector<AffineMap>& a, const std::vector<AffineMap>& b,
+                    const std::vector<AffineMap>& out) {
+  for (size_t l = 0; l < a.size(); ++l) {
+    at::Tensor weight = out[l].weight;
+    at::sub_out(weight, a[l].weight, b[l].weight);
+    if (a[l].bias.defined()) {
+      at::Tensor bias = out[l].bias;
+      at::sub_out(bias, a[l].bias, b[l].bias);
+    }
+  }
+}
+
+void copy_scaled(const AffineMap& from, double weight_factor, const AffineMap& to) {
+  at::Tensor weight = to.weight;
+  at::mul_out(weight, from.weight, at::scalar_tensor(weight_factor, at::kDouble));
+  if (from.bias.defined()) {
+    to.bias.copy_(from.bias);
   }
 }
 

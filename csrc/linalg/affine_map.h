@@ -32,6 +32,11 @@ void affine_residual_out(const at::Tensor& u, const at::Tensor& v, const AffineM
 
 std::vector<AffineMap> allocate_like(const std::vector<AffineMap>& maps);
 AffineMap zeros_like(const AffineMap& map);
+/// out = a - b
+void difference_out(const std::vector<AffineMap>& a, const std::vector<AffineMap>& b,
+                    const std::vector<AffineMap>& out);
+/// to = (weight_factor W, b)
+void copy_scaled(const AffineMap& from, double weight_factor, const AffineMap& to);
 void copy_map(const AffineMap& from, const AffineMap& to);
 /// map += times step
 void add_map_(const AffineMap& map, const AffineMap& step, double times = 1);

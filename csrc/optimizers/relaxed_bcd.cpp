@@ -192,12 +192,11 @@ void RelaxedBCD::set_start(bool batch) {
     const AffineMap& from = mlp_->committed[l];
     const AffineMap& start = d.start_storage[l];
     const Trained trained = mlp_->trained[l];
-    copy_map(from, start);
     const double decay = d.options.weight_decay_of(l, rows.classes);
-    if (trained.weight && l == 0 && *d.standardize) {
+    const bool centred = l == 0 && *d.standardize;
+    copy_scaled(from, trained.weight && !centred ? 1 - decay : 1, start);
+    if (trained.weight && centred) {
       shrink_centred_({start.weight, trained.bias ? start.bias : at::Tensor()}, decay, rows.x);
-    } else if (trained.weight) {
-      start.weight.mul_(1 - decay);
     }
     if (!d.velocity.empty()) {
       add_map_(trained_part(start, trained), trained_part(d.velocity[l], trained), d.options.momentum_of(l));
@@ -237,10 +236,7 @@ void RelaxedBCD::keep_velocity() {
   if (data_->velocity.empty()) {
     data_->velocity = allocate_like(mlp_->committed);
   }
-  copy_maps(mlp_->committed, data_->velocity);
-  for (size_t l = 0; l < mlp_->depth(); ++l) {
-    add_map_(data_->velocity[l], mlp_->next[l], -1);
-  }
+  difference_out(mlp_->committed, mlp_->next, data_->velocity);
 }
 
 // The batch's true loss at the new weights must not exceed that at the old ones: the step is halved until it

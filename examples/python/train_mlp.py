@@ -251,6 +251,7 @@ def parse_arguments() -> argparse.Namespace:
         help="data to train on; auto: Fashion-MNIST where found, else scikit-learn's digits (default: auto)",
     )
     add("--data-root", type=Path, help="folder with the four IDX files of MNIST or Fashion-MNIST")
+    add("--download", action="store_true", help="fetch MNIST or Fashion-MNIST where it is not found")
     add("--hidden", type=widths, default=[600], help="hidden widths, such as 300,300 (default: 600)")
     add(
         "--activation",
@@ -286,7 +287,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Train with both optimizers, print the table, write the curves."""
     arguments = parse_arguments()
-    data = datasets.load(arguments.dataset, arguments.data_root, arguments.seed)
+    data = datasets.load(arguments.dataset, arguments.data_root, arguments.seed, fetch=arguments.download)
     classes = int(data.y.max()) + 1
     net = [data.x.shape[1], *arguments.hidden, classes]
     shape = "-".join(map(str, net))
