@@ -22,6 +22,7 @@ _FAKES: dict[str, Callable[..., object]] = {
     "like_first": lambda x, *parameters: torch.empty_like(x),
     "new_like_first": lambda x, *parameters: x.new_empty(x.size()),
     "new_like_first_twice": lambda x, *parameters: (x.new_empty(x.size()), x.new_empty(x.size())),
+    "new_like_first_thrice": lambda x, *parameters: tuple(x.new_empty(x.size()) for _ in range(3)),
     "new_like_second": lambda a, b, *parameters: b.new_empty(b.size()),
     "new_rows": lambda x, *parameters: x.new_empty(x.size(0), 1),
     "new_map": _new_map,

@@ -117,8 +117,8 @@ def dlam_stationarity(problem: DlamProblem, variables: Variables) -> DlamStation
             h, eps = problem.activations[layer], problem.eps
             distances = pair_distance((-pull, ahead), (z[layer], a[layer + 1]), h, eps, dtype)
             states.append(float(distances.norm()))
-    low, high = loss_subdifferential(problem.loss, problem.y, z[-1], problem.row_weight)
-    output = inf if outside else float(shortest(low - pulls[-1], high - pulls[-1]).norm())
+    loss = loss_subdifferential(problem.loss, problem.y, z[-1], problem.row_weight, dtype)
+    output = inf if outside else float(loss.shortest_with((-pulls[-1], -pulls[-1])).norm())
     return DlamStationarity(weight, states, output)
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "prox_logistic_loss",
     "prox_polynomial",
     "prox_relu",
+    "prox_row_hinge_loss",
     "prox_sigmoid",
     "prox_sign",
     "prox_squared_loss",
@@ -476,6 +477,37 @@ def prox_cross_entropy_loss(target: Tensor, b: Tensor, gamma: float) -> Tensor:
         [Z], Theorem 1.
     """
     result: Tensor = torch.ops.torchbcd.prox_cross_entropy_loss(target, b, gamma)
+    return result
+
+
+def prox_row_hinge_loss(y: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the hinge of a row's whole output, row by row.
+
+    .. math:: \arg\min_v\ \max(0, 1 - y^\top v) + \tfrac\gamma2 \|v - b\|^2
+
+    Convex: :math:`v = b + \lambda y/\gamma` with :math:`\lambda = \gamma (1 - y^\top b) / \|y\|^2` clipped to
+    [0, 1], in float64 whatever the dtype.
+
+    Args:
+        y: Targets, usually -1 and 1, shape (n, C).
+        b: Centres of the quadratics, shape (n, C).
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, shape (n, C).
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, a shape does not fit, or the devices differ.
+
+    Example:
+        >>> prox_row_hinge_loss(torch.tensor([[1.0, -1.0]]), torch.tensor([[0.25, 0.25]]), 1.0)
+        tensor([[ 0.7500, -0.2500]])
+
+    Source:
+        [Z], proof of Theorem 1, (a3), for the loss; with one output it is Lemma 10.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_row_hinge_loss(y, b, gamma)
     return result
 
 

@@ -6,6 +6,7 @@ Activations, losses and regularisers are the library's own (``torch.ops.torchbcd
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -102,10 +103,52 @@ def slopes(activation: Activation, u: Tensor, rounding: Tensor) -> Interval:
     return left, right
 
 
-def loss_subdifferential(loss: str, y: Tensor, v: Tensor, weight: Tensor) -> Interval:
-    """Of the loss in the output, each row times its weight, (n, 1) or (1, 1)."""
-    low, high = torch.ops.torchbcd.loss_subdifferential(y, v, loss)
-    return weight * low, weight * high
+class LossSubdifferential(NamedTuple):
+    """A set in every row, {g + t segment: low <= g <= high, 0 <= t <= 1}, with one t for all of its entries.
+
+    A loss that is a sum over entries has no segment, one that couples a row's entries no intervals.
+    """
+
+    low: Tensor
+    high: Tensor
+    segment: Tensor
+
+    def shortest_with(self, *intervals: Interval) -> Tensor:
+        """The element of its sum with intervals that is nearest to zero; inf where one of them is empty."""
+        low, high = add((self.low, self.high), *intervals)
+        segment = self.segment
+
+        def rate(t: Tensor) -> Tensor:
+            """Half of what the square of the shortest element's length changes by with t: it never falls."""
+            at = shortest(low + t * segment, high + t * segment).masked_fill(low > high, 0)
+            return (at * segment).sum(1, keepdim=True)
+
+        zero = torch.zeros_like(segment[:, :1])
+        below, above = zero, torch.ones_like(zero)
+        if bool(segment.any()):
+            for _ in range(64):
+                middle = (below + above) / 2
+                falls = rate(middle) < 0
+                below, above = torch.where(falls, middle, below), torch.where(falls, above, middle)
+            # Where all of a row are points the rate is a line.
+            fixed = (low == high).all(1, keepdim=True)
+            square = segment.square().sum(1, keepdim=True)
+            root = torch.where(square > 0, -(low * segment).sum(1, keepdim=True) / square, 0)
+            above = torch.where(fixed, root.clamp(0, 1), above)
+        return shortest(low + above * segment, high + above * segment)
+
+
+def loss_subdifferential(
+    loss: str, y: Tensor, v: Tensor, weight: Tensor, dtype: torch.dtype
+) -> LossSubdifferential:
+    """Of the loss in the output, each row times its weight, (n, 1) or (1, 1).
+
+    Of a loss that couples a row's entries a row counts as at a kink where it is no further from it than the
+    rounding of ``dtype``, that of the variables.
+    """
+    unit = torch.finfo(dtype).eps
+    low, high, segment = torch.ops.torchbcd.loss_subdifferential(y, v, loss, unit)
+    return LossSubdifferential(weight * low, weight * high, weight * segment)
 
 
 def regularizer_subdifferential(terms: Regularizer, x: Tensor, dtype: torch.dtype) -> Interval:

@@ -2,8 +2,8 @@ r"""Losses of the output layer, as objects to pass to an optimizer's ``loss`` ar
 
 Every loss is a sum over rows, of which ``loss_weight`` takes a multiple or the mean; ``sample_weight`` weighs
 the rows. Integer targets of shape (n,) are class indices. For squared loss, Huber's and cross-entropy they
-become one-hot rows; for hinge, logistic and exponential loss one class against the rest, +1 and -1, and with
-a single output the classes 0 and 1 become -1 and +1.
+become one-hot rows; for both hinges, logistic and exponential loss one class against the rest, +1 and -1, and
+with a single output the classes 0 and 1 become -1 and +1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-__all__ = ["CrossEntropy", "Exponential", "Hinge", "Huber", "Logistic", "Loss", "Squared", "resolve"]
+__all__ = [
+    "CrossEntropy",
+    "Exponential",
+    "Hinge",
+    "Huber",
+    "Logistic",
+    "Loss",
+    "RowHinge",
+    "Squared",
+    "resolve",
+]
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,13 @@ class Hinge(Loss):
 
 
 @dataclass(frozen=True)
+class RowHinge(Loss):
+    r"""Hinge of a row's whole output, :math:`\max(0, 1 - y^\top v)` (Zeng et al., proof of Theorem 1, (a3))."""
+
+    name: ClassVar[str] = "row_hinge"
+
+
+@dataclass(frozen=True)
 class Logistic(Loss):
     r"""Logistic loss, :math:`\sum_c \log(1 + e^{-y_c v_c})` a row."""
 
@@ -88,7 +105,7 @@ class CrossEntropy(Loss):
 
 
 _BY_NAME: dict[str, type[Loss]] = {
-    loss.name: loss for loss in (Squared, Hinge, Logistic, Exponential, Huber, CrossEntropy)
+    loss.name: loss for loss in (Squared, Hinge, RowHinge, Logistic, Exponential, Huber, CrossEntropy)
 }
 
 

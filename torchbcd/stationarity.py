@@ -96,18 +96,19 @@ def _at(gradient: Tensor) -> Interval:
 
 
 def _of_states(problem: Problem, point: Point, i: int) -> Interval:
-    """The part of the subdifferential in V_i, i counted from 0, that is without the next layer's penalty."""
+    """The part of the subdifferential in V_i, i counted from 0, that is of its own layer's penalties."""
     penalties = problem.penalties[i]
     v = point.v[i + 1]
     gap = apply(problem.activations[i], point.linear(i, problem.splitting)) - v
-    parts = [
-        _at(-penalties.gamma * gap),
-        regularizer_subdifferential(penalties.state_regularizer, v, problem.dtype),
-    ]
-    if i + 1 == problem.depth:
-        weight = problem.loss_weight * problem.row_weight
-        parts.append(loss_subdifferential(problem.loss, problem.y, v, weight))
-    return add(*parts)
+    of_regularizer = regularizer_subdifferential(penalties.state_regularizer, v, problem.dtype)
+    return add(_at(-penalties.gamma * gap), of_regularizer)
+
+
+def _of_output(problem: Problem, point: Point) -> float:
+    """The distance in V_N, which no penalty of a next layer enters."""
+    weight = problem.loss_weight * problem.row_weight
+    loss = loss_subdifferential(problem.loss, problem.y, point.v[-1], weight, problem.dtype)
+    return float(loss.shortest_with(_of_states(problem, point, problem.depth - 1)).norm())
 
 
 def _of_weight(problem: Problem, point: Point, i: int) -> Interval:
@@ -144,9 +145,10 @@ def _of_three(problem: Problem, point: Point) -> Stationarity:
         of_weight, of_bias = problem.trained[i]
         bias = _norm(_at(pull.sum(0)), _of_bias(problem, point, i)) if of_bias else 0.0
         weight.append(sqrt((_norm(_at(pull.t() @ point.v[i]), terms) if of_weight else 0.0) ** 2 + bias**2))
-        states = _of_states(problem, point, i)
-        last = i + 1 == problem.depth
-        v.append(_norm(states) if last else _norm(states, _at(pulls[i + 1] @ point.w[i + 1])))
+        if i + 1 == problem.depth:
+            v.append(_of_output(problem, point))
+        else:
+            v.append(_norm(_of_states(problem, point, i), _at(pulls[i + 1] @ point.w[i + 1])))
     residual = sqrt(sum(d * d for part in (weight, u, v) for d in part))
     return Stationarity(weight, u, v, residual, True)
 
@@ -158,7 +160,7 @@ def _distance_at_kinks(affine: Tensor, at_left: Tensor, at_right: Tensor) -> flo
 
 
 def _of_two(problem: Problem, point: Point) -> Stationarity:
-    output = _norm(_of_states(problem, point, problem.depth - 1))
+    output = _of_output(problem, point)
     weight, v, squares, exact = [], [output], [output**2], True
     for i in reversed(range(problem.depth)):
         rounding = point.product_rounding(i, problem.dtype)

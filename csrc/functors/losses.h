@@ -13,13 +13,14 @@
 #include "functors/losses/hinge.h"
 #include "functors/losses/huber.h"
 #include "functors/losses/logistic.h"
+#include "functors/losses/row_hinge.h"
 #include "functors/losses/squared.h"
 
 namespace torchbcd::functors {
 
 // All there are: a new one is a header like these and a name here.
-using AnyLoss =
-    std::variant<SquaredLoss, HingeLoss, LogisticLoss, ExponentialLoss, HuberLoss, CrossEntropyLoss>;
+using AnyLoss = std::variant<SquaredLoss, HingeLoss, RowHingeLoss, LogisticLoss, ExponentialLoss, HuberLoss,
+                             CrossEntropyLoss>;
 
 inline bool couples_row(const AnyLoss& loss) {
   return std::visit([](const auto& l) { return l.couples_row; }, loss);

@@ -38,6 +38,18 @@ struct RowLoss {
   static constexpr bool takes = Loss::couples_row;
 };
 
+struct DifferentiableRowLoss {
+  using Variant = AnyLoss;
+  template <typename Loss>
+  static constexpr bool takes = Loss::couples_row && Loss::differentiable;
+};
+
+struct LipschitzRowLoss {
+  using Variant = AnyLoss;
+  template <typename Loss>
+  static constexpr bool takes = Loss::couples_row && Loss::lipschitz_gradient;
+};
+
 struct DifferentiableEntryLoss {
   using Variant = AnyLoss;
   template <typename Loss>

@@ -48,7 +48,9 @@ struct LossTraits {
   static constexpr bool differentiable = true;      // a gradient(v, y) rather than a subdifferential
   static constexpr bool lipschitz_gradient = true;  // whether gradient_lipschitz(y) bounds its slope
   // Whether a row's entries depend on each other: it then has, instead of these functions of an entry, a
-  // Row<T> with solve(), value(), gradient() and gradient_lipschitz().
+  // Row<T> with solve(), value() and, as far as the two traits before say so, gradient() and
+  // gradient_lipschitz(); or else subgradient(end, unit), whose values for end = 0 and 1 are the ends of the
+  // segment that the subdifferential of a row is.
   static constexpr bool couples_row = false;
 };
 

@@ -257,7 +257,7 @@ struct RowLossValue {
 // out = the gradient in v.
 template <typename T, typename Loss>
 struct RowLossGradient {
-  using Pass = RowPass<RowLoss, 3>;
+  using Pass = RowPass<DifferentiableRowLoss, 3>;
 
   Loss loss;
 
@@ -266,10 +266,28 @@ struct RowLossGradient {
   }
 };
 
+// out = an end, 0 or 1, of the segment that the subdifferential in v is, where v is rounded to `unit` of it;
+// a gradient is both.
+template <typename T, typename Loss>
+struct RowLossSubgradient {
+  using Pass = RowPass<RowLoss, 3, double, double>;
+
+  Loss loss;
+  double unit, end;
+
+  TORCHBCD_HOST_DEVICE void operator()(T* const* row, const Rows::Layout& layout) const {
+    if constexpr (Loss::differentiable) {
+      row_of(loss, row, layout).gradient();
+    } else {
+      row_of(loss, row, layout).subgradient(end, unit);
+    }
+  }
+};
+
 // The first entry of the row of out = a Lipschitz constant of that gradient.
 template <typename T, typename Loss>
 struct RowLossGradientLipschitz {
-  using Pass = RowPass<RowLoss, 3>;
+  using Pass = RowPass<LipschitzRowLoss, 3>;
 
   Loss loss;
 

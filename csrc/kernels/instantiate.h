@@ -87,7 +87,8 @@ void Kernel<Functor, Device, functors::Pass<Kind, Alternatives, inputs, outputs,
   X(LossGradient, Device) X(LossGradientLipschitz, Device) X(LossProx, Device)                             \
   X(LossSubdifferential, Device) X(LossUpdate, Device) X(LossValue, Device) X(RegularizerPenalty, Device)  \
   X(RegularizerProx, Device) X(RegularizerSubdifferential, Device) X(RowLossGradient, Device)              \
-  X(RowLossGradientLipschitz, Device) X(RowLossUpdate, Device) X(RowLossValue, Device)
+  X(RowLossGradientLipschitz, Device) X(RowLossSubgradient, Device) X(RowLossUpdate, Device)               \
+  X(RowLossValue, Device)
 #define TORCHBCD_SUMMED_PASSES(X, Device)                                                                  \
   X(Difference, Device) X(ExtrapolatedDifference, Device) X(ImageStep, Device) X(JointStep, Device)        \
   X(PreimageProjection, Device) X(RelaxedResidual, Device) X(ResidualStep, Device)                         \

@@ -117,14 +117,21 @@ inline void loss_gradient(const at::Tensor& y, const at::Tensor& v, const functo
 /// A Lipschitz constant of that gradient for every row, (n, 1), newly allocated, for a loss that has one.
 at::Tensor gradient_lipschitz(const at::Tensor& y, const functors::AnyLoss& loss);
 
-/// low, high = the ends of the subdifferential of l(v; y) in v, (n, d); a gradient is both.
+/// The subdifferential of l(v; y) in v, {g + t d : low <= g <= high, 0 <= t <= 1} with one t a row, all of
+/// them (n, d): an interval an entry for a loss that is a sum over entries, a segment d a row for one that is
+/// not. A gradient is low and high, and d is zero. `unit` of v, its relative rounding, tells which rows are
+/// at the kink of a loss that couples their entries.
 inline void loss_subdifferential(const at::Tensor& y, const at::Tensor& v, const functors::AnyLoss& loss,
-                                 const at::Tensor& low, const at::Tensor& high) {
-  if (functors::couples_row(loss)) {  // differentiable, all of them
-    loss_gradient(y, v, loss, low);
+                                 double unit, const at::Tensor& low, const at::Tensor& high,
+                                 const at::Tensor& segment) {
+  if (functors::couples_row(loss)) {
+    kernels::rows<functors::RowLossSubgradient>({low, y, v}, loss, unit, 0.0);
+    kernels::rows<functors::RowLossSubgradient>({segment, y, v}, loss, unit, 1.0);
     at::Tensor(high).copy_(low);
+    at::Tensor(segment).sub_(low);
   } else {
     kernels::entries<functors::LossSubdifferential>({low, high}, {y, v}, loss);
+    at::Tensor(segment).zero_();
   }
 }
 

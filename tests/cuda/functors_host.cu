@@ -125,12 +125,27 @@ bool evaluate(const char* op, const char* name, const double* parameters, int co
       }
     });
   }
-  if (is("prox_cross_entropy_loss")) {  // numbers: gamma, classes
+  if (is("prox_of_rows")) {  // numbers: gamma, classes
     const int64_t classes = static_cast<int64_t>(numbers[1]);
-    for (int64_t i = 0; i < a.n; i += classes) {
-      CrossEntropyRow<T>{a.in[0] + i, a.in[1] + i, a.out[0] + i, 1, 1, 1, classes, 1, numbers[0], {}}.solve();
-    }
-    return true;
+    return visit_loss(name, [&](auto f) {
+      if constexpr (decltype(f)::couples_row) {
+        for (int64_t i = 0; i < a.n; i += classes) {
+          using Row = typename decltype(f)::template Row<T>;
+          Row{a.in[0] + i, a.in[1] + i, a.out[0] + i, 1, 1, 1, classes, 1, numbers[0], {}}.solve();
+        }
+      }
+    });
+  }
+  if (is("row_subgradient")) {  // numbers: unit, end, classes
+    const int64_t classes = static_cast<int64_t>(numbers[2]);
+    return visit_loss(name, [&](auto f) {
+      if constexpr (decltype(f)::couples_row) {
+        for (int64_t i = 0; i < a.n; i += classes) {
+          T* const row[] = {a.out[0] + i, const_cast<T*>(a.in[0]) + i, const_cast<T*>(a.in[1]) + i};
+          RowLossSubgradient<T, decltype(f)>{f, numbers[0], numbers[1]}(row, {classes, 1, 1, 1});
+        }
+      }
+    });
   }
   if (is("prox_elastic_net")) {
     a.map(RegularizerProx<T>{{numbers[0], numbers[1]}, T(1)});

@@ -17,7 +17,7 @@ REGULARIZERS = {
     "nonnegative": (reg.Nonnegative(), reg.Nonnegative()),
     "box": (reg.Box(-0.4, 0.5), reg.Box(-1.0, 1.5)),
 }
-LOSSES = ("squared", "hinge", "logistic", "exponential", "huber", "cross_entropy")
+LOSSES = ("squared", "hinge", "row_hinge", "logistic", "exponential", "huber", "cross_entropy")
 
 
 def regularizer_value(regularizer, values):
@@ -38,6 +38,8 @@ def row_losses(loss, v, y):
         return nnf.cross_entropy(v, y, reduction="none")
     one_hot = nnf.one_hot(y, v.shape[1]).double()
     sign = 2 * one_hot - 1
+    if loss == "row_hinge":
+        return (1 - (sign * v).sum(1)).clamp_min(0)
     entries = {
         "squared": lambda: 0.5 * (v - one_hot).square(),
         "hinge": lambda: (1 - sign * v).clamp_min(0),

@@ -47,7 +47,7 @@ LOSSES = {
         lambda v, y: np.clip(v - y, -1, 1),
     ),
 }
-SIGNED = ("hinge", "logistic", "exponential")
+SIGNED = ("hinge", "row_hinge", "logistic", "exponential")
 
 
 def cross_entropy(v, t):
@@ -81,10 +81,34 @@ def with_ones(v, bias):
     return np.vstack([v, np.ones((1, v.shape[1]))]) if bias else v
 
 
+def row_hinge(v, y):
+    """Max(0, 1 - u^T y) of every column."""
+    return np.maximum(0, 1 - (y * v).sum(0))
+
+
+def row_hinge_argmin(y, weight, quadratics, regularizer):
+    """The loss is the greatest of theta (1 - u^T y), theta in [0, 1]; the least of all is concave in theta."""
+    total = sum(q.weight for q in quadratics)
+    centre = sum(q.weight * q.centre for q in quadratics) / total
+
+    def minimiser(theta):
+        linear = (total * centre + weight * theta * y).T
+        return search.argmin_rows(search.quadratic(total * np.eye(len(y)), linear), regularizer, 0 * linear).T
+
+    low, high = np.zeros(y.shape[1]), np.ones(y.shape[1])
+    for _ in range(60):
+        theta = (low + high) / 2
+        rises = (y * minimiser(theta)).sum(0) < 1
+        low, high = np.where(rises, theta, low), np.where(rises, high, theta)
+    return minimiser(low)
+
+
 def loss_argmin(loss, y, weight, quadratics, regularizer):
     """Argmin over V of s(V) + weight sum l(V; Y) + the quadratics; Y is one-hot."""
     total = sum(q.weight for q in quadratics)
     centre = sum(q.weight * q.centre for q in quadratics) / total
+    if loss == "row_hinge":
+        return row_hinge_argmin(2 * y - 1, weight, quadratics, regularizer)
     if loss == "cross_entropy":
 
         def smooth(v):
@@ -152,6 +176,8 @@ class Problem:
         if self.loss == "cross_entropy":
             return self.risk_weight * cross_entropy(v.T, self.y.T)[0].sum()
         y = 2 * self.y - 1 if self.loss in SIGNED else self.y
+        if self.loss == "row_hinge":
+            return self.risk_weight * row_hinge(v, y).sum()
         return self.risk_weight * LOSSES[self.loss][0](v, y).sum()
 
     def r_of(self, w):

@@ -28,7 +28,7 @@ BY_NAME = {  # of tensors whose shapes differ from the others'
     "state_update": {"s": (5, 3), "u": (5, 2), "weight": (2, 3), "bias": (2,)},
 }
 ACTIVATIONS = {"relu": [], "leaky_relu": [0.1], "tanh": [], "hardsigmoid": []}
-LOSSES = ("squared", "hinge", "cross_entropy")
+LOSSES = ("squared", "hinge", "row_hinge", "cross_entropy")
 NUMBERS = {"lo": -0.5, "hi": 0.5, "low": -0.5, "high": 0.5, "min_val": -0.5, "max_val": 0.5, "eps": 0.1}
 
 

@@ -188,7 +188,7 @@ def test_reductions():
 
 
 class TestTargets:
-    @pytest.mark.parametrize("loss", ["hinge", "logistic", "exponential"])
+    @pytest.mark.parametrize("loss", ["hinge", "row_hinge", "logistic", "exponential"])
     def test_classes_are_one_against_the_rest(self, loss):
         x, y = make_data(20, 6, 3)
         sign = 2 * nn.functional.one_hot(y, 3).double() - 1

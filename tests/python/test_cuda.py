@@ -309,11 +309,18 @@ def test_loss_and_regularizer_formulas_to_the_bit(compiled_formulas, dtype):
             found = compiled_formulas("prox_loss", name, [], [gamma], [target, b])[0]
             assert equal_bits(found, getattr(ops, f"prox_{name}_loss")(target, b, gamma)), name
         found = compiled_formulas("loss_subdifferential", name, [], [], [target, b], 2)
-        for mine, its in zip(found, ops.loss_subdifferential(target, b, name), strict=True):
+        for mine, its in zip(found, ops.loss_subdifferential(target, b, name, 0.0)[:2], strict=True):
             assert equal_bits(mine, its), name
-    target = torch.softmax(y.clamp(-20, 20), 1)
-    found = compiled_formulas("prox_cross_entropy_loss", "", [], [0.3, 5], [target, b])[0]
-    assert equal_bits(found, ops.prox_cross_entropy_loss(target, b, 0.3))
+    targets = {"cross_entropy": torch.softmax(y.clamp(-20, 20), 1), "row_hinge": y.sign()}
+    for name, target in targets.items():
+        found = compiled_formulas("prox_of_rows", name, [], [0.3, 5], [target, b])[0]
+        assert equal_bits(found, getattr(ops, f"prox_{name}_loss")(target, b, 0.3)), name
+        low, _, segment = ops.loss_subdifferential(target, b, name, 0.01)
+        first, second = (
+            compiled_formulas("row_subgradient", name, [], [0.01, end, 5], [target, b])[0] for end in (0.0, 1.0)
+        )
+        assert equal_bits(first, low), name
+        assert equal_bits(second - first, segment), name
     found = compiled_formulas("prox_elastic_net", "", [], [0.4, 0.2], [b])[0]
     assert equal_bits(found, ops.prox_elastic_net(b, 0.4, 0.2))
     found = compiled_formulas("regularizer_subdifferential", "", [], [0.4, 0.2], [b], 2)

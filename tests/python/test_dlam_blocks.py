@@ -171,7 +171,7 @@ def test_fista_agrees_with_the_prox(loss):
     torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("loss", ["hinge", "exponential"])
+@pytest.mark.parametrize("loss", ["hinge", "row_hinge", "exponential"])
 def test_fista_needs_a_smooth_loss(loss):
     with pytest.raises(ValueError, match="needs a loss with a Lipschitz gradient"):
         torchbcd.DLAM(make_mlp([6, 8, 7, 3]), loss, output_solver="fista")

@@ -155,7 +155,7 @@ def test_against_autograd(loss, eps):
 
 
 @pytest.mark.parametrize("activation", MONOTONE)
-@pytest.mark.parametrize("loss", ["hinge", "cross_entropy"])
+@pytest.mark.parametrize("loss", ["hinge", "row_hinge", "cross_entropy"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("eps", [0.0, 0.05])
 def test_what_sweeps_leave_is_feasible_and_optimal_in_the_output(activation, loss, dtype, eps):

@@ -88,18 +88,29 @@ class TestFormulas:
         expected = objectives.row_losses(name, v, classes)
         torch.testing.assert_close(torch.ops.torchbcd.row_losses(y, v.detach(), name)[:, 0], expected.detach())
         (gradient,) = torch.autograd.grad(expected.sum(), v)
-        for end in torch.ops.torchbcd.loss_subdifferential(y, v.detach(), name):
+        low, high, segment = torch.ops.torchbcd.loss_subdifferential(y, v.detach(), name, 1e-16)
+        for end in (low, high):
             torch.testing.assert_close(end, gradient, rtol=1e-12, atol=1e-12)
+        assert not segment.any()
 
-    def test_hinge_at_its_kink(self):
-        low, high = torch.ops.torchbcd.loss_subdifferential(
-            torch.tensor([[1.0, -1.0]]), torch.tensor([[1.0, -1.0]]), "hinge"
-        )
-        assert (low.tolist(), high.tolist()) == ([[-1.0, 0.0]], [[0.0, 1.0]])
+    def test_hinges_at_their_kinks(self):
+        """An interval an entry for the one, a segment a row for the other."""
+        y, v = torch.tensor([[1.0, -1.0]]), torch.tensor([[1.0, -1.0]])
+        low, high, segment = torch.ops.torchbcd.loss_subdifferential(y, v, "hinge", 0.0)
+        assert (low.tolist(), high.tolist(), segment.any()) == ([[-1.0, 0.0]], [[0.0, 1.0]], False)
+        for factor, unit, ends in (
+            (0.5, 0.0, ([0, 0], [-1, 1])),
+            (0.5 + 1e-6, 0.0, ([0, 0], [0, 0])),
+            (0.5 - 1e-6, 0.0, ([-1, 1], [-1, 1])),
+            (0.5 - 1e-6, 1e-6, ([0, 0], [-1, 1])),
+        ):
+            low, high, segment = torch.ops.torchbcd.loss_subdifferential(y, factor * v, "row_hinge", unit)
+            assert torch.equal(low, high)
+            assert (low.tolist(), (low + segment).tolist()) == ([ends[0]], [ends[1]])
 
     def test_one_output_for_two_classes(self):
         classes, outputs = torch.tensor([0, 1, 1]), randn(3, 1)
-        for name in ("hinge", "logistic", "exponential"):
+        for name in ("hinge", "row_hinge", "logistic", "exponential"):
             y = torch.ops.torchbcd.encode_targets(classes, outputs, name)
             assert y.tolist() == [[-1.0], [1.0], [1.0]]
         with pytest.raises(ValueError, match="y must hold classes from 0 to 0"):

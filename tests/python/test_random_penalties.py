@@ -59,8 +59,11 @@ def rounding(dtype, objective, weights, inputs, outputs, penalties):
 
 
 def loss_rounding(loss, v, y):
-    """What a unit of float64 in the outputs is worth: a margin of 1e-4 is a difference of numbers of size 1."""
-    v, step = v.double(), UNITS * torch.finfo(torch.float64).eps
+    """What a unit of float64 in the outputs is worth: a margin of 1e-4 is a difference of numbers of size 1.
+
+    A unit of their own dtype where the kink is a sum of outputs, which may be at it up to rounding alone.
+    """
+    v, step = v.double(), UNITS * torch.finfo(v.dtype if loss == "row_hinge" else torch.float64).eps
     return (row_losses(loss, v * (1 + step), y) - row_losses(loss, v * (1 - step), y)).abs().sum().item()
 
 

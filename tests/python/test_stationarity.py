@@ -415,7 +415,8 @@ def one_choice(optimizer):
         gamma = problem.penalties[i].gamma
         low, high = lifted.regularizer_subdifferential(reg.Regularizer(), v, problem.dtype)
         if i + 1 == problem.depth:
-            low, high = lifted.loss_subdifferential(problem.loss, problem.y, v, problem.row_weight)
+            parts = lifted.loss_subdifferential(problem.loss, problem.y, v, problem.row_weight, problem.dtype)
+            low, high = parts.low, parts.high
         shift = gamma * (v - sigma) + pull
         total += lifted.shortest(low + shift, high + shift).square().sum().item()
         multiplier = gamma * (sigma - v) * slope

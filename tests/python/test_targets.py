@@ -14,7 +14,7 @@ import torchbcd
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 every_method = pytest.mark.parametrize("method", METHODS)
-SIGNS = ("hinge", "logistic", "exponential")
+SIGNS = ("hinge", "row_hinge", "logistic", "exponential")
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.bool)
 
 

@@ -41,11 +41,14 @@ Tensor losses_of_rows(const Tensor& y, const Tensor& v, std::string_view loss) {
   return passes::row_losses(y, v, loss_from(loss));
 }
 
-Pair subdifferential_of_loss(const Tensor& y, const Tensor& v, std::string_view loss) {
-  check_rows("torchbcd::loss_subdifferential", y, v);
-  const Pair ends = {new_like(v), new_like(v)};
-  passes::loss_subdifferential(y, v, loss_from(loss), std::get<0>(ends), std::get<1>(ends));
-  return ends;
+Triple subdifferential_of_loss(const Tensor& y, const Tensor& v, std::string_view loss, double unit) {
+  constexpr const char* op = "torchbcd::loss_subdifferential";
+  check_rows(op, y, v);
+  checks::non_negative(op, "unit", unit);
+  const Triple parts = {new_like(v), new_like(v), new_like(v)};
+  passes::loss_subdifferential(y, v, loss_from(loss), unit, std::get<0>(parts), std::get<1>(parts),
+                               std::get<2>(parts));
+  return parts;
 }
 
 Tensor penalty_of_regularizer(const Tensor& x, double l1, double l2, double low, double high) {

@@ -16,6 +16,7 @@ namespace torchbcd::operators {
 
 using Tensor = at::Tensor;
 using Pair = std::tuple<at::Tensor, at::Tensor>;
+using Triple = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 // --- proximal operators (prox.cpp) ---
 
@@ -34,6 +35,7 @@ Tensor prox_loss(const Tensor& y, const Tensor& b, double gamma) {
 }
 Tensor prox_polynomial_of(const Tensor& a, const Tensor& b, double gamma, c10::ArrayRef<double> coefficients);
 Tensor prox_cross_entropy(const Tensor& target, const Tensor& b, double gamma);
+Tensor prox_row_hinge(const Tensor& y, const Tensor& b, double gamma);
 Tensor prox_l1_of(const Tensor& x, double t);
 Tensor prox_l2_of(const Tensor& x, double t);
 Tensor prox_elastic_net_of(const Tensor& x, double t1, double t2);
@@ -60,8 +62,9 @@ void activation_into(const Tensor& u, std::string_view activation, c10::ArrayRef
 Pair slopes_of_activation(const Tensor& u, std::string_view activation, c10::ArrayRef<double> parameters);
 /// The loss of every row, (n, 1), for targets of the outputs' shape.
 Tensor losses_of_rows(const Tensor& y, const Tensor& v, std::string_view loss);
-/// The ends of the subdifferential of the loss in v.
-Pair subdifferential_of_loss(const Tensor& y, const Tensor& v, std::string_view loss);
+/// low, high and d of the subdifferential of the loss in v, {g + t d : low <= g <= high, 0 <= t <= 1} with
+/// one t a row; v is rounded to `unit` of it.
+Triple subdifferential_of_loss(const Tensor& y, const Tensor& v, std::string_view loss, double unit);
 /// l1 |x| + l2/2 x^2 of every entry: the regulariser without its bounds.
 Tensor penalty_of_regularizer(const Tensor& x, double l1, double l2, double low, double high);
 /// The ends of the regulariser's subdifferential.

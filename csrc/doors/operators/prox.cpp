@@ -1,5 +1,5 @@
 // prox_<activation>, prox_<loss>_loss, prox_l1, prox_l2, prox_elastic_net, project_nonnegative, project_box:
-// proximal operators, entry by entry, and prox_cross_entropy_loss, row by row.
+// proximal operators, entry by entry, and prox_cross_entropy_loss and prox_row_hinge_loss, row by row.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 
@@ -16,6 +16,18 @@ void check_pair(const std::string& op, const checks::Argument& a, const checks::
   checks::same_floating_kind(op.c_str(), {a, b});
   checks::broadcastable(op.c_str(), a, b);
   checks::positive(op.c_str(), "gamma", gamma);
+}
+
+void check_matrix(const char* op, const Tensor& b, double gamma) {
+  checks::same_floating_kind(op, {{"b", b}});
+  checks::is_matrix(op, {"b", b}, "(n, C)");
+  checks::positive(op, "gamma", gamma);
+}
+
+Tensor prox_of_rows(const functors::AnyLoss& loss, const Tensor& y, const Tensor& b, double gamma) {
+  const Tensor out = at::empty(b.sizes(), b.options());
+  passes::loss_update(y, b, at::ones({1, 1}, b.options()), loss, {}, 1, gamma, out);
+  return out;
 }
 
 Tensor prox_of_regularizer(const char* op, const Tensor& x, const Regularizer& regularizer) {
@@ -45,14 +57,16 @@ Tensor prox_polynomial_of(const Tensor& a, const Tensor& b, double gamma,
 
 Tensor prox_cross_entropy(const Tensor& target, const Tensor& b, double gamma) {
   constexpr const char* op = "torchbcd::prox_cross_entropy_loss";
-  checks::same_floating_kind(op, {{"b", b}});
-  checks::is_matrix(op, {"b", b}, "(n, C)");
-  checks::positive(op, "gamma", gamma);
-  const Tensor probabilities = class_probabilities(op, "target", target, b);
-  const Tensor out = at::empty(b.sizes(), b.options());
-  const Tensor row_weight = at::ones({1, 1}, b.options());
-  passes::loss_update(probabilities, b, row_weight, functors::CrossEntropyLoss{}, {}, 1, gamma, out);
-  return out;
+  check_matrix(op, b, gamma);
+  return prox_of_rows(functors::CrossEntropyLoss{}, class_probabilities(op, "target", target, b), b, gamma);
+}
+
+Tensor prox_row_hinge(const Tensor& y, const Tensor& b, double gamma) {
+  constexpr const char* op = "torchbcd::prox_row_hinge_loss";
+  check_matrix(op, b, gamma);
+  checks::same_floating_kind(op, {{"b", b}, {"y", y}});
+  checks::has_shape(op, {"y", y}, b.sizes(), "that of b");
+  return prox_of_rows(functors::RowHingeLoss{}, y, b, gamma);
 }
 
 Tensor prox_l1_of(const Tensor& x, double t) {

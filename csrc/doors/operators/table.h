@@ -8,6 +8,7 @@
 //              like_first             the first tensor, strides included
 //              new_like_first         its shape, contiguous
 //              new_like_first_twice   two of these
+//              new_like_first_thrice  three of these
 //              new_like_second        the second tensor's shape, contiguous
 //              new_rows               (n, 1) for the first tensor's n rows
 //              new_map                the weight and the bias of a weight update
@@ -48,6 +49,7 @@
     prox_loss<functors::HuberLoss>, broadcast)                                                              \
   X(prox_cross_entropy_loss, 3, "(Tensor target, Tensor b, float gamma) -> Tensor",                         \
     prox_cross_entropy, new_like_second)                                                                    \
+  X(prox_row_hinge_loss, 3, "(Tensor y, Tensor b, float gamma) -> Tensor", prox_row_hinge, new_like_second) \
   X(prox_l1, 2, "(Tensor x, float t) -> Tensor", prox_l1_of, like_first)                                    \
   X(prox_l2, 2, "(Tensor x, float t) -> Tensor", prox_l2_of, like_first)                                    \
   X(prox_elastic_net, 3, "(Tensor x, float t1, float t2) -> Tensor", prox_elastic_net_of, like_first)       \
@@ -70,8 +72,9 @@
   X(activation_slopes, 0, "(Tensor u, str activation, float[] parameters) -> (Tensor, Tensor)",             \
     slopes_of_activation, new_like_first_twice)                                                             \
   X(row_losses, 0, "(Tensor y, Tensor v, str loss) -> Tensor", losses_of_rows, new_rows)                    \
-  X(loss_subdifferential, 0, "(Tensor y, Tensor v, str loss) -> (Tensor, Tensor)",                          \
-    subdifferential_of_loss, new_like_first_twice)                                                          \
+  X(loss_subdifferential, 0,                                                                                \
+    "(Tensor y, Tensor v, str loss, float unit) -> (Tensor, Tensor, Tensor)",                               \
+    subdifferential_of_loss, new_like_first_thrice)                                                         \
   X(regularizer_penalty, 0, "(Tensor x, float l1, float l2, float low, float high) -> Tensor",              \
     penalty_of_regularizer, like_first)                                                                     \
   X(regularizer_subdifferential, 0,                                                                         \

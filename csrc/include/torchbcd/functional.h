@@ -62,6 +62,10 @@ TORCHBCD_API at::Tensor prox_exponential_loss(const at::Tensor& y, const at::Ten
 /// indices (n,) or probabilities t (n, C).
 TORCHBCD_API at::Tensor prox_cross_entropy_loss(const at::Tensor& target, const at::Tensor& b, double gamma);
 
+/// argmin over v of max(0, 1 - y'v) + gamma/2 |v - b|^2 for every row of y and b, (n, C). Zeng et al., proof
+/// of Theorem 1, (a3).
+TORCHBCD_API at::Tensor prox_row_hinge_loss(const at::Tensor& y, const at::Tensor& b, double gamma);
+
 /// argmin over u of t |u| + 1/2 (u - x)^2: soft thresholding.
 TORCHBCD_API at::Tensor prox_l1(const at::Tensor& x, double t);
 
