@@ -59,8 +59,9 @@ class BCD(SweepOptimizer[_C.BCD]):
         + \sum_{i=1}^N \Big( \tfrac{\gamma_i}2 \|V_i - \sigma_i(V_{i-1} W_i^\top + 1 b_i^\top)\|_F^2
         + r_i(W_i) + s_i(V_i) \Big),
 
-    over :math:`V_N, W_N`, then :math:`V_i, W_i`, all with a proximal term. Blocks with an activation other than
-    the identity inside are improved iteratively, never for the worse; ``rho`` is not used.
+    over :math:`V_N, W_N`, then :math:`V_i, W_i`, all with a proximal term (but in the order "joint"). Blocks with
+    an activation other than the identity inside are improved iteratively, never for the worse; ``rho`` is not
+    used.
 
     There are three ways to step:
 
@@ -92,7 +93,10 @@ class BCD(SweepOptimizer[_C.BCD]):
         splitting: 3 for Algorithm 2, 2 for Algorithm 1.
         order: "paper", as above; "states_first", all V and U from the last layer to the first, and then all W
             with the new states; "layer_parallel", all V, then all U, then all W, three blocks whose layers have
-            no term in common, so that each is minimised exactly (``splitting=3`` only); or a list of blocks,
+            no term in common, so that each is minimised exactly (``splitting=3`` only); "joint", all V as one
+            block, then all W, without proximal terms, so that ``alpha`` and ``alpha_weight`` are not used
+            (``splitting=2`` only, as :class:`torchbcd.MAC` has it: squared loss, smooth activations, states
+            with a squared norm or none); or a list of blocks,
             ``[("V", 2), ("U", 2), ("W", 2), ("V", 1), ...]``, layers from 1, each at least once. [Z] allows any
             fixed order, and the objective never rises in any.
         inner_sweeps: How many times V and U are updated before the W that follows them, >= 1; 1 where the order
@@ -390,6 +394,10 @@ class _ReportSource:
 
     def descent(self) -> diagnostics.Descent:
         problem, after, raw = self._point(before=False)
+        if raw.order == "joint":
+            raise ValueError(
+                "Lemma 5's bounds are of blocks with proximal terms, which order 'joint' has none of"
+            )
         return diagnostics.descent(problem, self._point(before=True)[1], after, raw.blocks)
 
     def lemma6_subgradient(self) -> diagnostics.Lemma6:

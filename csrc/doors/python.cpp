@@ -103,6 +103,7 @@ void bind_bcd(py::module_& m) {
       .def_property_readonly("regularize_bias",
                              [](const BCD::Point& self) { return self.options.regularize_bias(); })
       .def_property_readonly("splitting", [](const BCD::Point& self) { return self.options.splitting(); })
+      .def_property_readonly("order", [](const BCD::Point& self) { return self.options.order(); })
       .def_property_readonly("blocks",
                              [](const BCD::Point& self) {
                                std::vector<std::pair<char, size_t>> blocks;

@@ -1,25 +1,23 @@
 #include "torchbcd/bcd.h"
 
-#include <ATen/ops/equal.h>
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/ne.h>
 #include <c10/util/Exception.h>
 
 #include <cmath>
 #include <string>
-#include <tuple>
 #include <utility>
+#include <variant>
 #include <vector>
 
+#include "blocks/joint_states.h"
 #include "blocks/regularized_quadratic.h"
 #include "linalg/reductions.h"
+#include "optimizers/bcd_data.h"
 #include "optimizers/found_modules.h"
 #include "optimizers/option_table.h"
 #include "optimizers/process_group.h"
 #include "optimizers/saved_state.h"
-#include "optimizers/trained_mlp.h"
-#include "sweeps/bcd.h"
 #include "sweeps/bcd_order.h"
 #include "sweeps/layers.h"
 
@@ -42,7 +40,7 @@ const OptionTable& bcd_options() {
                           /*of_scheme=*/true),
           TORCHBCD_OPTION(regularize_bias, ranges::kAny, "whether r_i covers the bias, too"),
           TORCHBCD_OPTION(order, ranges::kAny, "of the blocks of a sweep",
-                          {"paper", "states_first", "layer_parallel"}, /*at_start=*/false,
+                          {"paper", "states_first", "layer_parallel", "joint"}, /*at_start=*/false,
                           /*of_scheme=*/false, "a list of blocks"),
           TORCHBCD_OPTION(inner_sweeps, ranges::kAtLeastOne, "updates of V and U before the W that follows"),
           TORCHBCD_OPTION(loss_weight, ranges::kPositive, "of the loss term"),
@@ -52,85 +50,6 @@ const OptionTable& bcd_options() {
 }
 
 }  // namespace
-
-struct BCD::Data {
-  // Which rows the last step was on.
-  enum class Stepped { kNothing, kBound, kBoundRows, kBatch };
-
-  BCDOptions options;
-  BCDOptions swept;  // those of the last sweep
-  SumOverRanks sum_over_ranks;
-  bool weights_changed = false;  // by somebody else since the last step
-  BcdRows bound;
-  BcdRows batch;  // views of the first rows of the storage
-  BcdVariables storage_current;
-  BcdVariables storage_next;
-  Stepped stepped = Stepped::kNothing;
-  bool has_before = false;  // whether the variables of before the last sweep are still there
-
-  BcdProblem problem(const TrainedMlp& mlp, const BCDOptions& with) const {
-    return {mlp.name, mlp.activations, mlp.loss, mlp.trained, with, sum_over_ranks};
-  }
-  int64_t rows_of_all_ranks(int64_t rows, const at::Device& device) const {
-    auto total = static_cast<double>(rows);
-    if (sum_over_ranks) {
-      torchbcd::sum_over_ranks(sum_over_ranks, device, {&total});
-    }
-    return static_cast<int64_t>(total);
-  }
-  // Whether a question is about the batch; `last_rows` asks for the rows of the last step alone.
-  bool on_batch(bool last_rows) const {
-    return stepped == Stepped::kBatch || (stepped == Stepped::kBoundRows && last_rows);
-  }
-  void check_before(const char* name) const {
-    TORCH_CHECK_VALUE(has_before, name, ": there is no sweep whose starting point is still known");
-  }
-  // The batch's rows are about to be overwritten: if they were what questions are about, that is gone,
-  // whether the step succeeds or not.
-  void resize_batch(int64_t rows, const std::vector<AffineMap>& maps);
-  void check_index(const char* name, const at::Tensor& index) const;
-  void check_rows(const TrainedMlp& mlp, const at::Tensor& rows, const at::Tensor& x,
-                  const at::Tensor& y) const;
-};
-
-void BCD::Data::resize_batch(int64_t rows, const std::vector<AffineMap>& maps) {
-  stepped = bound.defined() ? Stepped::kBound : Stepped::kNothing;
-  has_before = false;
-  if (storage_current.u.empty() || storage_current.u.front().size(0) < rows) {
-    storage_current = BcdVariables::allocate(rows, maps);
-    storage_next = BcdVariables::allocate(rows, maps);
-  }
-  batch.current = storage_current.narrow(0, rows);
-  batch.next = storage_next.narrow(0, rows);
-}
-
-void BCD::Data::check_index(const char* name, const at::Tensor& index) const {
-  TORCH_CHECK_VALUE(bound.defined(), name, ": step(index=...) needs bound data; call bind(x, y) first");
-  TORCH_CHECK_TYPE(index.scalar_type() == at::kLong || index.scalar_type() == at::kInt, name,
-                   ": index must be an int64 tensor (got ", index.scalar_type(), ")");
-  TORCH_CHECK_VALUE(index.dim() == 1 && index.size(0) > 0, name,
-                    ": index must have shape (m,) with m > 0 (got ", index.sizes(), ")");
-  const at::Tensor sorted = std::get<0>(index.to(bound.x.device(), at::kLong).sort());
-  const int64_t least = sorted[0].item<int64_t>();
-  const int64_t greatest = sorted[-1].item<int64_t>();
-  TORCH_CHECK_VALUE(least >= 0 && greatest < bound.rows(), name, ": index must hold rows from 0 to ",
-                    bound.rows() - 1, " (got ", least < 0 ? least : greatest, ")");
-  const int64_t m = sorted.size(0);
-  TORCH_CHECK_VALUE(
-      m == 1 || at::ne(sorted.narrow(0, 1, m - 1), sorted.narrow(0, 0, m - 1)).all().item<bool>(), name,
-      ": index must not hold a row twice");
-}
-
-void BCD::Data::check_rows(const TrainedMlp& mlp, const at::Tensor& rows, const at::Tensor& x,
-                           const at::Tensor& y) const {
-  const at::Tensor inputs = mlp.inputs("x", x);
-  TORCH_CHECK_VALUE(inputs.size(0) == rows.size(0), mlp.name, ": x must have as many rows as index, ",
-                    rows.size(0), " (got ", x.sizes(), ")");
-  const at::Tensor targets = mlp.targets("y", y, inputs.size(0));
-  TORCH_CHECK_VALUE(at::equal(inputs, at::index_select(bound.x, 0, rows)) &&
-                        at::equal(targets, at::index_select(bound.y, 0, rows)),
-                    mlp.name, ": x and y must be rows `index` of the bound data");
-}
 
 BCD::BCD(const torch::nn::Sequential& model, const BCDOptions& options) : BCD(read_mlp(model), options) {
   mlp_->reread = reader_of(model);
@@ -157,6 +76,26 @@ void BCD::check_options_together() const {
   TORCH_CHECK_VALUE(!data_->sum_over_ranks || data_->options.splitting() == 3, mlp_->name,
                     ": rows in several processes need splitting 3, whose W blocks are least squares");
   blocks_in_order(data_->options, mlp_->depth());
+  if (data_->options.order() == "joint") {
+    check_joint();
+  }
+}
+
+// The block of all V is nonlinear least squares.
+void BCD::check_joint() const {
+  TORCH_CHECK_VALUE(std::holds_alternative<functors::SquaredLoss>(mlp_->loss), mlp_->name,
+                    ": order 'joint' needs the loss 'squared' (got '", mlp_->loss_name, "')");
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    std::visit(
+        [&](const auto& f) {
+          TORCH_CHECK_VALUE(is_smooth(f), mlp_->name, ": order 'joint' needs smooth activations (got '",
+                            f.name, "' in layer ", l + 1, ")");
+        },
+        mlp_->activations[l]);
+    TORCH_CHECK_VALUE(data_->options.state_regularizer()[l].quadratic(), mlp_->name,
+                      ": order 'joint' needs a state_regularizer that is a squared norm or none (layer ",
+                      l + 1, " has a 1-norm or bounds)");
+  }
 }
 
 // What every rank must have alike before a step. The weights are, but for those that somebody has changed.

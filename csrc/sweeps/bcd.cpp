@@ -9,12 +9,16 @@
 #include <optional>
 #include <utility>
 
+#include "blocks/joint_states.h"
 #include "blocks/nonlinear_least_squares.h"
 #include "kernels/passes.h"
 #include "sweeps/bcd_order.h"
 
 namespace torchbcd {
 namespace {
+
+// Of the W block without a proximal term, relative to its Gram matrix's mean eigenvalue.
+constexpr double kLeastDamping = 1e-10;
 
 // Walks through the blocks in their order, which both algorithms share, and knows where every variable's
 // latest value is: in the point that the sweep starts from, or in the next one. `product` is the tensor of a
@@ -39,6 +43,15 @@ class BcdBlocks : public Blocks<BcdSweep> {
         update_weights(l);
         continue;
       }
+      if (options_.order() == "joint") {  // V_N to V_1 are one block, which comes first
+        joint_block();
+        for (; k < depth(); ++k) {
+          v_moved_[order[k].layer] = true;
+          done("V", order[k].layer);
+        }
+        --k;
+        continue;
+      }
       // V and U of a layer, one after the other, go through their rows together.
       const bool both = k + 1 < order.size() && order[k + 1] == BcdBlock{'U', l} && variable == 'V';
       update_states(l, variable == 'V', both || variable == 'U');
@@ -54,6 +67,8 @@ class BcdBlocks : public Blocks<BcdSweep> {
 
   // The V block of a layer, its U block, or both.
   virtual void state_blocks(size_t l, bool v_block, bool u_block) = 0;
+  // All V at once.
+  virtual void joint_block() = 0;
   // W_l and b_l, what of them is trained, from the layer's inputs.
   virtual void weight_block(size_t l, const TrainedLayer& layer, const at::Tensor& input) = 0;
 
@@ -135,6 +150,30 @@ class TwoSplitting final : public BcdBlocks {
     }
   }
 
+  void joint_block() override {
+    std::vector<double> gamma, l2;
+    for (size_t l = 0; l < depth(); ++l) {
+      rows_.next.v[l].copy_(v(l));
+      gamma.push_back(options_.gamma()[l]);
+      l2.push_back(options_.state_regularizer()[l].l2);
+      product_[l] = l == 0 ? product_[l] : kStale;
+    }
+    const at::Tensor weight = rows_.row_weight.mul(row_loss_weight(options_, rows_.population));
+    JointStates{problem_.activations, sweep_.maps, gamma, l2}.minimise_(rows_.next.v, product(0), rows_.y,
+                                                                        weight.expand({rows_.rows(), 1}));
+  }
+
+  // What binds W_l and b_l to where they are: nothing but what makes their system definite, where V is one
+  // block, as in the method of auxiliary coordinates.
+  double proximal_weight(size_t l, const at::Tensor& input) const {
+    if (options_.order() != "joint") {
+      return options_.alpha_weight_of(l);
+    }
+    const auto rows = static_cast<double>(input.size(0));
+    const double mean_square = (norm_squared(input) + rows) / static_cast<double>(input.size(1) + 1);
+    return kLeastDamping * options_.gamma()[l] * mean_square;
+  }
+
   void hidden_state(size_t l, const AffineMap& map, const at::Tensor& previous) {
     const std::string name = where("V", l);
     const Regularizer& regularizer = options_.state_regularizer()[l];
@@ -174,7 +213,7 @@ class TwoSplitting final : public BcdBlocks {
     const at::Tensor target = v(l);
     const at::Tensor predicted = product(l);
     const double gamma = options_.gamma()[l];
-    const double alpha = options_.alpha_weight_of(l);
+    const double alpha = proximal_weight(l, input);
     const Regularizer& regularizer = options_.weight_regularizer()[l];
     const bool of_bias = options_.regularize_bias();
     if (linear(l)) {
@@ -235,6 +274,10 @@ class ThreeSplitting final : public BcdBlocks {
     const auto cut = [&](const at::Tensor& t) { return t.narrow(0, begin, size); };
     passes::auxiliary_update(v, cut(u(l)), residual_rows(l, begin, size), activation(l), options_.gamma()[l],
                              options_.rho_of(l), alpha, cut(rows_.next.u[l]), cut(rows_.next.residual[l]));
+  }
+
+  void joint_block() override {
+    TORCH_INTERNAL_ASSERT(false, "the orders of Algorithm 2 have no joint block");
   }
 
   // V_N with its proximal term, then U_N without one.
@@ -310,107 +353,6 @@ class ThreeSplitting final : public BcdBlocks {
 };
 
 }  // namespace
-
-BcdVariables BcdVariables::narrow(int64_t begin, int64_t size) const {
-  const auto cut = [&](const std::vector<at::Tensor>& whole) {
-    std::vector<at::Tensor> part;
-    part.reserve(whole.size());
-    for (const at::Tensor& t : whole) {
-      part.push_back(t.narrow(0, begin, size));
-    }
-    return part;
-  };
-  return {cut(u), cut(v), cut(residual)};
-}
-
-BcdVariables BcdVariables::allocate(int64_t rows, const std::vector<AffineMap>& maps) {
-  return {allocate_states(rows, maps), allocate_states(rows, maps), allocate_states(rows, maps)};
-}
-
-void forward_pass(const BcdProblem& problem, const std::vector<AffineMap>& maps, BcdRows& rows,
-                  const std::vector<at::Tensor>& u, const std::vector<at::Tensor>& v) {
-  for (size_t l = 0; l < problem.depth(); ++l) {
-    const at::Tensor& auxiliary = rows.current.u[l];
-    const at::Tensor& state = rows.current.v[l];
-    if (u.empty()) {
-      affine_out(rows.input(l), maps[l], auxiliary);
-    } else {
-      auxiliary.copy_(u[l]);
-    }
-    if (v.empty()) {
-      passes::activation(auxiliary, problem.activations[l], state);
-      const Regularizer& regularizer = problem.options.state_regularizer()[l];
-      if (regularizer.bounded()) {
-        passes::prox_regularizer(state, {.low = regularizer.low, .high = regularizer.high}, 1, state);
-      }
-    } else {
-      state.copy_(v[l]);
-    }
-    rows.current.residual[l].zero_();
-  }
-  // Without u, U is what the maps give of V, whatever V is.
-  rows.residuals = u.empty() ? Residuals::kCurrent : Residuals::kStale;
-}
-
-void refresh_residuals(const BcdProblem& problem, const std::vector<AffineMap>& maps, BcdRows& rows) {
-  const size_t end = rows.residuals == Residuals::kStale         ? maps.size()
-                     : rows.residuals == Residuals::kAllButFirst ? 1
-                                                                 : 0;
-  // By the same chunks as a sweep, so that looking at the objective changes no bit of what follows.
-  for_each_chunk(rows.rows(), [&](int64_t begin, int64_t size) {
-    const BcdVariables chunk = rows.current.narrow(begin, size);
-    for (size_t l = 0; l < end; ++l) {
-      const at::Tensor input = rows.input(l).narrow(0, begin, size);
-      if (problem.options.splitting() == 2) {
-        affine_out(input, maps[l], chunk.u[l]);
-      } else {
-        affine_residual_out(chunk.u[l], input, maps[l], chunk.residual[l]);
-      }
-    }
-  });
-  rows.residuals = Residuals::kCurrent;
-}
-
-ObjectiveTerms objective_terms(const BcdProblem& problem, const std::vector<AffineMap>& maps,
-                               const BcdRows& rows, const BcdVariables& variables) {
-  const BCDOptions& options = problem.options;
-  const size_t depth = problem.depth();
-  ObjectiveTerms terms;
-  const auto measured = {&terms.activation_penalty, &terms.affine_penalty, &terms.state_penalty};
-  for (std::vector<double>* part : measured) {
-    part->assign(depth, 0);
-  }
-  for_each_chunk(rows.rows(), [&](int64_t begin, int64_t size) {
-    const BcdVariables chunk = variables.narrow(begin, size);
-    for (size_t l = 0; l < depth; ++l) {
-      const at::Tensor gap = passes::activation(chunk.u[l], problem.activations[l]).sub_(chunk.v[l]);
-      terms.activation_penalty[l] += options.gamma()[l] / 2 * norm_squared(gap);
-      if (options.splitting() == 3) {
-        terms.affine_penalty[l] += options.rho_of(l) / 2 * norm_squared(chunk.residual[l]);
-      }
-      terms.state_penalty[l] += regularizer_value(options.state_regularizer()[l], chunk.v[l]);
-    }
-    terms.loss += row_loss_weight(options, rows.population) * weighted_loss(rows.y.narrow(0, begin, size),
-                                                                            chunk.v.back(), problem.loss,
-                                                                            rows.row_weights(begin, size));
-  });
-  if (problem.sum_over_ranks) {
-    std::vector<double*> sums = {&terms.loss};
-    for (std::vector<double>* part : measured) {
-      for (double& term : *part) {
-        sums.push_back(&term);
-      }
-    }
-    sum_over_ranks(problem.sum_over_ranks, rows.x.device(), sums);
-  }
-  for (size_t l = 0; l < depth; ++l) {
-    const Regularizer& regularizer = options.weight_regularizer()[l];
-    const bool of_bias = options.regularize_bias() && maps[l].bias.defined();
-    terms.weight_penalty.push_back(regularizer_value(regularizer, maps[l].weight) +
-                                   (of_bias ? regularizer_value(regularizer, maps[l].bias) : 0));
-  }
-  return terms;
-}
 
 Residuals sweep_bcd(const BcdSweep& sweep) {
   const bool two = sweep.problem.options.splitting() == 2;

@@ -19,7 +19,7 @@ BcdBlock parse(const std::string& name, const std::string& variables, size_t dep
   TORCH_CHECK_VALUE(
       variables.find(name[0]) != std::string::npos && error == std::errc() && end == digits.end() &&
           number >= 1 && number <= depth,
-      "torchbcd.BCD: order must be 'paper', 'states_first', 'layer_parallel', or a list of blocks, "
+      "torchbcd.BCD: order must be 'paper', 'states_first', 'layer_parallel', 'joint', or a list of blocks, "
       "each one of ",
       variables, " with a layer from 1 to ", depth, " (got '", name, "')");
   return {name[0], number - 1};
@@ -81,8 +81,17 @@ std::vector<BcdBlock> blocks_in_order(const BCDOptions& options, size_t depth) {
     all("W");
   } else {
     TORCH_CHECK_VALUE(passes == 1,
-                      "torchbcd.BCD: inner_sweeps must be 1 where order is a list of blocks (got ", passes,
-                      ")");
+                      "torchbcd.BCD: inner_sweeps must be 1 where order is a list of blocks or 'joint' (got ",
+                      passes, ")");
+    if (order == "joint") {
+      TORCH_CHECK_VALUE(
+          !three,
+          "torchbcd.BCD: order 'joint' needs splitting 2; with splitting 3 the V of two layers are "
+          "in no term, and all of them are one block in the order 'layer_parallel'");
+      all("V");
+      all("W");
+      return blocks;
+    }
     blocks = listed(order, three ? "VUW" : "VW", depth);
   }
   return blocks;

@@ -22,8 +22,8 @@ struct BcdBlock {
 ///
 /// "paper": V_N, U_N, W_N, then V_i, U_i, W_i for i = N - 1, ..., 1, with V and U of a layer inner_sweeps
 /// times; "states_first": all V and U, inner_sweeps times over, and then all W; "layer_parallel": all V, then
-/// all U, inner_sweeps times over, and then all W; or a list of blocks, "V2 U2 W2 V1 U1 W1". Algorithm 1 has
-/// no U.
+/// all U, inner_sweeps times over, and then all W; "joint", of Algorithm 1: all V as one block, then all W;
+/// or a list of blocks, "V2 U2 W2 V1 U1 W1". Algorithm 1 has no U.
 TORCHBCD_API std::vector<BcdBlock> blocks_in_order(const BCDOptions& options, size_t depth);
 
 }  // namespace torchbcd

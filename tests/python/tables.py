@@ -197,6 +197,9 @@ CONFIGURATIONS = {
         options={"splitting": 2, "order": "states_first", "weight_regularizer": regularizers.L1(0.01)},
         hidden=("sigmoid", "relu"),
     ),
+    "BCD, joint": bcd(
+        options={"splitting": 2, "order": "joint", "gamma": 0.5, "loss": "squared"}, hidden=("sigmoid", "silu")
+    ),
     "RelaxedBCD, defaults": relaxed(widths=(6, 20, 18, 16, 3), overflows=True),
     "RelaxedBCD, one layer": relaxed(widths=(6, 3)),
     "RelaxedBCD, output activation": relaxed(output="tanh", hidden=("sigmoid", "relu")),

@@ -9,7 +9,6 @@ import pytest
 import torch
 from conftest import ACTIVATIONS, make_data, make_mlp
 from objectives import LOSSES, REGULARIZERS, recomputed_objective, row_losses
-from torch.nn import functional as nnf
 
 import torchbcd
 import torchbcd.functional as F
@@ -317,26 +316,6 @@ def test_on_the_digits(digits):
 
 
 class TestSpecialCases:
-    def test_mac(self):
-        model = make_mlp([6, 8, 3], hidden="sigmoid")
-        x, y = make_data(40, 6, 3)
-        mac = torchbcd.MAC(model, gamma=0.5, alpha=0.05)
-        twin_model = make_mlp([6, 8, 3], hidden="sigmoid")
-        twin = torchbcd.BCD(twin_model, "squared", splitting=2, order="states_first", gamma=0.5, alpha=0.05)
-        for optimizer in (mac, twin):
-            optimizer.bind(x, y)
-        previous = mac.objective()
-        for _ in range(30):
-            mac.step()
-            twin.step()
-            assert mac.objective() <= previous * (1 + 1e-12)
-            previous = mac.objective()
-        assert mac.objective() == twin.objective()
-        loss = nnf.mse_loss(model(x), nnf.one_hot(y, 3).double())
-        assert loss < nnf.mse_loss(make_mlp([6, 8, 3], hidden="sigmoid")(x), nnf.one_hot(y, 3).double())
-        with pytest.raises(ValueError, match="MAC needs nn.Sigmoid after every hidden Linear"):
-            torchbcd.MAC(make_mlp([6, 8, 3]))
-
     def test_zhang_brand(self):
         """States at or above zero, and every block's constrained least squares solved."""
         model = make_mlp([6, 8, 5, 3])

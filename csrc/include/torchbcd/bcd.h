@@ -100,6 +100,7 @@ class TORCHBCD_API BCD : public SplitOptimizer {
   void parameters_changed() override;
   ObjectiveTerms last_sweep_terms(bool before) override;
 
+  void check_joint() const;
   void check_ranks(const char* way);
   void sweep(bool batch);
   Point point_at(const BCDOptions& options, bool batch, bool before);

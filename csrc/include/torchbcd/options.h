@@ -46,8 +46,9 @@ struct BCDOptions {
   /// 3 for Algorithm 2 (V, U, W), 2 for Algorithm 1 (V, W).
   TORCH_ARG(int64_t, splitting) = 3;
   /// "paper": all blocks of a layer, from the last layer to the first; "states_first": all V and U, and then
-  /// all W; "layer_parallel": all V, then all U, then all W; or a list of blocks, "V2 U2 W2 V1 U1 W1", with
-  /// every block at least once.
+  /// all W; "layer_parallel": all V, then all U, then all W; "joint", with splitting 2: all V as one block,
+  /// then all W, without proximal terms, so that alpha is not used; or a list of blocks, "V2 U2 W2 V1 U1 W1",
+  /// with every block at least once.
   TORCH_ARG(std::string, order) = "paper";
   /// How many times V and U are updated before the W that follows them, >= 1.
   TORCH_ARG(int64_t, inner_sweeps) = 1;

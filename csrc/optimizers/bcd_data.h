@@ -1,0 +1,51 @@
+// What a BCD object holds beside its model: options, rows with their split variables, and which of them the
+// last step was on.
+#pragma once
+
+#include "optimizers/trained_mlp.h"
+#include "sweeps/bcd.h"
+#include "torchbcd/bcd.h"
+
+namespace torchbcd {
+
+struct BCD::Data {
+  // Which rows the last step was on.
+  enum class Stepped { kNothing, kBound, kBoundRows, kBatch };
+
+  BCDOptions options;
+  BCDOptions swept;  // those of the last sweep
+  SumOverRanks sum_over_ranks;
+  bool weights_changed = false;  // by somebody else since the last step
+  BcdRows bound;
+  BcdRows batch;  // views of the first rows of the storage
+  BcdVariables storage_current;
+  BcdVariables storage_next;
+  Stepped stepped = Stepped::kNothing;
+  bool has_before = false;  // whether the variables of before the last sweep are still there
+
+  BcdProblem problem(const TrainedMlp& mlp, const BCDOptions& with) const {
+    return {mlp.name, mlp.activations, mlp.loss, mlp.trained, with, sum_over_ranks};
+  }
+  int64_t rows_of_all_ranks(int64_t rows, const at::Device& device) const {
+    auto total = static_cast<double>(rows);
+    if (sum_over_ranks) {
+      torchbcd::sum_over_ranks(sum_over_ranks, device, {&total});
+    }
+    return static_cast<int64_t>(total);
+  }
+  // Whether a question is about the batch; `last_rows` asks for the rows of the last step alone.
+  bool on_batch(bool last_rows) const {
+    return stepped == Stepped::kBatch || (stepped == Stepped::kBoundRows && last_rows);
+  }
+  void check_before(const char* name) const {
+    TORCH_CHECK_VALUE(has_before, name, ": there is no sweep whose starting point is still known");
+  }
+  // The batch's rows are about to be overwritten: if they were what questions are about, that is gone,
+  // whether the step succeeds or not.
+  void resize_batch(int64_t rows, const std::vector<AffineMap>& maps);
+  void check_index(const char* name, const at::Tensor& index) const;
+  void check_rows(const TrainedMlp& mlp, const at::Tensor& rows, const at::Tensor& x,
+                  const at::Tensor& y) const;
+};
+
+}  // namespace torchbcd
