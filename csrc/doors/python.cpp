@@ -7,7 +7,6 @@
 #include "doors/python_model.h"
 #include "doors/python_values.h"
 #include "optimizers/option_table.h"
-#include "sweeps/bcd_order.h"
 #include "torchbcd/bcd.h"
 #include "torchbcd/dladmm.h"
 #include "torchbcd/dlam.h"
@@ -104,24 +103,8 @@ void bind_bcd(py::module_& m) {
                              [](const BCD::Point& self) { return self.options.regularize_bias(); })
       .def_property_readonly("splitting", [](const BCD::Point& self) { return self.options.splitting(); })
       .def_property_readonly("order", [](const BCD::Point& self) { return self.options.order(); })
-      .def_property_readonly("blocks",
-                             [](const BCD::Point& self) {
-                               std::vector<std::pair<char, size_t>> blocks;
-                               for (const BcdBlock& b : blocks_in_order(self.options, self.trained.size())) {
-                                 blocks.emplace_back(b.variable, b.layer);
-                               }
-                               return blocks;
-                             })
-      .def("penalties", [](const BCD::Point& self, size_t l) {
-        const BCDOptions& o = self.options;
-        const auto terms = [](const Regularizer& r) { return std::array{r.l1, r.l2, r.low, r.high}; };
-        return std::tuple{o.gamma()[l],
-                          o.rho_of(l),
-                          o.alpha()[l],
-                          o.alpha_weight_of(l),
-                          terms(o.weight_regularizer()[l]),
-                          terms(o.state_regularizer()[l])};
-      });
+      .def_property_readonly("blocks", blocks_of)
+      .def("penalties", penalties_of);
   optimizer_class<BCD, BCDOptions>(m, "BCD")
       .def("bind", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& x, const at::Tensor& y,
                                                   const OptionalTensor& sample_weight,

@@ -4,13 +4,17 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <array>
 #include <map>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <variant>
 #include <vector>
 
 #include "doors/optional_tensors.h"
 #include "optimizers/dicts.h"
+#include "sweeps/bcd_order.h"
 #include "torchbcd/bcd.h"
 #include "torchbcd/dladmm.h"
 #include "torchbcd/dlam.h"
@@ -127,6 +131,27 @@ inline NamedTensors named(const DLADMM::Variables& v) {
   NamedTensors tensors = named(DLAM::Variables{v.W, v.b, v.z, v.a});
   tensors["u"] = {v.u};
   return tensors;
+}
+
+/// The blocks of the sweep that led to a point, in their order: variables with their layers, from 0.
+inline std::vector<std::pair<char, size_t>> blocks_of(const BCD::Point& point) {
+  std::vector<std::pair<char, size_t>> blocks;
+  for (const BcdBlock& block : blocks_in_order(point.options, point.trained.size())) {
+    blocks.emplace_back(block.variable, block.layer);
+  }
+  return blocks;
+}
+
+/// gamma, rho, alpha, alpha_weight, r and s of a layer.
+inline auto penalties_of(const BCD::Point& point, size_t l) {
+  const BCDOptions& o = point.options;
+  const auto terms = [](const Regularizer& r) { return std::array{r.l1, r.l2, r.low, r.high}; };
+  return std::tuple{o.gamma()[l],
+                    o.rho_of(l),
+                    o.alpha()[l],
+                    o.alpha_weight_of(l),
+                    terms(o.weight_regularizer()[l]),
+                    terms(o.state_regularizer()[l])};
 }
 
 /// What every sweep asks between blocks: whether Python has a signal to handle (Ctrl-C), and the caller's own

@@ -27,7 +27,10 @@ from torch.nn import functional
 
 import torchbcd
 
-RELAXED = {"relaxation": 0.6, "growth": 1.6, "damping": 0.6, "output_relaxation": 0.1, "cap": 0.25}
+RELAXED = {
+    **{"relaxation": 0.6, "growth": 1.6, "damping": 0.6, "output_relaxation": 0.1, "cap": 0.25},
+    **{"penalty_ratio": 0.01, "momentum": 0.0, "weight_decay": 0.0},
+}
 # Nothing decays here, as in the paper: many layers then want smaller steps than for_any_depth has.
 RELAXED_DEEP = {"relaxation": 0.3, "output_relaxation": 0.2, "cap": 0.2}
 ROWS = {"bcd-full": "full", "bcd-persistent": "persistent", "bcd": "fresh"}
