@@ -60,13 +60,13 @@ ALL_ACTIVATIONS = [*ACTIVATIONS, "mixed"]
 
 def in_design(activation, loss, regularizer):
     """Whether a combination is one of those in which each two of its values meet once or more."""
-    place = ALL_ACTIVATIONS.index(activation) + list(REGULARIZERS).index(regularizer)
-    return place % len(LOSSES) == LOSSES.index(loss)
+    place = ALL_ACTIVATIONS.index(activation) + LOSSES.index(loss)
+    return place % len(REGULARIZERS) == list(REGULARIZERS).index(regularizer)
 
 
 def test_the_design_has_all_pairs():
     chosen = [c for c in itertools.product(ALL_ACTIVATIONS, LOSSES, REGULARIZERS) if in_design(*c)]
-    assert len(chosen) == len(ALL_ACTIVATIONS) * len(REGULARIZERS)
+    assert len(chosen) == len(ALL_ACTIVATIONS) * len(LOSSES)
     for i, j in ((0, 1), (0, 2), (1, 2)):
         pairs = {(c[i], c[j]) for c in itertools.product(ALL_ACTIVATIONS, LOSSES, REGULARIZERS)}
         assert {(c[i], c[j]) for c in chosen} == pairs
