@@ -78,8 +78,8 @@ class BCD(_Optimizer):
         x: Tensor,
         y: Tensor,
         sample_weight: Tensor | None,
-        u: Sequence[Tensor | None],
-        v: Sequence[Tensor | None],
+        u: Sequence[Tensor],
+        v: Sequence[Tensor],
     ) -> None: ...
     def step(self) -> None: ...
     def step_batch(self, x: Tensor, y: Tensor, sample_weight: Tensor | None) -> None: ...

@@ -100,7 +100,7 @@ class BCD(SweepOptimizer[_C.BCD]):
             ``[("V", 2), ("U", 2), ("W", 2), ("V", 1), ...]``, layers from 1, each at least once. [Z] allows any
             fixed order, and the objective never rises in any.
         inner_sweeps: How many times V and U are updated before the W that follows them, >= 1; 1 where the order
-            is a list.
+            is a list or "joint".
         process_group: Processes of ``torch.distributed`` that have the rows of the data between them ([Z],
             Appendix F; ``splitting=3`` only). Each gives its own rows to :meth:`bind` and :meth:`step`, at the
             same time; only Gram matrices and cross products go between them, and all have the same weights, to

@@ -92,6 +92,18 @@ py::class_<Optimizer> with_bind(py::class_<Optimizer> c) {
                }));
 }
 
+/// bind(x, y, sample_weight, and what its two variables start from).
+template <typename Optimizer>
+py::class_<Optimizer> with_bind_from(py::class_<Optimizer> c) {
+  using States = std::vector<at::Tensor>;
+  return c.def("bind",
+               wrap_pybind_function_no_gil([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
+                                              const OptionalTensor& sample_weight, const States& first,
+                                              const States& second) {
+                 self.bind(x, y, sample_weight.value_or(at::Tensor()), first, second);
+               }));
+}
+
 void bind_bcd(py::module_& m) {
   py::class_<BCD::Point>(m, "Point")
       .def_property_readonly("variables", [](const BCD::Point& self) { return named(self.variables); })
@@ -105,12 +117,7 @@ void bind_bcd(py::module_& m) {
       .def_property_readonly("order", [](const BCD::Point& self) { return self.options.order(); })
       .def_property_readonly("blocks", blocks_of)
       .def("penalties", penalties_of);
-  optimizer_class<BCD, BCDOptions>(m, "BCD")
-      .def("bind", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& x, const at::Tensor& y,
-                                                  const OptionalTensor& sample_weight,
-                                                  const OptionalTensors& u, const OptionalTensors& v) {
-             self.bind(x, y, sample_weight.value_or(at::Tensor()), from_optional(u), from_optional(v));
-           }))
+  with_bind_from(optimizer_class<BCD, BCDOptions>(m, "BCD"))
       .def("set_process_group", wrap_pybind_function_no_gil(
                                     [](BCD& self, const std::string& name) { self.set_process_group(name); }))
       .def("step", wrap_pybind_function_no_gil([](BCD& self) { self.step(); }))
@@ -151,13 +158,7 @@ void bind_relaxed(py::module_& m) {
 }
 
 void bind_dlam(py::module_& m) {
-  optimizer_class<DLAM, DLAMOptions>(m, "DLAM")
-      .def("bind",
-           wrap_pybind_function_no_gil(
-               [](DLAM& self, const at::Tensor& x, const at::Tensor& y, const OptionalTensor& sample_weight,
-                  const std::vector<at::Tensor>& z, const std::vector<at::Tensor>& a) {
-                 self.bind(x, y, sample_weight.value_or(at::Tensor()), z, a);
-               }))
+  with_bind_from(optimizer_class<DLAM, DLAMOptions>(m, "DLAM"))
       .def_property_readonly("sweeps_since_bind", &DLAM::sweeps_since_bind)
       .def("step", wrap_pybind_function_no_gil([](DLAM& self) { return fields(self.step()); }))
       .def("step_batch", wrap_pybind_function_no_gil([](DLAM& self, const at::Tensor& x, const at::Tensor& y,

@@ -177,6 +177,20 @@ torch::class_<S>& def_bind(torch::class_<S>& script) {
                     "", {torch::arg("x"), torch::arg("y"), torch::arg("sample_weight") = kNone});
 }
 
+/// bind(x, y, sample_weight=None), and what the two variables of these names start from.
+template <typename S>
+torch::class_<S>& def_bind(torch::class_<S>& script, const char* first, const char* second) {
+  using States = std::vector<at::Tensor>;
+  return script.def("bind",
+                    [](const c10::intrusive_ptr<S>& self, const at::Tensor& x, const at::Tensor& y,
+                       const OptionalTensor& sample_weight, const States& one, const States& other) {
+                      self->optimizer.bind(x, y, sample_weight.value_or(at::Tensor()), one, other);
+                    },
+                    "",
+                    {torch::arg("x"), torch::arg("y"), torch::arg("sample_weight") = kNone,
+                     torch::arg(first) = States(), torch::arg(second) = States()});
+}
+
 using ScriptBCD = Script<BCD, BCDOptions>;
 using ScriptRelaxedBCD = Script<RelaxedBCD, RelaxedBCDOptions>;
 using ScriptDLAM = Script<DLAM, DLAMOptions>;
@@ -184,15 +198,8 @@ using ScriptDLADMM = Script<DLADMM, DLADMMOptions>;
 
 auto bcd_class() {
   using Self = c10::intrusive_ptr<ScriptBCD>;
-  return script_class<ScriptBCD>("BCD")
-      .def("bind",
-           [](const Self& self, const at::Tensor& x, const at::Tensor& y, const OptionalTensor& sample_weight,
-              const std::vector<at::Tensor>& u, const std::vector<at::Tensor>& v) {
-             self->optimizer.bind(x, y, sample_weight.value_or(at::Tensor()), u, v);
-           },
-           "",
-           {torch::arg("x"), torch::arg("y"), torch::arg("sample_weight") = kNone,
-            torch::arg("u") = std::vector<at::Tensor>(), torch::arg("v") = std::vector<at::Tensor>()})
+  auto script = script_class<ScriptBCD>("BCD");
+  return def_bind(script, "u", "v")
       .def("step",
            [](const Self& self, const OptionalTensor& x, const OptionalTensor& y,
               const OptionalTensor& sample_weight) {
@@ -247,15 +254,8 @@ auto relaxed_class() {
 
 auto dlam_class() {
   using Self = c10::intrusive_ptr<ScriptDLAM>;
-  using States = std::vector<at::Tensor>;
-  return script_class<ScriptDLAM>("DLAM")
-      .def("bind",
-           [](const Self& self, const at::Tensor& x, const at::Tensor& y, const OptionalTensor& sample_weight,
-              const States& z,
-              const States& a) { self->optimizer.bind(x, y, sample_weight.value_or(at::Tensor()), z, a); },
-           "",
-           {torch::arg("x"), torch::arg("y"), torch::arg("sample_weight") = kNone, torch::arg("z") = States(),
-            torch::arg("a") = States()})
+  auto script = script_class<ScriptDLAM>("DLAM");
+  return def_bind(script, "z", "a")
       .def("step",
            [](const Self& self, const OptionalTensor& x, const OptionalTensor& y,
               std::optional<int64_t> sweeps, const OptionalTensor& sample_weight) {
