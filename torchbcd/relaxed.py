@@ -255,8 +255,9 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         epochs: int = 5,
         batch_size: int = 100,
         *,
-        validation: tuple[Tensor, Tensor] | None = None,
+        validation: tuple[Tensor, Tensor] | Callable[[nn.Module], float] | None = None,
         patience: int | None = None,
+        tol: float = 0.0,
         decay: bool = True,
         hold: float = 0.5,
         average: float | Literal["auto"] | None = "auto",
@@ -276,9 +277,11 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             y: Targets: class indices, shape (n,), or values, shape (n, d_N).
             epochs: Passes over the data, >= 1.
             batch_size: Rows of a step, >= 1.
-            validation: Inputs and targets to measure each epoch on.
+            validation: Inputs and targets to measure each epoch on; or a function of the model as it is then
+                (the average, where there is one) that returns a number to lower, such as a negative score.
             patience: Stop after this many epochs without a better validation loss, and restore the best
                 weights. None: run all epochs.
+            tol: What a validation loss has to be lower by, to be better to ``patience``.
             decay: Lower every ``lr`` linearly, step by step, from what it is to 0; restored at the end.
             hold: Part of the run, in [0, 1), before ``lr`` begins to fall.
             average: Decay of an exponential moving average of the weights, in (0, 1), such as 0.98, which the
@@ -311,7 +314,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         encoded = library.checked(arguments.tensor("x", x), arguments.tensor("y", y), "")[1]
         self._standardize(x, encoded[:10000], standardize)
         classes = False
-        if validation is not None:
+        if validation is not None and not callable(validation):
             inputs, targets = validation
             validation = library.checked(
                 arguments.tensor("validation x", inputs), arguments.tensor("validation y", targets), "validation "
@@ -354,13 +357,15 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
                     done += 1
                 evaluated = module if averaged is None else averaged.module
                 loss = accuracy = None
-                if validation is not None:
+                if callable(validation):
+                    loss = float(validation(evaluated))
+                elif validation is not None:
                     loss, accuracy = self._evaluate(evaluated, *validation, classes)
                 reports.append(EpochReport(epoch, before / len(x), loss, accuracy))
                 if callback is not None:
                     callback(reports[-1])
                 if patience is not None and loss is not None:
-                    since = 0 if loss < best else since + 1
+                    since = 0 if loss < best - tol else since + 1
                     if loss < best:
                         best, best_state = loss, copy.deepcopy(evaluated.state_dict())
                     if since >= patience:
