@@ -310,6 +310,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             raise ValueError(f"average must be in (0, 1) or None (got {average})")
         if patience is not None and validation is None:
             raise ValueError("patience needs validation data")
+        if not tol >= 0:
+            raise ValueError(f"tol must be at least 0 (got {tol})")
         library = self._push()
         encoded = library.checked(arguments.tensor("x", x), arguments.tensor("y", y), "")[1]
         self._standardize(x, encoded[:10000], standardize)

@@ -206,6 +206,32 @@ class TestFit:
         restored = row_losses("squared", model(x + 1).detach(), noise).mean().item()
         assert restored == pytest.approx(min(losses))
 
+    def test_validation_by_a_function(self):
+        """Of the averaged model, and with a tolerance."""
+        x, y = self.problem()
+        found = []
+
+        def error(module):
+            with torch.no_grad():
+                found.append((module(x).argmax(1) != y).double().mean().item())
+            return found[-1]
+
+        for tol in (0.0, 0.01):
+            found.clear()
+            model = make_mlp(WIDTHS)
+            generator = torch.Generator().manual_seed(0)
+            reports = torchbcd.RelaxedBCD(model).fit(
+                x, y, 200, 25, validation=error, patience=4, tol=tol, average=0.9, generator=generator
+            )
+            losses = [report.validation_loss for report in reports]
+            assert losses == found
+            assert reports[0].validation_accuracy is None
+            better = [k for k, loss in enumerate(losses) if loss < min([math.inf, *losses[:k]]) - tol]
+            assert len(losses) - 1 - better[-1] == 4
+            assert error(model) == min(
+                losses
+            )  # that of the best epoch, also where it was better by less than tol
+
     @pytest.mark.parametrize(("hold", "expected"), [(0.0, [1, 0.75, 0.5, 0.25]), (0.5, [1, 1, 1, 0.5])])
     def test_lr_falls_to_zero(self, hold, expected):
         optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS))
@@ -236,6 +262,7 @@ class TestFit:
             ({"average": 1.0}, r"average must be in \(0, 1\)"),
             ({"hold": 1.0}, r"hold must be in \[0, 1\)"),
             ({"patience": 2}, "patience needs validation data"),
+            ({"tol": -0.1}, "tol must be at least 0"),
         ):
             with pytest.raises(ValueError, match=message):
                 optimizer.fit(*data, **options)
