@@ -69,10 +69,17 @@ def epochs(rows: int, size: int) -> int:
     return max(_FEWEST_EPOCHS, min(max(_EPOCHS, ceil(_FEWEST_STEPS / steps)), _MOST_STEPS // steps))
 
 
-def weight_decay(rows: int | None, size: int, classes: bool) -> float:
-    """The rule of RelaxedBCD.fit, for the hidden layers; where rows are not known, that of RelaxedBCD.step."""
-    least = 2e-4 if classes else 1e-4
-    return least if rows is None else min(0.012, max(least, 0.75 * size / rows**1.5))
+def weight_decay(rows: int, size: int, epochs: int | None, classes: bool) -> float:
+    """The hidden layers', for each step: more on few rows; for classes about exp(-2) in all.
+
+    Where the epochs to come are not known, that of RelaxedBCD.step.
+    """
+    if epochs is None:
+        return 2e-4 if classes else 1e-4
+    of_few = 0.75 * size / sqrt(rows) ** 3
+    if not classes:
+        return min(0.012, of_few)
+    return min(0.004, max(of_few, 1e-4, min(1e-3, 2 / (epochs * ceil(rows / size)))))
 
 
 def _linear(inputs: int, outputs: int, dtype: torch.dtype) -> nn.Linear:

@@ -203,7 +203,8 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         epochs = 1 if incremental else self.max_iter or core.epochs(rows, size)
         decay = self.alpha
         if decay is None:
-            decay = core.weight_decay(None if incremental else rows, size, isinstance(self, ClassifierMixin))
+            known = None if incremental else epochs
+            decay = core.weight_decay(rows, size, known, isinstance(self, ClassifierMixin))
         *hidden, last = self._optimizer.param_groups
         for group in hidden:
             group["weight_decay"] = decay

@@ -56,7 +56,8 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
             ``early_stopping``. Or "log_loss", which takes twice as long, and was not better
             (docs/results/sklearn.md).
         alpha: The part of the hidden layers' weights that is taken off before each step, in [0, 1). None:
-            :math:`\min(0.012, \max(0.0002, 0.75\, m / n^{3/2}))` with m rows in a batch and n in all.
+            :math:`\min(0.004, \max(d, 0.75\, m / n^{3/2}))` with m rows in a batch, n in all, and d = 2 / steps,
+            but at least 0.0001 and at most 0.001.
         batch_size: Rows of a step, at most all of them. "auto": 100 or a little fewer, in batches of one size.
         max_iter: Epochs, which are all run unless ``early_stopping`` ends them. None: 20; more where those
             would be fewer than 60 steps, fewer (but five) where they would be more than 6,400.
@@ -268,7 +269,7 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
         loss: "squared_error", or "huber", which changes from squares to absolute values at one standard
             deviation of y.
         alpha: The part of the hidden layers' weights that is taken off before each step, in [0, 1). None:
-            :math:`\min(0.012, \max(0.0001, 0.75\, m / n^{3/2}))` with m rows in a batch and n in all.
+            :math:`\min(0.012, 0.75\, m / n^{3/2})` with m rows in a batch and n in all.
         batch_size: Rows of a step, at most all of them. "auto": 100 or a little fewer, in batches of one size.
         max_iter: Epochs, which are all run unless ``early_stopping`` ends them. None: 20; more where those
             would be fewer than 60 steps, fewer (but five) where they would be more than 6,400.

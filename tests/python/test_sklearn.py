@@ -347,4 +347,14 @@ def test_epochs_and_batches_by_rows():
         assert core.batch_size(rows, "auto") == size
         assert core.epochs(rows, size) == epochs
     assert core.batch_size(101, "auto") == 51  # no batch of one row
+    for rows, decay in [
+        (50, 0.004),
+        (1600, 0.75 * 100 / 1600**1.5),
+        (10_000, 1e-3),
+        (60_000, 2 / 6000),
+        (10**7, 1e-4),
+    ]:
+        size = core.batch_size(rows, "auto")
+        assert core.weight_decay(rows, size, core.epochs(rows, size), classes=True) == pytest.approx(decay)
+    assert core.weight_decay(60_000, 100, 10, classes=False) == pytest.approx(0.75 * 100 / 60_000**1.5)
     assert core.batch_size(50, 200) == 50
