@@ -214,6 +214,13 @@ def test_two_classes_have_one_output(loss):
     assert estimator.predict(held).tolist() == probabilities.argmax(1).tolist()
 
 
+def test_one_class_is_certain():
+    estimator = MLPClassifier(**SMALL).fit(np.eye(5), ["only"] * 5)
+    assert estimator.predict(np.eye(5)).tolist() == ["only"] * 5
+    assert estimator.predict_proba(np.eye(5)).tolist() == [[1.0]] * 5
+    assert estimator.predict_log_proba(np.eye(5)).tolist() == [[0.0]] * 5
+
+
 @pytest.mark.parametrize("loss", ["squared_error", "log_loss"])
 def test_several_labels(loss):
     x, y = datasets.make_multilabel_classification(600, 20, n_classes=4, random_state=0)
