@@ -31,6 +31,7 @@ __all__ = [
     "prox_hardsigmoid",
     "prox_hardtanh",
     "prox_hinge_loss",
+    "prox_huber_loss",
     "prox_identity",
     "prox_l1",
     "prox_l2",
@@ -41,6 +42,7 @@ __all__ = [
     "prox_row_hinge_loss",
     "prox_sigmoid",
     "prox_sign",
+    "prox_silu",
     "prox_squared_loss",
     "prox_tanh",
     "state_update",
@@ -266,8 +268,8 @@ def prox_sigmoid(a: Tensor, b: Tensor, gamma: float) -> Tensor:
     .. math:: \arg\min_u\ \tfrac12 \Big(\frac1{1 + e^{-u}} - a\Big)^2 + \tfrac\gamma2 (u - b)^2
 
     The problem is not convex; the *global* minimiser is returned, to an objective value within 1e-10 of the
-    least. Solved in float64 whatever the dtype, by Newton iterations safeguarded by brackets: 200 steps at the
-    most in a bracket, a handful as a rule.
+    least. Many entries are solved at once, by a few Halley and Newton steps whose last is in float64; the few
+    that these do not settle go on in a bracket, 200 steps at the most.
 
     Args:
         a: Target of the activation, any shape.
@@ -298,8 +300,8 @@ def prox_tanh(a: Tensor, b: Tensor, gamma: float) -> Tensor:
     .. math:: \arg\min_u\ \tfrac12 (\tanh(u) - a)^2 + \tfrac\gamma2 (u - b)^2
 
     The problem is not convex; the *global* minimiser is returned, to an objective value within 1e-10 of the
-    least. Solved in float64 whatever the dtype, by Newton iterations safeguarded by brackets: 200 steps at the
-    most in a bracket, a handful as a rule.
+    least. Many entries are solved at once, by a few Halley and Newton steps whose last is in float64; the few
+    that these do not settle go on in a bracket, 200 steps at the most.
 
     Args:
         a: Target of the activation, any shape.
@@ -321,6 +323,37 @@ def prox_tanh(a: Tensor, b: Tensor, gamma: float) -> Tensor:
         [Z], eq. 33.
     """
     result: Tensor = torch.ops.torchbcd.prox_tanh(a, b, gamma)
+    return result
+
+
+def prox_silu(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the squared distance of a SiLU to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (u / (1 + e^{-u}) - a)^2 + \tfrac\gamma2 (u - b)^2
+
+    The problem is not convex, and a SiLU falls and rises; the *global* minimiser is returned, to an objective
+    value within 1e-10 of the least. Many entries are solved at once, as for :func:`prox_tanh`.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_silu(torch.tensor([0.0, 2.0]), torch.tensor([0.0, 2.0]), 1.0)
+        tensor([0.0000, 2.1188])
+
+    Source:
+        [Z], eq. 33, for an activation that it does not name.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_silu(a, b, gamma)
     return result
 
 
@@ -444,6 +477,35 @@ def prox_exponential_loss(y: Tensor, b: Tensor, gamma: float) -> Tensor:
         [Z], Theorem 1.
     """
     result: Tensor = torch.ops.torchbcd.prox_exponential_loss(y, b, gamma)
+    return result
+
+
+def prox_huber_loss(y: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the Huber loss with threshold 1, in closed form.
+
+    .. math:: \arg\min_v\ h(v - y) + \tfrac\gamma2 (v - b)^2, \qquad
+        h(d) = \tfrac12 d^2 \text{ for } |d| \le 1, \quad |d| - \tfrac12 \text{ beyond}
+
+    Args:
+        y: Targets, any shape.
+        b: Centre of the quadratic, broadcastable with ``y``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_huber_loss(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 5.0]), 1.0)
+        tensor([0.5000, 4.0000])
+
+    Source:
+        [Z], the V block of Algorithm 2, for a loss that it does not name.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_huber_loss(y, b, gamma)
     return result
 
 

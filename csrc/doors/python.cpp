@@ -61,7 +61,6 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
       .def_property_readonly("last_sweep", &Optimizer::last_sweep)
       .def("checked", wrap_pybind_function([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
                                               const std::string& of) { return self.checked(x, y, of); }))
-      .def("tells_classes", &Optimizer::tells_classes)
       .def("layer_options", [](Optimizer& self) { return to_python(self.layer_options()); })
       .def("scheme_options", [](Optimizer& self) { return to_python(self.scheme_options()); })
       .def("documented_options", [](Optimizer& self) { return to_python(self.documented_options()); })
@@ -154,7 +153,10 @@ void bind_relaxed(py::module_& m) {
                        [](RelaxedBCD& self, const at::Tensor& x, const at::Tensor& y) { self.bind(x, y); }))
       .def("step", wrap_pybind_function_no_gil([](RelaxedBCD& self) { return self.step(); }))
       .def("step_batch", wrap_pybind_function_no_gil([](RelaxedBCD& self, const at::Tensor& x,
-                                                        const at::Tensor& y) { return self.step(x, y); }));
+                                                        const at::Tensor& y) { return self.step(x, y); }))
+      .def("default_weight_decay", [](RelaxedBCD& self, size_t layer, const at::Tensor& y) {
+        return self.options().default_weight_decay(layer, self.tells_classes(y));
+      });
 }
 
 void bind_dlam(py::module_& m) {

@@ -20,3 +20,11 @@
 #else
 #define TORCHBCD_HOST_DEVICE_CALL inline
 #endif
+
+// Before a short loop of a constant length, which has to be unrolled for the loop around it to become
+// vectors.
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+#define TORCHBCD_UNROLL _Pragma("GCC unroll 8")
+#else
+#define TORCHBCD_UNROLL _Pragma("unroll")
+#endif

@@ -78,29 +78,4 @@ TORCHBCD_HOST_DEVICE_CALL double bracketed_root(const Function& f, double low, d
   return x;
 }
 
-// w > 0 with w + log(w) = x, the Wright omega function: two steps of the fourth-order iteration of Fritsch,
-// Shafer and Crowley (1973) from a guess good to 10 %.
-TORCHBCD_HOST_DEVICE_CALL double wright_omega(double x) {
-  if (x < -45) {
-    return std::exp(x);  // w = e^x (1 - e^x + ...)
-  }
-  double w;
-  if (x < -1) {
-    const double e = std::exp(x);
-    w = e / (1 + e);
-  } else if (x < 2) {
-    w = 0.5671432904097838 + x * (0.36189625663488876 + x * 0.07367780517637289);
-  } else {
-    const double l = std::log(x);
-    w = x - l + l / x;
-  }
-  for (int step = 0; step < 3; ++step) {
-    const double r = x - w - std::log(w);
-    const double p = w + 1;
-    const double q = 2 * p * (p + 2.0 / 3.0 * r);
-    w *= 1 + r / p * (q - r) / (q - 2 * r);
-  }
-  return w;
-}
-
 }  // namespace torchbcd::functors

@@ -8,8 +8,26 @@
 
 #include "functors/pass.h"
 #include "functors/regularizers.h"
+#include "functors/trial.h"
 
 namespace torchbcd::functors {
+
+// A pass that is a prox of `proximal`, the activation or loss, says what problem that solves at an entry, and
+// what its minimiser makes of the entry: so loops can solve many at once (functors/trial.h).
+template <typename T, typename Functor>
+inline constexpr bool solves_by_trials = requires(const Functor& functor, const ProxProblem& problem) {
+  functor.proximal().template first_trial<T>(problem);
+};
+
+// Whether the pass is that prox with the parameters it has: where it does not say, it always is.
+template <typename Functor>
+bool is_one_prox(const Functor& functor) {
+  if constexpr (requires { functor.is_one_prox(); }) {
+    return functor.is_one_prox();
+  } else {
+    return true;
+  }
+}
 
 template <typename T, typename Activation>
 struct ActivationValue {
@@ -98,6 +116,10 @@ struct ActivationProx {
   T gamma;
 
   TORCHBCD_HOST_DEVICE T operator()(T a, T b) const { return activation.prox(a, b, gamma); }
+
+  TORCHBCD_HOST_DEVICE const Activation& proximal() const { return activation; }
+  TORCHBCD_HOST_DEVICE ProxProblem problem(T a, T b) const { return {a, b, gamma}; }
+  TORCHBCD_HOST_DEVICE T result(T minimiser, T, T) const { return minimiser; }
 };
 
 template <typename T, typename Loss>
@@ -108,6 +130,10 @@ struct LossProx {
   T gamma;
 
   TORCHBCD_HOST_DEVICE T operator()(T y, T b) const { return loss.prox(y, b, gamma); }
+
+  TORCHBCD_HOST_DEVICE const Loss& proximal() const { return loss; }
+  TORCHBCD_HOST_DEVICE ProxProblem problem(T y, T b) const { return {y, b, gamma}; }
+  TORCHBCD_HOST_DEVICE T result(T minimiser, T, T) const { return minimiser; }
 };
 
 // The U block (Zeng et al., Algorithm 2). With p = u - residual the layer's product W V + b:
@@ -125,11 +151,20 @@ struct AuxiliaryUpdate {
   T gamma, rho, alpha;
 
   TORCHBCD_HOST_DEVICE Pair<T> operator()(T v, T u, T residual) const {
-    const T quadratic = rho + alpha;
-    const T centre = u - (rho / quadratic) * residual;
-    const T updated = activation.prox(v, centre, quadratic / gamma);
+    return result(activation.prox(v, centre(u, residual), ratio()), v, u, residual);
+  }
+
+  TORCHBCD_HOST_DEVICE const Activation& proximal() const { return activation; }
+  TORCHBCD_HOST_DEVICE ProxProblem problem(T v, T u, T residual) const {
+    return {v, centre(u, residual), ratio()};
+  }
+  TORCHBCD_HOST_DEVICE Pair<T> result(T updated, T, T u, T residual) const {
     return {updated, residual + (updated - u)};
   }
+
+ private:
+  TORCHBCD_HOST_DEVICE T ratio() const { return (rho + alpha) / gamma; }
+  TORCHBCD_HOST_DEVICE T centre(T u, T residual) const { return u - (rho / (rho + alpha)) * residual; }
 };
 
 // The V block of the output layer (Zeng et al., Algorithm 2) is
@@ -164,6 +199,13 @@ struct LossUpdate {
     return regularizer_with_loss(regularizer, curvature, centre,
                                  [self, y, w](T k, T c) { return self.loss.prox(y, c, k / w); });
   }
+
+  TORCHBCD_HOST_DEVICE const Loss& proximal() const { return loss; }
+  bool is_one_prox() const { return regularizer.none(); }
+  TORCHBCD_HOST_DEVICE ProxProblem problem(T y, T centre, T row_weight) const {
+    return {y, centre, curvature / (weight * row_weight)};
+  }
+  TORCHBCD_HOST_DEVICE T result(T minimiser, T, T, T) const { return minimiser; }
 };
 
 // argmin over u of  t r(u) + 1/2 (u - x)^2. The bounds come last: in one dimension the constrained minimiser
@@ -238,7 +280,11 @@ struct RowLossUpdate {
   double weight, curvature;
 
   TORCHBCD_HOST_DEVICE void operator()(T* const* row, const Rows::Layout& layout) const {
-    row_of(loss, row, layout, weight * static_cast<double>(*row[3]), curvature, regularizer).solve();
+    problem(row, layout).solve();
+  }
+
+  TORCHBCD_HOST_DEVICE auto problem(T* const* row, const Rows::Layout& layout) const {
+    return row_of(loss, row, layout, weight * static_cast<double>(*row[3]), curvature, regularizer);
   }
 };
 

@@ -29,7 +29,7 @@
     prox_activation<functors::HardSigmoid>, broadcast)                                                      \
   X(prox_sign, 3, "(Tensor a, Tensor b, float gamma) -> Tensor",                                            \
     prox_activation<functors::Sign>, broadcast)                                                             \
-  X(prox_silu, 0, "(Tensor a, Tensor b, float gamma) -> Tensor",                                            \
+  X(prox_silu, 3, "(Tensor a, Tensor b, float gamma) -> Tensor",                                            \
     prox_activation<functors::SiLU>, broadcast)                                                             \
   X(prox_leaky_relu, 4, "(Tensor a, Tensor b, float gamma, float negative_slope=0.01) -> Tensor",           \
     (prox_activation<functors::LeakyReLU, double>), broadcast)                                              \
@@ -45,7 +45,7 @@
     prox_loss<functors::LogisticLoss>, broadcast)                                                           \
   X(prox_exponential_loss, 3, "(Tensor y, Tensor b, float gamma) -> Tensor",                                \
     prox_loss<functors::ExponentialLoss>, broadcast)                                                        \
-  X(prox_huber_loss, 0, "(Tensor y, Tensor b, float gamma) -> Tensor",                                      \
+  X(prox_huber_loss, 3, "(Tensor y, Tensor b, float gamma) -> Tensor",                                      \
     prox_loss<functors::HuberLoss>, broadcast)                                                              \
   X(prox_cross_entropy_loss, 3, "(Tensor target, Tensor b, float gamma) -> Tensor",                         \
     prox_cross_entropy, new_like_second)                                                                    \

@@ -7,13 +7,34 @@ namespace torchbcd::functors {
 
 // 1 / (1 + e^-u) = (1 + tanh(u/2)) / 2, so with u = 2 w the prox is that of tanh:
 // 1/4 [ 1/2 (tanh(w) - (2 a - 1))^2 + 16 gamma / 2 (w - b/2)^2 ].
-struct Sigmoid : ActivationTraits {
+struct SigmoidProx {
+  TORCHBCD_HOST_DEVICE static ProxProblem of_tanh(const ProxProblem& p) {
+    return {2 * p.a - 1, 0.5 * p.b, 16 * p.gamma};
+  }
+
+  template <typename T>
+  TORCHBCD_HOST_DEVICE Trial first_trial(const ProxProblem& p) const {
+    const Trial trial = TanhProx{}.first_trial<T>(of_tanh(p));
+    return {2 * trial.u, trial.verdict};
+  }
+
+  template <typename T>
+  TORCHBCD_HOST_DEVICE Trial second_trial(const ProxProblem& p, const Trial& first) const {
+    const Trial trial = TanhProx{}.second_trial<T>(of_tanh(p), {0.5 * first.u, first.verdict});
+    return {2 * trial.u, trial.verdict};
+  }
+
+  TORCHBCD_HOST_DEVICE double solve(const ProxProblem& p) const { return 2 * TanhProx{}.solve(of_tanh(p)); }
+};
+
+struct Sigmoid : ActivationTraits, SigmoidProx {
   static constexpr const char* name = "sigmoid";
   static constexpr bool has_preimages = true;
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T value(T u) const {
-    return T(1) / (T(1) + std::exp(-u));
+    const T e = exp_nonpositive(-std::fabs(u));
+    return (u < 0 ? e : T(1)) / (1 + e);
   }
 
   template <typename T>
@@ -24,7 +45,7 @@ struct Sigmoid : ActivationTraits {
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T prox(T a, T b, T gamma) const {
-    return static_cast<T>(2 * tanh_prox(2.0 * a - 1, 0.5 * b, 16.0 * gamma));
+    return static_cast<T>(solve_by_trials<T>(SigmoidProx{}, ProxProblem{a, b, gamma}));
   }
 
   TORCHBCD_HOST_DEVICE double preimage_low(double t) const {

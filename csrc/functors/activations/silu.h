@@ -38,7 +38,9 @@
 // need not be known: no bracket is harmed by an end beyond it.
 #pragma once
 
+#include "functors/activations/silu_trials.h"
 #include "functors/traits.h"
+#include "functors/wright_omega.h"
 
 namespace torchbcd::functors {
 
@@ -254,27 +256,33 @@ struct SiLUProblem {
   }
 };
 
-TORCHBCD_HOST_DEVICE_CALL double silu_prox(double a, double b, double gamma) {
-  if (!(std::isfinite(a) && std::isfinite(b))) {
-    return (a - a) + (b - b);  // NaN
-  }
-  return SiLUProblem{a, b, gamma}.solve();
-}
-
 struct SiLU : ActivationTraits {
+  template <typename T>
+  TORCHBCD_HOST_DEVICE Trial first_trial(const ProxProblem& p) const {
+    return SiLUTrial::first<T>(p);
+  }
+
+  TORCHBCD_HOST_DEVICE_CALL double solve(const ProxProblem& p) const {
+    if (!(std::isfinite(p.a) && std::isfinite(p.b))) {
+      return (p.a - p.a) + (p.b - p.b);  // NaN
+    }
+    return SiLUProblem{p.a, p.b, p.gamma}.solve();
+  }
+
   static constexpr const char* name = "silu";
 
   bool monotone() const { return false; }
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T value(T u) const {
-    return u / (T(1) + std::exp(-u));
+    const T e = exp_nonpositive(-std::fabs(u));
+    return u * ((u < 0 ? e : T(1)) / (1 + e));
   }
 
   // s (1 + u (1 - s)), where neither s nor 1 - s loses digits.
   template <typename T>
   TORCHBCD_HOST_DEVICE T derivative(T u) const {
-    const T e = std::exp(-std::fabs(u));
+    const T e = exp_nonpositive(-std::fabs(u));
     const T large = T(1) / (T(1) + e);
     const T small = e * large;
     return u < T(0) ? small * (T(1) + u * large) : large * (T(1) + u * small);
@@ -282,7 +290,7 @@ struct SiLU : ActivationTraits {
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T prox(T a, T b, T gamma) const {
-    return static_cast<T>(silu_prox(a, b, gamma));
+    return static_cast<T>(solve_by_trials<T>(*this, ProxProblem{a, b, gamma}));
   }
 };
 

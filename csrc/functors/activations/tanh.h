@@ -14,6 +14,7 @@
 // most one minimiser on either side of t_q, and each is the only sign change of f' on a bracket found below.
 #pragma once
 
+#include "functors/activations/tanh_trials.h"
 #include "functors/traits.h"
 
 namespace torchbcd::functors {
@@ -109,22 +110,37 @@ struct TanhProblem {
   }
 };
 
-TORCHBCD_HOST_DEVICE_CALL double tanh_prox(double a, double b, double gamma) {
-  if (!(std::isfinite(a) && std::isfinite(b))) {
-    return a + b;  // NaN in, NaN out
+// The prox of tanh, by trials and to the end.
+struct TanhProx {
+  template <typename T>
+  TORCHBCD_HOST_DEVICE Trial first_trial(const ProxProblem& p) const {
+    return TanhTrials(p).first<T>();
   }
-  const bool mirrored = std::tanh(b) > a;
-  const double solution = TanhProblem{mirrored ? -a : a, mirrored ? -b : b, gamma}.solve();
-  return mirrored ? -solution : solution;
-}
 
-struct Tanh : ActivationTraits {
+  template <typename T>
+  TORCHBCD_HOST_DEVICE Trial second_trial(const ProxProblem& p, const Trial& first) const {
+    return TanhTrials(p).second<T>(first);
+  }
+
+  TORCHBCD_HOST_DEVICE_CALL double solve(const ProxProblem& p) const {
+    if (!(std::isfinite(p.a) && std::isfinite(p.b))) {
+      return p.a + p.b;  // NaN in, NaN out
+    }
+    const bool mirrored = std::tanh(p.b) > p.a;
+    const double solution = TanhProblem{mirrored ? -p.a : p.a, mirrored ? -p.b : p.b, p.gamma}.solve();
+    return mirrored ? -solution : solution;
+  }
+};
+
+struct Tanh : ActivationTraits, TanhProx {
   static constexpr const char* name = "tanh";
   static constexpr bool has_preimages = true;
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T value(T u) const {
-    return std::tanh(u);
+    const T m = expm1_nonpositive(-2 * std::fabs(u));
+    const T magnitude = -m / (2 + m);
+    return u < 0 ? -magnitude : magnitude;
   }
 
   template <typename T>
@@ -135,7 +151,7 @@ struct Tanh : ActivationTraits {
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T prox(T a, T b, T gamma) const {
-    return static_cast<T>(tanh_prox(a, b, gamma));
+    return static_cast<T>(solve_by_trials<T>(TanhProx{}, ProxProblem{a, b, gamma}));
   }
 
   TORCHBCD_HOST_DEVICE double preimage_low(double t) const {

@@ -14,6 +14,7 @@
 
 #include "functors/regularizers.h"
 #include "functors/traits.h"
+#include "functors/wright_omega.h"
 
 namespace torchbcd::functors {
 

@@ -42,6 +42,10 @@ TORCHBCD_API at::Tensor prox_hardsigmoid(const at::Tensor& a, const at::Tensor& 
 /// number where "just below zero" is best.
 TORCHBCD_API at::Tensor prox_sign(const at::Tensor& a, const at::Tensor& b, double gamma);
 
+/// argmin over u of 1/2 (silu(u) - a)^2 + gamma/2 (u - b)^2, silu(u) = u / (1 + exp(-u)), the global
+/// minimiser.
+TORCHBCD_API at::Tensor prox_silu(const at::Tensor& a, const at::Tensor& b, double gamma);
+
 /// argmin over u of 1/2 (p(u) - a)^2 + gamma/2 (u - b)^2, p(u) = sum_k coefficients[k] u^k, degree <= 8.
 TORCHBCD_API at::Tensor prox_polynomial(const at::Tensor& a, const at::Tensor& b, double gamma,
                                         c10::ArrayRef<double> coefficients);
@@ -57,6 +61,9 @@ TORCHBCD_API at::Tensor prox_logistic_loss(const at::Tensor& y, const at::Tensor
 
 /// argmin over v of exp(-y v) + gamma/2 (v - b)^2.
 TORCHBCD_API at::Tensor prox_exponential_loss(const at::Tensor& y, const at::Tensor& b, double gamma);
+
+/// argmin over v of h(v - y) + gamma/2 (v - b)^2, h(d) = d^2/2 for |d| <= 1 and |d| - 1/2 beyond.
+TORCHBCD_API at::Tensor prox_huber_loss(const at::Tensor& y, const at::Tensor& b, double gamma);
 
 /// argmin over v of -sum_c t_c log softmax(v)_c + gamma/2 |v - b|^2 for every row of b, (n, C). target: class
 /// indices (n,) or probabilities t (n, C).

@@ -93,9 +93,8 @@ struct RelaxedBCDOptions {
   /// in nets of more than twelve layers; 0 where a weight_regularizer sets bounds, and with persistent. An
   /// optimizer sets it when it is made.
   TORCH_ARG(PerLayer<std::optional<double>>, momentum) = std::nullopt;
-  /// The part of a layer's W, times lr, that is taken off before a sweep, in [0, 1). Not given: 2e-4 where
-  /// targets are classes, 1e-4 where they are numbers; 0 where there is a weight_regularizer, and with
-  /// persistent.
+  /// The part of a layer's W, times lr, that is taken off before a sweep, in [0, 1). Not given:
+  /// default_weight_decay.
   TORCH_ARG(PerLayer<std::optional<double>>, weight_decay) = std::nullopt;
   TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
   /// Keep the batch's true loss from rising: halve the step until it does not.
@@ -133,9 +132,17 @@ struct RelaxedBCDOptions {
     const bool none = persistent_ || weight_regularizer_[layer].bounded();
     return momentum_[layer].value_or(none ? 0 : depth > 12 ? 0.5 : 0.7);
   }
+  /// weight_decay where it is not given: 2e-4 where targets are classes, 1e-4 where they are numbers; 0 where
+  /// there is a weight_regularizer, and with persistent. 0 for the last of several layers: hidden ones refit
+  /// what it loses faster than they lose anything themselves, and grow without end.
+  double default_weight_decay(size_t layer, bool classes) const {
+    const size_t depth = weight_decay_.values().size();
+    const bool last = layer > 0 && layer + 1 == depth;
+    const bool none = persistent_ || last || !weight_regularizer_[layer].none();
+    return none ? 0 : classes ? 2e-4 : 1e-4;
+  }
   double weight_decay_of(size_t layer, bool classes) const {
-    const bool none = persistent_ || !weight_regularizer_[layer].none();
-    return lr_[layer] * weight_decay_[layer].value_or(none ? 0 : classes ? 2e-4 : 1e-4);
+    return lr_[layer] * weight_decay_[layer].value_or(default_weight_decay(layer, classes));
   }
 };
 

@@ -4,7 +4,9 @@
 #include <utility>
 
 #include "functors/updates.h"
+#include "kernels/cpu/cross_entropy_rows.h"
 #include "kernels/cpu/loops.h"
+#include "kernels/cpu/trial_loop.h"
 #include "kernels/instantiate.h"
 
 namespace torchbcd::kernels {
@@ -31,30 +33,56 @@ TORCHBCD_TARGET_CLONES void contiguous_loop(Functor functor, int64_t n, std::arr
   }
 }
 
+// A stretch of entries, as an iterator hands it out.
+template <typename T, typename Pass>
+struct Stretch {
+  char** data;
+  const int64_t* strides;
+  int64_t n;
+
+  bool contiguous() const {
+    return std::all_of(strides, strides + Pass::outputs + Pass::inputs,
+                       [](int64_t stride) { return stride == sizeof(T); });
+  }
+  std::array<T*, Pass::outputs> outputs(int64_t i = 0) const {
+    std::array<T*, Pass::outputs> out;
+    for (int t = 0; t < Pass::outputs; ++t) {
+      out[t] = reinterpret_cast<T*>(data[t] + i * strides[t]);
+    }
+    return out;
+  }
+  const T* input(size_t t, int64_t i = 0) const {
+    return reinterpret_cast<const T*>(data[Pass::outputs + t] + i * strides[Pass::outputs + t]);
+  }
+  template <typename Result>
+  void put(int64_t i, const Result& result) const {
+    store<T>(outputs(i), 0, result);
+  }
+};
+
 template <typename T, typename Functor, size_t... In>
-void loop(at::TensorIteratorBase& iterator, const Functor& functor, std::index_sequence<In...>) {
-  constexpr int outputs = Functor::Pass::outputs;
-  constexpr int tensors = outputs + Functor::Pass::inputs;
-  iterator.for_each([&](char** data, const int64_t* strides, int64_t n) {
-    const bool contiguous =
-        std::all_of(strides, strides + tensors, [](int64_t stride) { return stride == sizeof(T); });
-    std::array<T*, outputs> out;
-    if (contiguous) {
-      for (int t = 0; t < outputs; ++t) {
-        out[t] = reinterpret_cast<T*>(data[t]);
-      }
-      contiguous_loop<T>(functor, n, out, reinterpret_cast<const T*>(data[outputs + In])...);
+void run_stretch(const Stretch<T, typename Functor::Pass>& stretch, const Functor& functor,
+                 std::index_sequence<In...> inputs) {
+  if constexpr (functors::solves_by_trials<T, Functor>) {
+    if (functors::is_one_prox(functor)) {
+      cpu::trial_loop<T>(functor, stretch, inputs);
       return;
     }
-    for (int64_t i = 0; i < n; ++i) {
-      for (int t = 0; t < outputs; ++t) {
-        out[t] = reinterpret_cast<T*>(data[t] + i * strides[t]);
-      }
-      store<T>(out, 0,
-               functor(*reinterpret_cast<const T*>(data[outputs + In] + i * strides[outputs + In])...));
-    }
-  });
+  } else if (stretch.contiguous()) {
+    contiguous_loop<T>(functor, stretch.n, stretch.outputs(), stretch.input(In)...);
+    return;
+  }
+  for (int64_t i = 0; i < stretch.n; ++i) {
+    stretch.put(i, functor(*stretch.input(In, i)...));
+  }
 }
+
+// A pass that solves a row's problem, which CrossEntropySolver may do faster.
+template <typename T, typename Functor>
+constexpr bool solves_cross_entropy =
+    requires(const Functor& functor, T* const* row, const functors::Rows::Layout& layout) {
+      cpu::CrossEntropySolver<T>(1).solve(functor.problem(row, layout));
+    };
 
 }  // namespace
 
@@ -62,7 +90,10 @@ template <>
 struct Loop<Cpu, functors::Entries> {
   template <typename T, typename Functor>
   static void run(at::TensorIteratorBase& iter, const functors::Entries::Layout&, const Functor& functor) {
-    loop<T>(iter, functor, std::make_index_sequence<Functor::Pass::inputs>{});
+    iter.for_each([&](char** data, const int64_t* strides, int64_t n) {
+      run_stretch<T>(Stretch<T, typename Functor::Pass>{data, strides, n}, functor,
+                     std::make_index_sequence<Functor::Pass::inputs>{});
+    });
   }
 };
 
@@ -75,12 +106,24 @@ struct Loop<Cpu, functors::Rows> {
     const int64_t grain = std::max<int64_t>(1, 4096 / std::max<int64_t>(1, layout.classes));
     iter.for_each(
         [&](char** data, const int64_t* strides, int64_t n) {
-          for (int64_t i = 0; i < n; ++i) {
-            std::array<T*, tensors> row;
-            for (size_t t = 0; t < tensors; ++t) {
-              row[t] = reinterpret_cast<T*>(data[t] + i * strides[t]);
+          const auto each = [&](const auto& visit) {
+            for (int64_t i = 0; i < n; ++i) {
+              std::array<T*, tensors> row;
+              for (size_t t = 0; t < tensors; ++t) {
+                row[t] = reinterpret_cast<T*>(data[t] + i * strides[t]);
+              }
+              visit(row.data());
             }
-            functor(row.data(), layout);
+          };
+          if constexpr (solves_cross_entropy<T, Functor>) {
+            cpu::CrossEntropySolver<T> solver(layout.classes);
+            each([&](T* const* row) {
+              if (!solver.solve(functor.problem(row, layout))) {
+                functor(row, layout);
+              }
+            });
+          } else {
+            each([&](T* const* row) { functor(row, layout); });
           }
         },
         grain);
