@@ -14,6 +14,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax
 from torch import nn
 
+from torchbcd import fit_rules
+
 Array = NDArray[np.float64]
 
 ACTIVATIONS: dict[str, tuple[type[nn.Module], Callable[[Array], Array]]] = {
@@ -76,10 +78,10 @@ def weight_decay(rows: int, size: int, epochs: int | None, classes: bool) -> flo
     """
     if epochs is None:
         return 2e-4 if classes else 1e-4
-    of_few = 0.75 * size / sqrt(rows) ** 3
     if not classes:
-        return min(0.012, of_few)
-    return min(0.004, max(of_few, 1e-4, min(1e-3, 2 / (epochs * ceil(rows / size)))))
+        return fit_rules.weight_decay(0, size, rows)
+    of_all = min(1e-3, max(1e-4, 2 / (epochs * ceil(rows / size))))
+    return min(0.004, fit_rules.weight_decay(of_all, size, rows))
 
 
 def _linear(inputs: int, outputs: int, dtype: torch.dtype) -> nn.Linear:

@@ -208,12 +208,7 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         *hidden, last = self._optimizer.param_groups
         for group in hidden:
             group["weight_decay"] = decay
-        # Hidden layers refit what decay takes off the last one, faster than it does, and grow without end.
-        last["weight_decay"] = 0.0
-        steps = -(-rows // size)
-        # fit's own rule for up to 20 epochs; of the last two after more. In a long run on few rows layers drift
-        # apart, and weights from far apart have no useful mean; a run that stops early must not hold its start.
-        averaged = steps * min(epochs, 20)
+        last["weight_decay"] = 0.0  # as RelaxedBCD's default for it is
         misfits: list[float] = []
         scores: list[float] = []
 
@@ -239,7 +234,6 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
             patience=int(min(epochs, self.n_iter_no_change)) if self.early_stopping else None,
             tol=self.tol,
             decay=not incremental,
-            average=1 - 10 / averaged if averaged > 10 else None,
             standardize=False,
             generator=torch.Generator().manual_seed(int(self._random_state.randint(_SEEDS))),
             callback=tell,

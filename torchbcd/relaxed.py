@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from torchbcd import _C, arguments, losses
+from torchbcd import _C, arguments, fit_rules, losses
 from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
 from torchbcd.bcd import Variables
 from torchbcd.optimizer import SweepOptimizer
@@ -78,8 +78,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             layers; 0 where ``weight_regularizer`` sets bounds, and with ``persistent``.
         weight_decay: The part of W, times ``lr``, that is taken off before a sweep begins, in [0, 1), likewise:
             decoupled, as AdamW's. Likewise before what the certificate is for. None: 2e-4 where the targets are
-            classes, 1e-4 where they are numbers, more in :meth:`fit` on few rows; 0 where there is a
-            ``weight_regularizer``, and with ``persistent``.
+            classes, 1e-4 where they are numbers, more in :meth:`fit` on few rows; 0 for the last of several
+            layers, where there is a ``weight_regularizer``, and with ``persistent``.
         weight_regularizer: :math:`r_l`, an object of :mod:`torchbcd.regularizers`, or a list with one, or
             None, for each layer.
         lr: The factor of every relaxation and weight decay to start with.
@@ -269,7 +269,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         r"""Train on shuffled mini-batches, for those who have no loop of their own.
 
         Where ``weight_decay`` is None it is :math:`\min(0.012, \max(d, 0.75\, m / n^{3/2}))` here, with m rows
-        in a batch, n in all, and d what the class has for such targets: more on few rows, which a net would
+        in a batch, n in all, and d what the class has (where that is not 0): more on few rows, which a net would
         over-fit. docs/relaxed.md has what each default bought, and where it was chosen.
 
         Args:
@@ -285,8 +285,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             decay: Lower every ``lr`` linearly, step by step, from what it is to 0; restored at the end.
             hold: Part of the run, in [0, 1), before ``lr`` begins to fall.
             average: Decay of an exponential moving average of the weights, in (0, 1), such as 0.98, which the
-                model holds at the end and at each validation. "auto": 1 - 10 / steps, and none where there are no
-                more than ten steps. None: no average.
+                model holds at the end and at each validation. "auto": 1 - 10 / steps, of 20 epochs at most, and
+                none where that is no more than ten. None: no average.
             noise: Standard deviation of Gaussian noise added to every batch's inputs.
             standardize: Whether to begin with :func:`torchbcd.standardize_`. None: where x is poorly scaled and
                 the model is not trained: no sweep yet, and a loss no better than that of the best constant
@@ -322,9 +322,10 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
                 arguments.tensor("validation x", inputs), arguments.tensor("validation y", targets), "validation "
             )
             classes = not targets.is_floating_point()
-        total = epochs * -(-len(x) // batch_size)
+        steps = -(-len(x) // batch_size)
+        total = epochs * steps
         if average == "auto":
-            average = 1 - 10 / total if total > 10 else None
+            average = fit_rules.average(steps, epochs)
         module = self._model.module
         averaged = None
         if average is not None:
@@ -332,10 +333,10 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             averaged = AveragedModel(module, multi_avg_fn=averaging)
         rates = [group["lr"] for group in self.param_groups]
         decays = [group["weight_decay"] for group in self.param_groups]
-        least = 2e-4 if self._object.tells_classes(y) else 1e-4
-        for group in self.param_groups:
-            if group["weight_decay"] is None and group["weight_regularizer"] is None:
-                group["weight_decay"] = min(0.012, max(least, 0.75 * min(batch_size, len(x)) / len(x) ** 1.5))
+        for layer, group in enumerate(self.param_groups):
+            least = self._object.default_weight_decay(layer, y)
+            if group["weight_decay"] is None and least > 0:
+                group["weight_decay"] = fit_rules.weight_decay(least, min(batch_size, len(x)), len(x))
         done, best, since = 0, inf, 0
         best_state: dict[str, Tensor] | None = None
         reports: list[EpochReport] = []

@@ -28,8 +28,8 @@ def column(optimizer, name):
     return [group[name] for group in optimizer.param_groups]
 
 
-CLASSES = {"damping": 1.1, "weight_decay": 2e-4}
-NUMBERS = {"damping": 0.3, "weight_decay": 1e-4}
+CLASSES = {"damping": 1.1, "weight_decay": [*[2e-4] * (len(WIDTHS) - 2), 0.0]}
+NUMBERS = {"damping": 0.3, "weight_decay": [*[1e-4] * (len(WIDTHS) - 2), 0.0]}
 
 
 def test_damping_and_decay_by_the_kind_of_targets():
@@ -103,22 +103,25 @@ def test_with_regularizers_and_persistent_variables():
 )
 def test_decay_of_fit_by_rows(rows, numbers, decay):
     x, y = make_data(rows, 3, 2)
-    model = make_mlp([3, 4, 2])
-    optimizer = torchbcd.RelaxedBCD(model, weight_regularizer=[None, reg.L2(0.1)])
+    model = make_mlp([3, 4, 4, 2])
+    optimizer = torchbcd.RelaxedBCD(model, weight_regularizer=[None, reg.L2(0.1), None])
     seen = []
     optimizer.fit(
         x, x[:, :2] if numbers else y, 1, callback=lambda _: seen.append(column(optimizer, "weight_decay"))
     )
-    assert seen == [[pytest.approx(decay), None]]
-    assert column(optimizer, "weight_decay") == [None, None]
+    assert seen == [[pytest.approx(decay), None, None]]
+    assert column(optimizer, "weight_decay") == [None, None, None]
     optimizer = torchbcd.RelaxedBCD(model, weight_decay=0.003)
     optimizer.fit(x[:40], y[:40], 1, callback=lambda _: seen.append(column(optimizer, "weight_decay")))
-    assert seen[1] == [0.003, 0.003]
+    assert seen[1] == [0.003, 0.003, 0.003]
+    optimizer = torchbcd.RelaxedBCD(make_mlp([3, 2]))
+    optimizer.fit(x[:40], y[:40], 1, callback=lambda _: seen.append(column(optimizer, "weight_decay")))
+    assert seen[2] == [0.012]  # of a net of one layer, which is not the last of several
 
 
-@pytest.mark.parametrize(("epochs", "average"), [(2, None), (3, 1 - 10 / 12)])
+@pytest.mark.parametrize(("epochs", "average"), [(2, None), (3, 1 - 10 / 12), (50, 1 - 10 / 80)])
 def test_the_average_of_fit(epochs, average):
-    """Of the last tenth of the steps or so; none where there are ten steps or fewer."""
+    """Of the last tenth of the steps or so, of two epochs at most; none where there are ten steps or fewer."""
     x, y = make_data(400, 6, 3)
     results = []
     for given in ("auto", average):
@@ -150,6 +153,19 @@ def test_few_rows_are_not_over_fitted():
         scores[decay] = 1 - ((model(x[240:]) - held).square().sum() / (held - held.mean()).square().sum()).item()
     assert scores[None] > scores[0.0] + 0.1
     assert scores[None] > 0.1
+
+
+def test_a_long_run_on_few_rows_keeps_its_weights():
+    """With a last layer that decays hidden ones grow without end, which an average of the weights shows."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 10, generator=generator)
+    y = x[:, :1] + 0.5 * torch.randn(300, 1, generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(10, 100), nn.ReLU(), nn.Linear(100, 1))
+    torchbcd.RelaxedBCD(model).fit(x, y, 400, generator=torch.Generator().manual_seed(1))
+    assert ((model(x) - y).square().sum() / y.square().sum()).item() < 0.3
+    assert max(p.detach().abs().max().item() for p in model.parameters()) < 100
 
 
 @pytest.mark.parametrize("depth", [4, 14])
