@@ -78,10 +78,8 @@ def weight_decay(rows: int, size: int, epochs: int | None, classes: bool) -> flo
     """
     if epochs is None:
         return 2e-4 if classes else 1e-4
-    if not classes:
-        return fit_rules.weight_decay(0, size, rows)
-    of_all = min(1e-3, max(1e-4, 2 / (epochs * ceil(rows / size))))
-    return min(0.004, fit_rules.weight_decay(of_all, size, rows))
+    least = 0.0 if not classes else min(1e-3, max(1e-4, 2 / (epochs * ceil(rows / size))))
+    return fit_rules.weight_decay(least, size, rows, factor=0.75, most=0.004 if classes else 0.012)
 
 
 def _linear(inputs: int, outputs: int, dtype: torch.dtype) -> nn.Linear:
