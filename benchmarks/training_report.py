@@ -38,18 +38,19 @@ class Table:
     """Scores by set, contestant and budget."""
 
     def __init__(self, runs: Entries):
-        self.runs = runs
+        self.budgets = sorted({run["budget"] for run in runs})
+        self.names = [c.name for c in contestants.ALL if any(run["contestant"] == c.name for run in runs)]
         self.scores: dict[tuple[str, str, float], list[float]] = defaultdict(list)
         self.steps: dict[tuple[str, str, float], list[int]] = defaultdict(list)
-        for run in runs:
-            self.scores[run["set"], run["contestant"], run["budget"]].append(run["score"])
-            self.steps[run["set"], run["contestant"], run["budget"]].append(run["steps"])
-        self.budgets = sorted({run["budget"] for run in runs})
-        self.sets = [s.name for s in data_sets.ALL if any(run["set"] == s.name for run in runs)]
-        self.names = [c.name for c in contestants.ALL if any(run["contestant"] == c.name for run in runs)]
+        those = Counter((run["set"], run["budget"], run["seed"]) for run in runs)
+        for run in runs:  # of the seeds that all have run
+            if those[run["set"], run["budget"], run["seed"]] == len(self.names):
+                self.scores[run["set"], run["contestant"], run["budget"]].append(run["score"])
+                self.steps[run["set"], run["contestant"], run["budget"]].append(run["steps"])
+        self.sets = [s.name for s in data_sets.ALL if any(set_ == s.name for set_, _, _ in self.scores)]
 
     def sets_at(self, budget: float) -> list[str]:
-        """Those where everyone has run."""
+        """Those where there is a seed that all have run."""
         return [s for s in self.sets if all((s, name, budget) in self.scores for name in self.names)]
 
     def mean(self, set_: str, name: str, budget: float) -> float:
@@ -99,7 +100,7 @@ def seconds(budget: float) -> str:
 def ranks(table: Table) -> Iterator[str]:
     """Mean rank over the sets, and how often each contestant is the best one."""
     yield "## Mean rank\n"
-    yield f"Mean over the sets of the rank among {len(table.names)}, and on how many sets it is first.\n"
+    yield f"Mean over the sets of the rank among all {len(table.names)}, and on how many sets it is first.\n"
     yield from head("", *(f"{seconds(b)}, {len(table.sets_at(b))} sets" for b in table.budgets))
     means = {
         (name, b): statistics.mean(table.rank(s, name, b) for s in table.sets_at(b))
@@ -143,7 +144,7 @@ def duels(table: Table) -> Iterator[str]:
     """RelaxedBCD's defaults and its searched numbers against every other one."""
     for own in (DEFAULTS, SEARCHED):
         yield f"\n## {own}, against each\n"
-        yield "Sets on which its mean is higher, and lower; clear: the ranges of the seeds do not overlap.\n"
+        yield "Sets on which its mean is higher or lower; in brackets those where the ranges do not overlap.\n"
         yield from head("", *map(seconds, table.budgets))
         for name in table.names:
             if name != own:
@@ -157,9 +158,9 @@ def duel(table: Table, own: str, name: str, budget: float) -> str:
         a, b = table.scores[set_, own, budget], table.scores[set_, name, budget]
         higher += statistics.mean(a) > statistics.mean(b)
         lower += statistics.mean(a) < statistics.mean(b)
-        above += min(a) > max(b)
-        below += max(a) < min(b)
-    return f"{higher} higher ({above} clear), {lower} lower ({below})"
+        above += min(a) > max(b) and len(a) > 1
+        below += max(a) < min(b) and len(a) > 1
+    return f"{higher} higher ({above}), {lower} lower ({below})"
 
 
 def reached(table: Table, name: str) -> str:
@@ -238,7 +239,6 @@ def draw(table: Table, path: Path) -> None:
     for axis in axes.flat[len(table.sets) :]:
         axis.set_visible(False)
     for axis, set_ in zip(axes.flat, table.sets, strict=False):
-        bottom = limits(table, set_)
         for name in table.names:
             budgets = [b for b in table.budgets if (set_, name, b) in table.scores]
             color, marker, line = STYLES[name]
@@ -249,7 +249,7 @@ def draw(table: Table, path: Path) -> None:
         axis.set_xscale("log")
         axis.set_xticks(table.budgets, [f"{b:g}" for b in table.budgets])
         axis.minorticks_off()
-        axis.set_ylim(*bottom)
+        axis.set_ylim(*limits(table, set_))
         measure = "accuracy" if data_sets.SETS[set_].classification else "R²"
         axis.set_title(set_)
         axis.set_ylabel(f"{measure}, %")
@@ -264,14 +264,15 @@ def draw(table: Table, path: Path) -> None:
 
 
 def limits(table: Table, set_: str) -> tuple[float, float]:
-    """The scores to show: down to the third lowest of the first budget, at least; lower lines leave the panel."""
-    values = [table.mean(set_, name, b) for name in table.names for b in table.budgets
-              if (set_, name, b) in table.scores]  # fmt: skip
-    start = next(b for b in table.budgets if (set_, table.names[0], b) in table.scores)
-    first = sorted(table.mean(set_, n, start) for n in table.names if (set_, n, start) in table.scores)
-    low = first[min(2, len(first) - 1)]
-    margin = 0.06 * (max(values) - low) or 1.0
-    return low - margin, max(values) + margin
+    """Scores to show: all of the last budget, and the better half of the first; lower lines leave the panel."""
+    means = [
+        [table.mean(set_, name, b) for name in table.names if (set_, name, b) in table.scores]
+        for b in table.budgets
+        if any((set_, name, b) in table.scores for name in table.names)
+    ]
+    low, high = min(statistics.median(means[0]), *means[-1]), max(map(max, means))
+    margin = 0.06 * (high - low) or 1.0
+    return low - margin, high + margin
 
 
 def write(trials: Entries, runs: Entries, path: Path, say: Callable[[str], object] = print) -> None:
