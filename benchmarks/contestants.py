@@ -153,7 +153,7 @@ def muon(model: nn.Sequential, setting: Options, data: Data) -> Made:
         main = torch.optim.Muon(matrices, **options, ns_steps=setting["steps"])
     else:
         main = Muon(matrices, **options, steps=setting["steps"])
-    optimizers = [main, torch.optim.Adam(rest, lr=setting["adam"], fused=True)]
+    optimizers: list[torch.optim.Optimizer] = [main, torch.optim.Adam(rest, lr=setting["adam"], fused=True)]
     return optimizers, by_gradients(model, optimizers, setting, data)
 
 

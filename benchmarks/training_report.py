@@ -264,9 +264,9 @@ def draw(table: Table, path: Path) -> None:
 
 
 def limits(table: Table, set_: str) -> tuple[float, float]:
-    """Scores to show: all of the last budget, and the better half of the first; lower lines leave the panel."""
+    """Scores to show: the better half of the first budget, and all of the last that have no diverged seed (0)."""
     means = [
-        [table.mean(set_, name, b) for name in table.names if (set_, name, b) in table.scores]
+        [table.mean(set_, name, b) for name in table.names if min(table.scores.get((set_, name, b), [0.0]))]
         for b in table.budgets
         if any((set_, name, b) in table.scores for name in table.names)
     ]
