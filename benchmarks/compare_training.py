@@ -1,4 +1,4 @@
-"""Train the same nets by RelaxedBCD and by eight ways of backpropagation for the same seconds, searched alike.
+"""Train the same nets by RelaxedBCD and by seven ways of backpropagation for the same seconds, searched alike.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/compare_training.py --data-root DATA --tabular DATA/tabular

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import torchbcd
+from torchbcd import fit_rules
 
 Options = dict[str, Any]
 Over = Callable[[], bool]  # whether the budget is spent
@@ -123,8 +124,9 @@ def relaxed(model: nn.Sequential, setting: Options, data: Data) -> Made:
         options |= {"loss": "cross_entropy", "output_penalty": setting["output_penalty"]}
     if options.get("weight_decay") is None:
         rows = len(data.x)
-        least = 2e-4 if data.classes else 1e-4
-        options["weight_decay"] = min(0.012, max(least, 0.75 * min(setting["batch"], rows) / rows**1.5))
+        decay = fit_rules.weight_decay(2e-4 if data.classes else 1e-4, min(setting["batch"], rows), rows)
+        hidden = sum(isinstance(module, nn.Linear) for module in model) - 1
+        options["weight_decay"] = [*[decay] * hidden, 0.0]
     optimizer = torchbcd.RelaxedBCD(model, **options)
     return [optimizer], lambda x, y, over: optimizer.step(x, y)
 

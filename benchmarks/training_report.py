@@ -38,7 +38,6 @@ class Table:
     """Scores by set, contestant and budget."""
 
     def __init__(self, runs: Entries):
-        self.budgets = sorted({run["budget"] for run in runs})
         self.names = [c.name for c in contestants.ALL if any(run["contestant"] == c.name for run in runs)]
         self.scores: dict[tuple[str, str, float], list[float]] = defaultdict(list)
         self.steps: dict[tuple[str, str, float], list[int]] = defaultdict(list)
@@ -48,6 +47,7 @@ class Table:
                 self.scores[run["set"], run["contestant"], run["budget"]].append(run["score"])
                 self.steps[run["set"], run["contestant"], run["budget"]].append(run["steps"])
         self.sets = [s.name for s in data_sets.ALL if any(set_ == s.name for set_, _, _ in self.scores)]
+        self.budgets = sorted(b for b in {run["budget"] for run in runs} if self.sets_at(b))
 
     def sets_at(self, budget: float) -> list[str]:
         """Those where there is a seed that all have run."""
@@ -106,7 +106,6 @@ def ranks(table: Table) -> Iterator[str]:
         (name, b): statistics.mean(table.rank(s, name, b) for s in table.sets_at(b))
         for name in table.names
         for b in table.budgets
-        if table.sets_at(b)
     }
     first = {b: Counter(name for s in table.sets_at(b) for name in table.first(s, b)) for b in table.budgets}
     for name in table.names:

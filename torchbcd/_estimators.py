@@ -79,7 +79,8 @@ def weight_decay(rows: int, size: int, epochs: int | None, classes: bool) -> flo
     if epochs is None:
         return 2e-4 if classes else 1e-4
     least = 0.0 if not classes else min(1e-3, max(1e-4, 2 / (epochs * ceil(rows / size))))
-    return fit_rules.weight_decay(least, size, rows, factor=0.75, most=0.004 if classes else 0.012)
+    decay = fit_rules.weight_decay(least, size, rows)
+    return min(0.004, decay) if classes else decay
 
 
 def _linear(inputs: int, outputs: int, dtype: torch.dtype) -> nn.Linear:

@@ -7,9 +7,9 @@ __all__ = ["average", "weight_decay"]
 _EPOCHS = 20  # of which a tenth, two epochs, is averaged over
 
 
-def weight_decay(least: float, batch: int, rows: int, factor: float = 1.1, most: float = 0.018) -> float:
+def weight_decay(least: float, batch: int, rows: int) -> float:
     """The part of W that is taken off before a step: more on few rows, which a net would over-fit."""
-    return float(min(most, max(least, factor * batch / rows**1.5)))
+    return float(min(0.012, max(least, 0.75 * batch / rows**1.5)))
 
 
 def average(steps: int, epochs: int) -> float | None:

@@ -268,7 +268,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
     ) -> list[EpochReport]:
         r"""Train on shuffled mini-batches, for those who have no loop of their own.
 
-        Where ``weight_decay`` is None it is :math:`\min(0.018, \max(d, 1.1\, m / n^{3/2}))` here, with m rows
+        Where ``weight_decay`` is None it is :math:`\min(0.012, \max(d, 0.75\, m / n^{3/2}))` here, with m rows
         in a batch, n in all, and d what the class has (where that is not 0): more on few rows, which a net would
         over-fit. docs/relaxed.md has what each default bought, and where it was chosen.
 

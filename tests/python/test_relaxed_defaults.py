@@ -94,9 +94,9 @@ def test_with_regularizers_and_persistent_variables():
 @pytest.mark.parametrize(
     ("rows", "numbers", "decay"),
     [
-        (40, True, 0.018),
-        (400, True, 1.1 * 100 / 400**1.5),
-        (400, False, 1.1 * 100 / 400**1.5),
+        (40, True, 0.012),
+        (400, True, 0.75 * 100 / 400**1.5),
+        (400, False, 0.75 * 100 / 400**1.5),
         (20_000, True, 1e-4),
         (20_000, False, 2e-4),
     ],
@@ -116,7 +116,7 @@ def test_decay_of_fit_by_rows(rows, numbers, decay):
     assert seen[1] == [0.003, 0.003, 0.003]
     optimizer = torchbcd.RelaxedBCD(make_mlp([3, 2]))
     optimizer.fit(x[:40], y[:40], 1, callback=lambda _: seen.append(column(optimizer, "weight_decay")))
-    assert seen[2] == [0.018]  # of a net of one layer, which is not the last of several
+    assert seen[2] == [0.012]  # of a net of one layer, which is not the last of several
 
 
 @pytest.mark.parametrize(("epochs", "average"), [(2, None), (3, 1 - 10 / 12), (50, 1 - 10 / 80)])
