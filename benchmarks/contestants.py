@@ -117,16 +117,15 @@ Made = tuple[list[torch.optim.Optimizer], Step]
 
 
 def relaxed(model: nn.Sequential, setting: Options, data: Data) -> Made:
-    """RelaxedBCD; a weight decay of None is the rule of its `fit`."""
+    """RelaxedBCD; a weight decay of None is the rule of its `fit`, where the last layer has less in long runs."""
     outside = {*FRAME, *EVERYONE, "output_penalty"}
     options = {name: value for name, value in setting.items() if name not in outside}
     if data.classes and setting["loss"] == "cross-entropy":
         options |= {"loss": "cross_entropy", "output_penalty": setting["output_penalty"]}
     if options.get("weight_decay") is None:
         rows = len(data.x)
-        decay = fit_rules.weight_decay(2e-4 if data.classes else 1e-4, min(setting["batch"], rows), rows)
-        hidden = sum(isinstance(module, nn.Linear) for module in model) - 1
-        options["weight_decay"] = [*[decay] * hidden, 0.0]
+        least = 2e-4 if data.classes else 1e-4
+        options["weight_decay"] = fit_rules.weight_decay(least, min(setting["batch"], rows), rows)
     optimizer = torchbcd.RelaxedBCD(model, **options)
     return [optimizer], lambda x, y, over: optimizer.step(x, y)
 

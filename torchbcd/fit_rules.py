@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["average", "weight_decay"]
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["average", "set_weight_decays", "weight_decay"]
 
 _EPOCHS = 20  # of which a tenth, two epochs, is averaged over
 
@@ -10,6 +13,23 @@ _EPOCHS = 20  # of which a tenth, two epochs, is averaged over
 def weight_decay(least: float, batch: int, rows: int) -> float:
     """The part of W that is taken off before a step: more on few rows, which a net would over-fit."""
     return float(min(0.012, max(least, 0.75 * batch / rows**1.5)))
+
+
+def set_weight_decays(
+    groups: Sequence[dict[str, Any]], least: Sequence[float], batch: int, rows: int, steps: int
+) -> None:
+    """Set every layer's where it is None and ``least``, the library's default, is not 0.
+
+    The last of several layers, whose default is 0, has the others', but no more than 1 / steps, of which a run
+    takes 1 - 1/e off it: hidden layers refit what the last one loses faster than they lose anything, and grow by
+    as much.
+    """
+    last = len(groups) - 1
+    for layer, group in enumerate(groups):
+        base = max(least) if layer == last else least[layer]
+        if group["weight_decay"] is None and group["weight_regularizer"] is None and base > 0:
+            decay = weight_decay(base, batch, rows)
+            group["weight_decay"] = min(decay, 1 / steps) if 0 < layer == last else decay
 
 
 def average(steps: int, epochs: int) -> float | None:

@@ -269,8 +269,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         r"""Train on shuffled mini-batches, for those who have no loop of their own.
 
         Where ``weight_decay`` is None it is :math:`\min(0.012, \max(d, 0.75\, m / n^{3/2}))` here, with m rows
-        in a batch, n in all, and d what the class has (where that is not 0): more on few rows, which a net would
-        over-fit. docs/relaxed.md has what each default bought, and where it was chosen.
+        in a batch, n in all, and d what the class has: more on few rows, which a net would over-fit. For the last
+        of several layers it is at most 1 / steps. docs/relaxed.md has what each default bought.
 
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
@@ -333,10 +333,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             averaged = AveragedModel(module, multi_avg_fn=averaging)
         rates = [group["lr"] for group in self.param_groups]
         decays = [group["weight_decay"] for group in self.param_groups]
-        for layer, group in enumerate(self.param_groups):
-            least = self._object.default_weight_decay(layer, y)
-            if group["weight_decay"] is None and least > 0:
-                group["weight_decay"] = fit_rules.weight_decay(least, min(batch_size, len(x)), len(x))
+        least = [self._object.default_weight_decay(layer, y) for layer in range(len(self.param_groups))]
+        fit_rules.set_weight_decays(self.param_groups, least, min(batch_size, len(x)), len(x), total)
         done, best, since = 0, inf, 0
         best_state: dict[str, Tensor] | None = None
         reports: list[EpochReport] = []

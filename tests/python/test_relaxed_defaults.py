@@ -109,7 +109,8 @@ def test_decay_of_fit_by_rows(rows, numbers, decay):
     optimizer.fit(
         x, x[:, :2] if numbers else y, 1, callback=lambda _: seen.append(column(optimizer, "weight_decay"))
     )
-    assert seen == [[pytest.approx(decay), None, None]]
+    last = min(decay, 1 / -(-rows // 100))  # of the run's steps
+    assert seen == [[pytest.approx(decay), None, pytest.approx(last)]]
     assert column(optimizer, "weight_decay") == [None, None, None]
     optimizer = torchbcd.RelaxedBCD(model, weight_decay=0.003)
     optimizer.fit(x[:40], y[:40], 1, callback=lambda _: seen.append(column(optimizer, "weight_decay")))
@@ -117,6 +118,9 @@ def test_decay_of_fit_by_rows(rows, numbers, decay):
     optimizer = torchbcd.RelaxedBCD(make_mlp([3, 2]))
     optimizer.fit(x[:40], y[:40], 1, callback=lambda _: seen.append(column(optimizer, "weight_decay")))
     assert seen[2] == [0.012]  # of a net of one layer, which is not the last of several
+    optimizer = torchbcd.RelaxedBCD(make_mlp([3, 4, 2]))
+    optimizer.fit(x[:40], y[:40], 200, callback=lambda _: seen.append(column(optimizer, "weight_decay")))
+    assert seen[3] == [0.012, 1 / 200]
 
 
 @pytest.mark.parametrize(("epochs", "average"), [(2, None), (3, 1 - 10 / 12), (50, 1 - 10 / 80)])
