@@ -205,8 +205,9 @@ struct TanhTrials {
       t_q -= (2 * a + t_q * (-8 + t_q * (-6 * a + 12 * t_q))) / (-8 + t_q * (-12 * a + 36 * t_q));
     }
     const double away = artanh(t_q) - b;
+    const double at_least = away > 0 ? away : 0;
     const double apart = a - t_minus;
-    const double least = apart * apart + gamma * away * away;
+    const double least = apart * apart + gamma * at_least * at_least;
     const double other = right.verdict == kOtherUnknown ? least : kFarRight;
     const double bar = known > 0 ? curve.twice_objective(right_u) : other;
     const double lower = sure * (found.twice_objective <= bar ? 1.0 : 0.0);
