@@ -1,10 +1,11 @@
-"""Train an MLP by RelaxedBCD, by BCD and by Adam, on the same net and data.
+"""Train an MLP by RelaxedBCD, by BCD, by Adam and by Muon, on the same net and data.
 
 RelaxedBCD trains by its `fit` with the defaults, on mini-batches for --relaxed-epochs. BCD, the papers'
-algorithm, goes full batch (--sweeps) or, with --epochs, on mini-batches. Adam trains for as many epochs as fit
-into RelaxedBCD's seconds, or for --adam-epochs, on fit's terms: a step that is held for half of the run and then
-falls to zero, and a moving average of the weights. Both have the average in their last point. Prints a table and
-writes the curves of loss, training and test accuracy (the panels of Zeng et al., Figure 1) to a PNG file.
+algorithm, goes full batch (--sweeps) or, with --epochs, on mini-batches. Adam and Muon (torch's, with Adam on
+the last layer and the biases) train for as many epochs as fit into RelaxedBCD's seconds, or for --adam-epochs,
+on fit's terms: a step that is held for half of the run and then falls to zero, and a moving average of the
+weights. All three have the average in their last point. Prints a table and writes the curves of loss, training
+and test accuracy (the panels of Zeng et al., Figure 1) to a PNG file.
 
     python examples/python/train_mlp.py
     python examples/python/train_mlp.py --dataset digits --hidden 100,100 --sweeps 40
@@ -76,7 +77,7 @@ class Run:
 
 
 def squared_loss(outputs: Tensor, y: Tensor) -> Tensor:
-    """Mean over rows of 1/2 |output - one_hot(y)|^2, the loss that both optimizers minimise."""
+    """Mean over rows of 1/2 |output - one_hot(y)|^2, the loss that all of them minimise."""
     return 0.5 * (outputs - nn.functional.one_hot(y, outputs.shape[1])).square().sum(1).mean()
 
 
@@ -153,48 +154,67 @@ def train_relaxed(model: nn.Sequential, data: datasets.Data, arguments: argparse
     return run
 
 
-class Adam:
-    """Backpropagation with a step held for half of so many, then falling to zero, and averaged weights."""
+def peers(name: str, model: nn.Module) -> list[torch.optim.Optimizer]:
+    """The optimizers of Adam, or of Muon, which is for hidden matrices and leaves the rest to Adam."""
+    parameters = list(model.parameters())
+    *hidden, _ = [p for p in parameters if p.ndim == 2]
+    if name == "Adam" or not hidden:
+        return [torch.optim.Adam(parameters, lr=2e-3, fused=True)]
+    rest = [p for p in parameters if not any(p is matrix for matrix in hidden)]
+    return [
+        torch.optim.Muon(hidden, lr=0.02, weight_decay=0.0),
+        torch.optim.Adam(rest, lr=2e-3, fused=True),
+    ]
 
-    def __init__(self, model: nn.Module, steps: int) -> None:
+
+class Backpropagation:
+    """A step held for half of so many, then falling to zero, and averaged weights."""
+
+    def __init__(self, name: str, model: nn.Module, steps: int) -> None:
         self.model = model
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda k: min(1.0, 2 * (1 - k / steps))
-        )
+        self.optimizers = peers(name, model)
+        self.schedulers = [
+            torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min(1.0, 2 * (1 - k / steps)))
+            for optimizer in self.optimizers
+        ]
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(max(0.0, 1 - 10 / steps)))
 
     def epoch(self, data: datasets.Data, order: tuple[Tensor, ...]) -> float:
         """One epoch over the batches in `order`; the seconds it took."""
         start = time.perf_counter()
         for index in order:
-            self.optimizer.zero_grad()
+            self.model.zero_grad()
             squared_loss(self.model(data.x[index]), data.y[index]).backward()
-            self.optimizer.step()
-            self.scheduler.step()
+            for each in (*self.optimizers, *self.schedulers):
+                each.step()
             self.averaged.update_parameters(self.model)
         return time.perf_counter() - start
 
 
-def epochs_within(seconds: float, model: nn.Module, data: datasets.Data, arguments: argparse.Namespace) -> int:
-    """How many epochs of Adam take so many seconds, at least one: by the second of two on a copy of the model."""
+def epochs_within(
+    seconds: float, name: str, model: nn.Module, data: datasets.Data, arguments: argparse.Namespace
+) -> int:
+    """How many epochs take so many seconds, at least one: by the second of two on a copy of the model."""
     order = batches(len(data.x), arguments.batch_size, torch.Generator())
-    trial = Adam(copy.deepcopy(model), 2 * len(order))
+    trial = Backpropagation(name, copy.deepcopy(model), 2 * len(order))
     taken = [trial.epoch(data, order) for _ in range(2)]
     return max(1, round(seconds / taken[-1]))
 
 
-def train_adam(model: nn.Sequential, data: datasets.Data, arguments: argparse.Namespace, epochs: int) -> Run:
-    """Epochs of Adam."""
-    run = Run("Adam", "epoch")
+def train_peer(
+    name: str, model: nn.Sequential, data: datasets.Data, arguments: argparse.Namespace, seconds: float
+) -> Run:
+    """Epochs of Adam or of Muon: so many as are asked for, or as so many seconds have time for."""
+    epochs = arguments.adam_epochs or epochs_within(seconds, name, model, data, arguments)
+    run = Run(name, "epoch")
     shuffle = torch.Generator().manual_seed(arguments.seed)
-    adam = Adam(model, epochs * math.ceil(len(data.x) / arguments.batch_size))
-    progress = tqdm(range(epochs), "Adam epochs")
+    training = Backpropagation(name, model, epochs * math.ceil(len(data.x) / arguments.batch_size))
+    progress = tqdm(range(epochs), f"{name} epochs")
     for _ in progress:
         order = batches(len(data.x), arguments.batch_size, shuffle)
-        run.record(model, data, adam.epoch(data, order))
+        run.record(model, data, training.epoch(data, order))
         progress.set_postfix(run.columns())
-    run.record_average(adam.averaged.module, data, 0.0)
+    run.record_average(training.averaged.module, data, 0.0)
     return run
 
 
@@ -270,13 +290,13 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--adam-epochs",
         type=positive_int,
-        help="epochs of Adam (default: as many as fit into RelaxedBCD's seconds)",
+        help="epochs of Adam and of Muon (default: as many as fit into RelaxedBCD's seconds)",
     )
     length.add_argument("--epochs", type=positive_int, help="train BCD on mini-batches for so many epochs")
     add("--batch-size", type=positive_int, default=100, help="rows of a mini-batch (default: 100)")
     inits = ("paper", "he", "torch")
     add("--init", choices=inits, default="paper", help="initialisation of the weights (default: paper)")
-    add("--adam-init", choices=inits, default="torch", help="Adam's, which is better off so (default: torch)")
+    add("--adam-init", choices=inits, default="torch", help="Adam's and Muon's, better off so (default: torch)")
     add("--gamma", type=float, default=1.0, help="penalty of the splitting, gamma = rho (default: 1)")
     add("--alpha", type=float, default=0.05, help="weight of the proximal terms (default: 0.05)")
     add("--seed", type=int, default=0, help="seed of initialisation and shuffling (default: 0)")
@@ -285,7 +305,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train with both optimizers, print the table, write the curves."""
+    """Train by all of them, print the table, write the curves."""
     arguments = parse_arguments()
     data = datasets.load(arguments.dataset, arguments.data_root, arguments.seed, fetch=arguments.download)
     classes = int(data.y.max()) + 1
@@ -297,11 +317,11 @@ def main() -> None:
         make_model(net, arguments.activation, arguments.init, arguments.seed), data, arguments
     )
     bcd = train_bcd(make_model(net, arguments.activation, arguments.init, arguments.seed), data, arguments)
-    adam_model = make_model(net, arguments.activation, arguments.adam_init, arguments.seed)
     torch.set_flush_denormal(True)  # without it Adam slows down on pixels that are nearly always zero
-    epochs = arguments.adam_epochs or epochs_within(relaxed.seconds[-1], adam_model, data, arguments)
-    adam = train_adam(adam_model, data, arguments, epochs)
-    runs = [relaxed, bcd, adam]
+    runs = [relaxed, bcd]
+    for name in ("Adam", "Muon"):
+        model = make_model(net, arguments.activation, arguments.adam_init, arguments.seed)
+        runs.append(train_peer(name, model, data, arguments, relaxed.seconds[-1]))
     print_table(runs)
     plot(runs, f"{data.name}, {shape}", arguments.out)
     print(f"curves: {arguments.out}")

@@ -44,6 +44,7 @@ def test_full_batch_on_the_digits(tmp_path):
     assert train > 93
     assert test > 88
     assert accuracies(done.stdout, "Adam ")[0] > 80
+    assert accuracies(done.stdout, "Muon ")[0] > 80
     assert "20 epochs" in done.stdout
     train, test = accuracies(done.stdout, "RelaxedBCD ")
     assert train > 93
