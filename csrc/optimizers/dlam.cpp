@@ -197,6 +197,9 @@ void DLAM::sweep(DlamRows& rows) {
   const double eps = this->eps();
   if (rows.since_refresh >= kRefreshEvery) {
     refresh_products(mlp_->committed, rows);
+    if (rows.has_previous) {  // or the extrapolation takes the old one's error for a movement, ever after
+      affine_out(rows.x, data_->previous[0], rows.q_previous);
+    }
   }
   const bool shrinks = eps < rows.eps;
   if (shrinks && rows.feasible.z.empty()) {

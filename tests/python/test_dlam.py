@@ -356,3 +356,15 @@ class TestSweeps:
             torch.testing.assert_close(value, before[name])
         optimizer.step(x, y)
         assert all(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [{}, {"monotone": False}, {"momentum": None}, {"output_solver": "fista"}])
+def test_no_error_of_the_products_grows(options):
+    """The products are updated by differences and computed afresh every 50 sweeps, with the last sweep's."""
+    model, optimizer, _, y = build(
+        "relu", regularizer=reg.L2(1.0), widths=[6, 5, 3], rho=1.0, eps=0.01, joint=True, **options
+    )
+    for _ in range(420):
+        report = optimizer.step()
+        total, _ = recomputed(optimizer, model, "cross_entropy", y, 0.01)
+        assert report.objective == pytest.approx(total, rel=1e-11)
