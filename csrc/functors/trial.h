@@ -4,6 +4,8 @@
 // minimiser, to what float64 resolves. The few entries that are not go to solve().
 #pragma once
 
+#include <cmath>
+
 #include "functors/host_device.h"
 
 namespace torchbcd::functors {
@@ -26,6 +28,42 @@ struct Trial {
   double u;
   double verdict;
 };
+
+// Halley's step to a root of f, from it and its derivatives, and the divisor, positive where it is to be
+// trusted; Newton's where the second derivative is given as 0.
+template <typename C>
+struct HalleyStep {
+  C length, divisor;
+
+  TORCHBCD_HOST_DEVICE HalleyStep(C value, C slope, C bend) : divisor(slope * slope - C(0.5) * value * bend) {
+    length = -value * slope / divisor;
+  }
+};
+
+// A point inside a bracket of a root at which f rises.
+template <typename C>
+struct Bracketed {
+  C u, low, high;
+
+  // After f at u: the step where it stays inside and `trusted` is positive, else the middle.
+  TORCHBCD_HOST_DEVICE Bracketed moved(C value, C step, C trusted) const {
+    const C left = value < 0 ? u : low;
+    const C right = value > 0 ? u : high;
+    const C stepped = u + step;
+    const C middle = C(0.5) * (left + right);
+    const C inside = stepped >= left ? (stepped <= right ? stepped : middle) : middle;
+    return {trusted > 0 ? inside : middle, left, right};
+  }
+};
+
+// 1 where the last step, to u, tells a root of f that it found: small beside u, and beside the interval on
+// which the slope, positive, keeps its size.
+TORCHBCD_HOST_DEVICE double found_by(double step, double u, double slope, double bend) {
+  const double moved = std::fabs(step);
+  const double size = std::fabs(u) < 1 ? std::fabs(u) : 1;
+  const double small = moved <= 1e-5 * size ? 1.0 : 0.0;
+  return moved * std::fabs(bend) <= 1e-3 * slope ? small : 0.0;
+}
 
 // The minimiser by trials, one entry at a time, in arithmetic of T as far as that goes.
 template <typename T, typename Functor>

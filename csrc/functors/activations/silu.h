@@ -45,12 +45,12 @@
 namespace torchbcd::functors {
 
 struct SiLUProblem {
-  static constexpr double kLowest = -1.2784645427610738;     // u_m
-  static constexpr double kLeast = -0.2784645427610738;      // m
+  static constexpr double kLowest = SiLUTrial::kLowest;      // u_m
+  static constexpr double kLeast = SiLUTrial::kLeast;        // m
   static constexpr double kInflection = 2.3993572805154677;  // u_i
   static constexpr double kFlattest = 3.4358409935351107;    // u_j
-  static constexpr double kDip = 0.036915;                   // > -sigma''
-  static constexpr double kSteepest = 1.09984;               // > sigma', so that sigma' > 1 - kSteepest
+  static constexpr double kDip = SiLUTrial::kDip;            // > -sigma''
+  static constexpr double kSteepest = SiLUTrial::kSteepest;  // > sigma', so that sigma' > 1 - kSteepest
   static constexpr double kTwoOverE = 0.7357588823428847;    // |u| e^u <= 2/e e^(u/2) for u <= 0
 
   double a, b, gamma;

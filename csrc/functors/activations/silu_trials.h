@@ -40,10 +40,7 @@ struct SiLUCurve {
   struct Derivatives {
     C first, second, third;
 
-    // Halley's step.
-    TORCHBCD_HOST_DEVICE C step() const {
-      return -first * second / (second * second - C(0.5) * first * third);
-    }
+    TORCHBCD_HOST_DEVICE C step() const { return HalleyStep<C>(first, second, third).length; }
   };
 
   TORCHBCD_HOST_DEVICE Derivatives derivatives(C u) const {
@@ -92,26 +89,17 @@ struct SiLUTrial {
     const double tangent = b + at_b.slope * gap / (at_b.slope * at_b.slope + gamma);
     const double below = tangent < high ? tangent : high;
     const SiLUCurve<T> same = {static_cast<T>(a), static_cast<T>(b), static_cast<T>(gamma)};
-    T left = static_cast<T>(low);
-    T right = static_cast<T>(high);
-    T u = static_cast<T>(below > low ? below : low);
+    Bracketed<T> search = {static_cast<T>(below > low ? below : low), static_cast<T>(low),
+                           static_cast<T>(high)};
     TORCHBCD_UNROLL
     for (int k = 0; k < kSteps; ++k) {
-      const auto f = same.derivatives(u);
-      left = f.first < 0 ? u : left;
-      right = f.first > 0 ? u : right;
-      const T stepped = u + f.step();
-      const T middle = T(0.5) * (left + right);
-      const T inside = stepped >= left ? (stepped <= right ? stepped : middle) : middle;
-      u = f.second > 0 ? inside : middle;
+      const auto f = same.derivatives(search.u);
+      search = search.moved(f.first, f.step(), f.second);
     }
-    const auto f = curve.derivatives(u);
+    const auto f = curve.derivatives(search.u);
     const double step = f.step();
-    const double next = u + step;
-    const double size = std::fabs(next) < 1 ? std::fabs(next) : 1;
-    const double small = std::fabs(step) <= 1e-5 * size ? known : 0.0;
-    const double straight = std::fabs(step * f.third) <= 1e-3 * f.second ? small : 0.0;
-    return {next, straight > 0 ? kSettled : kUnsettled};
+    const double next = search.u + step;
+    return {next, known * found_by(step, next, f.second, f.third) > 0 ? kSettled : kUnsettled};
   }
 };
 

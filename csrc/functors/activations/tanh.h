@@ -110,29 +110,7 @@ struct TanhProblem {
   }
 };
 
-// The prox of tanh, by trials and to the end.
-struct TanhProx {
-  template <typename T>
-  TORCHBCD_HOST_DEVICE Trial first_trial(const ProxProblem& p) const {
-    return TanhTrials(p).first<T>();
-  }
-
-  template <typename T>
-  TORCHBCD_HOST_DEVICE Trial second_trial(const ProxProblem& p, const Trial& first) const {
-    return TanhTrials(p).second<T>(first);
-  }
-
-  TORCHBCD_HOST_DEVICE_CALL double solve(const ProxProblem& p) const {
-    if (!(std::isfinite(p.a) && std::isfinite(p.b))) {
-      return p.a + p.b;  // NaN in, NaN out
-    }
-    const bool mirrored = std::tanh(p.b) > p.a;
-    const double solution = TanhProblem{mirrored ? -p.a : p.a, mirrored ? -p.b : p.b, p.gamma}.solve();
-    return mirrored ? -solution : solution;
-  }
-};
-
-struct Tanh : ActivationTraits, TanhProx {
+struct Tanh : ActivationTraits {
   static constexpr const char* name = "tanh";
   static constexpr bool has_preimages = true;
 
@@ -151,7 +129,26 @@ struct Tanh : ActivationTraits, TanhProx {
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T prox(T a, T b, T gamma) const {
-    return static_cast<T>(solve_by_trials<T>(TanhProx{}, ProxProblem{a, b, gamma}));
+    return static_cast<T>(solve_by_trials<T>(*this, ProxProblem{a, b, gamma}));
+  }
+
+  template <typename T>
+  TORCHBCD_HOST_DEVICE Trial first_trial(const ProxProblem& p) const {
+    return TanhTrials(p).first<T>();
+  }
+
+  template <typename T>
+  TORCHBCD_HOST_DEVICE Trial second_trial(const ProxProblem& p, const Trial& first) const {
+    return TanhTrials(p).second<T>(first);
+  }
+
+  TORCHBCD_HOST_DEVICE_CALL double solve(const ProxProblem& p) const {
+    if (!(std::isfinite(p.a) && std::isfinite(p.b))) {
+      return p.a + p.b;  // NaN in, NaN out
+    }
+    const bool mirrored = std::tanh(p.b) > p.a;
+    const double solution = TanhProblem{mirrored ? -p.a : p.a, mirrored ? -p.b : p.b, p.gamma}.solve();
+    return mirrored ? -solution : solution;
   }
 
   TORCHBCD_HOST_DEVICE double preimage_low(double t) const {

@@ -68,21 +68,15 @@ struct TanhCurve {
 // A search for the right root. `falling` is 1 where it is Newton's from u_-, else 0: Halley's in a bracket.
 template <typename C>
 struct RightRoot {
-  C u, low, high, falling;
+  Bracketed<C> at;
+  C falling;
   C missing;  // > 0 once there is none
 
   TORCHBCD_HOST_DEVICE RightRoot step(const TanhCurve<C>& curve) const {
-    const auto f = curve.derivatives(u);
-    const C left = f.first < 0 ? u : low;
-    const C right = f.first > 0 ? u : high;
-    const C bend = falling > 0 ? C(0) : C(0.5) * f.third;
-    const C down = f.second * f.second - f.first * bend;
-    const C stepped = u - f.first * f.second / down;
-    const C middle = C(0.5) * (left + right);
-    const C inside = stepped >= left ? (stepped <= right ? stepped : middle) : middle;
-    const C next = down > 0 ? inside : middle;
+    const auto f = curve.derivatives(at.u);
+    const HalleyStep<C> step(f.first, f.second, falling > 0 ? C(0) : f.third);
     const C bent = f.second > 0 ? C(0) : falling;
-    return {next, left, right, falling, missing + bent};
+    return {at.moved(f.first, step.length, step.divisor), falling, missing + bent};
   }
 };
 
@@ -114,16 +108,11 @@ struct TanhTrials {
   TORCHBCD_HOST_DEVICE Polished polished(double u, double halley) const {
     const auto at = curve.point(u);
     const auto f = curve.derivatives(u, at);
-    const double down = f.second * f.second - 0.5 * halley * f.first * f.third;
-    const double step = -f.first * f.second / down;
+    const double step = HalleyStep<double>(f.first, f.second, halley * f.third).length;
     const double next = u + step;
-    const double size = std::fabs(next) < 1 ? std::fabs(next) : 1;
-    const double moved = std::fabs(step);
-    const double small = moved <= 1e-5 * size ? 1.0 : 0.0;
     const double gap = at.t - curve.a + at.square_sech * step;
     const double away = next - curve.b;
-    return {next, moved * std::fabs(f.third) <= 1e-3 * f.second ? small : 0.0,
-            gap * gap + curve.gamma * away * away};
+    return {next, found_by(step, next, f.second, f.third), gap * gap + curve.gamma * away * away};
   }
 
   // Close to the root beyond `from`, where tanh is t and its slope s: the minimiser of the problem with tanh
@@ -158,13 +147,15 @@ struct TanhTrials {
     const double inside = below > low ? below : low;
 
     const TanhCurve<T> same = {static_cast<T>(a), static_cast<T>(b), static_cast<T>(gamma)};
-    RightRoot<T> search = {static_cast<T>(falling > 0 ? u_minus : inside), static_cast<T>(low),
-                           static_cast<T>(high), static_cast<T>(falling), T(0)};
+    RightRoot<T> search = {
+        {static_cast<T>(falling > 0 ? u_minus : inside), static_cast<T>(low), static_cast<T>(high)},
+        static_cast<T>(falling),
+        T(0)};
     TORCHBCD_UNROLL
     for (int k = 0; k < kSteps; ++k) {
       search = search.step(same);
     }
-    const Polished found = polished(search.u, 1);
+    const Polished found = polished(search.at.u, 1);
     const double rising = curve.slope({t_b, square_sech_b}) > 0 ? bent : 0.0;  // a left one may exist
     const double when_found = rising > 0 ? kOneOfTwo : kSettled;
     const double other = rising > 0 ? kOtherUnknown : kUnsettled;

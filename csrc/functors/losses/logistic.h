@@ -41,18 +41,13 @@ struct LogisticLoss : LossTraits {
     const double inverse = log_positive(ratio > 1.001 ? ratio - 1 : 0.001) - beta;
     const double guess = steep > 1 ? inverse : tangent;
     const double above = guess > 0 ? guess : 0.0;
-    T low = 0;
-    T high = static_cast<T>(kappa);
-    T d = static_cast<T>(above < kappa ? above : kappa);
+    Bracketed<T> search = {static_cast<T>(above < kappa ? above : kappa), T(0), static_cast<T>(kappa)};
     TORCHBCD_UNROLL
     for (int k = 0; k < kSteps; ++k) {
-      const auto f = rough.at(d);
-      low = f.value < 0 ? d : low;
-      high = f.value > 0 ? d : high;
-      const T stepped = d + f.step;
-      const T middle = T(0.5) * (low + high);
-      d = stepped >= low ? (stepped <= high ? stepped : middle) : middle;
+      const auto f = rough.at(search.u);
+      search = search.moved(f.value, f.step, /*trusted=*/1);
     }
+    const T d = search.u;
     const auto f = fine.at(d);
     const double size = d < 1 ? static_cast<double>(d) : 1.0;
     const double verdict = std::fabs(f.step) <= 1e-5 * size ? kSettled : kUnsettled;
@@ -110,7 +105,7 @@ struct LogisticLoss : LossTraits {
       const C falling = kappa * s * (1 - s);
       const C slope = 1 + falling;
       const C bend = falling * (2 * s - 1);
-      return {value, -value * slope / (slope * slope - C(0.5) * value * bend)};
+      return {value, HalleyStep<C>(value, slope, bend).length};
     }
   };
 };
