@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
-import sklearn.datasets
 import torch
+from data_sets import scikit_learn_arrays, tabular_arrays
 from sklearn import neural_network
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.metrics import log_loss
@@ -50,7 +50,6 @@ NUMBERS = (
     "diabetes", "friedman1", "friedman2", "friedman3", "power-plant", "naval-propulsion-plant",
     "california-housing", "protein-tertiary-structure",
 )  # fmt: skip
-FRIEDMAN = {"friedman1": (500, 1.0), "friedman2": (1000, 125.0), "friedman3": (2000, 0.1)}  # rows, noise
 SMALL = (*CLASSES[:4], *NUMBERS[:4])
 ROWS = 10_000  # of MNIST
 Make = Callable[[int], Any]
@@ -99,11 +98,7 @@ REGRESSORS: dict[str, Make] = {
 
 def small(name: str, part: str, seed: int) -> Data:
     """80 % and 20 % of a set of scikit-learn's; or 60 % and another 20 %."""
-    if name in FRIEDMAN:
-        rows, noise = FRIEDMAN[name]
-        x, y = getattr(sklearn.datasets, f"make_{name}")(rows, noise=noise, random_state=seed)
-    else:
-        x, y = getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)
+    x, y = scikit_learn_arrays(name, seed)
 
     def split(x: np.ndarray, y: np.ndarray, held: float) -> list[np.ndarray]:
         return train_test_split(x, y, test_size=held, random_state=seed, stratify=y if name in CLASSES else None)
@@ -129,11 +124,8 @@ def parts(name: str, arguments: argparse.Namespace) -> Iterator[Data]:
             rows = slice(seed * ROWS, (seed + 1) * ROWS)
             yield Data(x[rows], y[rows], x_held, y_held)
     else:
-        if arguments.tabular is None:
-            raise FileNotFoundError(f"{name}.npz is looked for in the folder of --tabular")
-        file = np.load(arguments.tabular / f"{name}.npz")
-        x, y, train, held = file["x"], file["y"], file["train"], file[part]
-        yield from [Data(x[train], y[train], x[held], y[held])] * arguments.seeds
+        train, held = tabular_arrays(name, part, arguments.tabular)
+        yield from [Data(*train, *held)] * arguments.seeds
 
 
 def measure(make: Make, data: Data, seed: int) -> Result:

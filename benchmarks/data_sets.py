@@ -111,24 +111,39 @@ def images(name: str, part: str, arguments: argparse.Namespace, rows: int = 60_0
     return Data(data.x[:cut], data.y[:cut], data.x[50_000:], data.y[50_000:])
 
 
-def tabular(name: str, part: str, folder: Path | None) -> Data:
-    """The parts that the file says."""
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def tabular_arrays(name: str, part: str, folder: Path | None) -> tuple[Arrays, Arrays]:
+    """Inputs and targets of the training part and of another one, as the file has them."""
     if folder is None:
         raise FileNotFoundError(f"{name}.npz is looked for in the folder of --tabular")
     file = np.load(folder / f"{name}.npz")
-    x, y = torch.tensor(file["x"]), torch.tensor(file["y"])
-    y = y[:, None] if y.is_floating_point() else y
-    train, held = file["train"], file[part]
-    return standardized(Data(x[train], y[train], x[held], y[held]))
+    train, held = ((file["x"][file[rows]], file["y"][file[rows]]) for rows in ("train", part))
+    return train, held
+
+
+def tabular(name: str, part: str, folder: Path | None) -> Data:
+    """The parts that the file says, standardised."""
+    (x, y), (x_held, y_held) = (map(torch.tensor, rows) for rows in tabular_arrays(name, part, folder))
+    if y.is_floating_point():
+        y, y_held = y[:, None], y_held[:, None]
+    return standardized(Data(x, y, x_held, y_held))
+
+
+def scikit_learn_arrays(name: str, seed: int) -> Arrays:
+    """Inputs and targets of a set that scikit-learn has, or makes."""
+    if name in FRIEDMAN:
+        rows, noise = FRIEDMAN[name]
+        made: Arrays = getattr(sklearn.datasets, f"make_{name}")(rows, noise=noise, random_state=seed)
+        return made
+    loaded: Arrays = getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)
+    return loaded
 
 
 def small(name: str, part: str, split: int) -> Data:
     """60 % to train on and 20 % of validation, or 80 % and the other 20 %, of a split of its own."""
-    if name in FRIEDMAN:
-        rows, noise = FRIEDMAN[name]
-        x, y = getattr(sklearn.datasets, f"make_{name}")(rows, noise=noise, random_state=split)
-    else:
-        x, y = getattr(sklearn.datasets, f"load_{name}")(return_X_y=True)
+    x, y = scikit_learn_arrays(name, split)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(split))
     x_ = torch.tensor(x, dtype=torch.float32)[order]
     y_ = torch.tensor(y)[order] if name == "digits" else torch.tensor(y, dtype=torch.float32)[order, None]

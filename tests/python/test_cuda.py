@@ -315,9 +315,7 @@ def test_loss_and_regularizer_formulas_to_the_bit(compiled_formulas, dtype):
     for name, target in targets.items():
         found = compiled_formulas("prox_of_rows", name, [], [0.3, 5], [target, b])[0]
         its = getattr(ops, f"prox_{name}_loss")(target, b, 0.3)
-        if (
-            name == "cross_entropy"
-        ):  # the CPU takes the classes of a row in vectors, by other steps to the same root
+        if name == "cross_entropy":  # whose classes the CPU takes in vectors, by other steps to the same root
             unit = torch.finfo(dtype).eps
             torch.testing.assert_close(found, its, rtol=4 * unit, atol=4 * unit, msg=name)
         else:

@@ -228,9 +228,8 @@ class TestFit:
             assert reports[0].validation_accuracy is None
             better = [k for k, loss in enumerate(losses) if loss < min([math.inf, *losses[:k]]) - tol]
             assert len(losses) - 1 - better[-1] == 4
-            assert error(model) == min(
-                losses
-            )  # that of the best epoch, also where it was better by less than tol
+            # That of the best epoch, also where it was better by less than tol.
+            assert error(model) == min(losses)
 
     @pytest.mark.parametrize(("hold", "expected"), [(0.0, [1, 0.75, 0.5, 0.25]), (0.5, [1, 1, 1, 0.5])])
     def test_lr_falls_to_zero(self, hold, expected):
