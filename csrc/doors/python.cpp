@@ -5,6 +5,7 @@
 
 #include "doors/optional_tensors.h"
 #include "doors/python_model.h"
+#include "doors/python_ridge_head.h"
 #include "doors/python_values.h"
 #include "optimizers/option_table.h"
 #include "torchbcd/bcd.h"
@@ -194,4 +195,5 @@ PYBIND11_MODULE(_C, m) {
   python::bind_bcd(m);
   python::bind_relaxed(m);
   python::bind_dlam(m);
+  python::bind_ridge_head(m);
 }
