@@ -190,6 +190,7 @@ PYBIND11_MODULE(_C, m) {
       .def_readonly("weight_penalty", &ObjectiveTerms::weight_penalty)
       .def_readonly("state_penalty", &ObjectiveTerms::state_penalty)
       .def("total", &ObjectiveTerms::total);
+  m.def("before_layers", torch::wrap_pybind_function(python::before_layers));
   m.def("read_modules", torch::wrap_pybind_function(python::read_modules));
   m.def("relaxed_options_for_any_depth", python::options_for_any_depth);
   python::bind_bcd(m);
