@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <sstream>
 #include <system_error>
 #include <typeinfo>
@@ -111,9 +112,13 @@ std::string Activation::text() const {
 
 size_t modules_before_layers(const std::vector<FoundModule>& modules) {
   using Kind = FoundModule::Kind;
-  const auto after_unknown = std::find_if(modules.rbegin(), modules.rend(), [](const FoundModule& m) {
-                               return m.kind == Kind::kUnknown;
-                             }).base();
+  const auto last_of = [](Kind kind, auto end, auto begin) {
+    return std::find_if(std::make_reverse_iterator(end), std::make_reverse_iterator(begin),
+                        [kind](const FoundModule& m) { return m.kind == kind; })
+        .base();  // behind it; `begin` where there is none
+  };
+  const auto after_unknown =
+      last_of(Kind::kUnknown, last_of(Kind::kLinear, modules.end(), modules.begin()), modules.begin());
   const auto first = std::find_if(after_unknown, modules.end(),
                                   [](const FoundModule& m) { return m.kind == Kind::kLinear; });
   const auto count = static_cast<size_t>(first - modules.begin());

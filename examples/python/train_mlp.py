@@ -155,9 +155,11 @@ def train_relaxed(model: nn.Sequential, data: datasets.Data, arguments: argparse
 
 
 def peers(name: str, model: nn.Module) -> list[torch.optim.Optimizer]:
-    """The optimizers of Adam, or of Muon, which is for hidden matrices and leaves the rest to Adam."""
+    """The optimizers of Adam, AdamW, or Muon, which is for hidden matrices and leaves the rest to Adam."""
     parameters = list(model.parameters())
     *hidden, _ = [p for p in parameters if p.ndim == 2]
+    if name == "AdamW":
+        return [torch.optim.AdamW(parameters, lr=2e-3, fused=True)]
     if name == "Adam" or not hidden:
         return [torch.optim.Adam(parameters, lr=2e-3, fused=True)]
     rest = [p for p in parameters if not any(p is matrix for matrix in hidden)]

@@ -238,8 +238,48 @@ void models_are_read() {
   EXPECT_THROWS(c10::ValueError, read(Sequential(Linear(2, 3), Linear(2, 2))), "must take 3 inputs");
   EXPECT_THROWS(c10::ValueError, read(Sequential(Linear(2, 2), torch::nn::Dropout())), "module 1");
   EXPECT_THROWS(c10::ValueError, read(Sequential(Linear(2, 2), torch::nn::Flatten())), "must be the first");
+  EXPECT_THROWS(c10::ValueError, read(Sequential(torch::nn::Dropout(), Linear(2, 2), torch::nn::Dropout())),
+                "module 2");
   const Linear shared(2, 2);
   EXPECT_THROWS(c10::ValueError, torchbcd::BCD(Sequential(shared, ReLU(), shared)), "shares memory");
+}
+
+void modules_before_the_layers() {
+  torch::manual_seed(2);
+  torch::nn::Conv2d convolution(torch::nn::Conv2dOptions(1, 2, 3));
+  const torch::nn::Linear first(8, 5), last(5, 3);
+  torch::nn::Sequential model(convolution, torch::nn::BatchNorm2d(2), torch::nn::Flatten(), first,
+                              torch::nn::ReLU(), last);
+  const at::Tensor x = torch::randn({20, 1, 4, 4}), y = torch::randint(3, {20}, torch::kLong);
+  EXPECT_THROWS(c10::ValueError, torchbcd::read_mlp(model), "requires_grad_(False)");
+  for (size_t i = 0; i < 2; ++i) {
+    for (at::Tensor& parameter : (*model)[i]->parameters()) {
+      parameter.requires_grad_(false);
+    }
+  }
+  torch::nn::Sequential layers(torch::nn::Linear(8, 5), torch::nn::ReLU(), torch::nn::Linear(5, 3));
+  const std::vector<at::Tensor> of_layers = layers->parameters(),
+                                own = {first->weight, first->bias, last->weight, last->bias};
+  const torch::NoGradGuard no_grad;
+  for (size_t i = 0; i < own.size(); ++i) {
+    of_layers[i].copy_(own[i]);
+  }
+  const at::Tensor features =
+      convolution->forward(x).flatten(1) / std::sqrt(1 + 1e-5);  // an untrained norm's
+  torchbcd::BCD alone(layers), whole(model);
+  alone.bind(features, y);
+  whole.bind(x, y);
+  for (int k = 0; k < 3; ++k) {
+    alone.step();
+    whole.step();
+  }
+  EXPECT(model->is_training() && (*model)[1]->is_training());
+  for (size_t i = 0; i < own.size(); ++i) {
+    EXPECT(torch::allclose(own[i], of_layers[i], 1e-3, 1e-4));
+  }
+  EXPECT_THROWS(c10::ValueError, whole.bind(torch::randn({20, 1, 5, 4}), y), "x must have shape (n, 8)");
+  convolution->bias.requires_grad_(true);
+  EXPECT_THROWS(c10::ValueError, whole.bind(x, y), "requires_grad_(False)");
 }
 
 void refusals_change_nothing() {
@@ -434,6 +474,7 @@ int main(int argc, char** argv) {
   relaxed_certifies();
   dlam_and_dladmm();
   models_are_read();
+  modules_before_the_layers();
   refusals_change_nothing();
   models_change();
   calls_one_at_a_time();

@@ -146,6 +146,73 @@ def test_what_the_app_says_to_bad_input(programs, tmp_path):
     assert "is cut short" in run(*command, fails=True)
 
 
+def stream(x, y):
+    lines = [",".join([str(int(c)), *(f"{v:.9g}" for v in row.tolist())]) for row, c in zip(x, y, strict=True)]
+    return "\n".join(lines).encode()
+
+
+@pytest.fixture
+def learner(digits):
+    """A model with half of the digits behind it, its optimizer, and the other half."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 10))
+    optimizer = torchbcd.RelaxedBCD(model)
+    optimizer.fit(digits[0][:700], digits[1][:700], 3, 50)
+    return model, optimizer, digits[0][700:], digits[1][700:]
+
+
+def learn_on(programs, folder, rows, *options):
+    command = [programs / "learn_on", "--model", "old.pt", "--out", "new.pt", "--widths", "64,40,10", *options]
+    done = subprocess.run(
+        list(map(str, command)), input=rows, capture_output=True, check=True, env=ENVIRONMENT, cwd=folder
+    )
+    found = re.match(r"(\d+) rows, (\S+) % right .*, (-?\d+) KiB", done.stdout.decode())
+    return int(found[1]), float(found[2]), int(found[3])
+
+
+def test_a_device_learns_on(programs, tmp_path, learner, one_thread):
+    """Steps as Python's, from a stream, in memory that does not grow with it."""
+    model, optimizer, x, y = learner
+    torchbcd.save_checkpoint(tmp_path / "old.pt", model, optimizer)
+    rows, right, _ = learn_on(programs, tmp_path, stream(x, y))
+    expected = 0
+    for batch in torch.arange(len(x)).split(50):
+        expected += (model(x[batch]).argmax(1) == y[batch]).sum().item()
+        optimizer.step(x[batch], y[batch])
+    assert rows == len(x)
+    assert right == pytest.approx(100 * expected / len(x), abs=0.1)
+    twin = copy.deepcopy(model)
+    restored = torchbcd.RelaxedBCD(twin)
+    torchbcd.load_checkpoint(tmp_path / "new.pt", twin, restored)
+    for mine, its in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(its, mine, rtol=0, atol=1e-5)
+    long = stream(x, y) + b"\n"
+    rows, _, grown = learn_on(programs, tmp_path, long * 10)
+    assert rows == 10 * len(x)
+    assert grown < 8 * 1024
+
+
+def test_a_device_solves_for_its_last_layer(programs, tmp_path, learner):
+    model, optimizer, x, y = learner
+    torchbcd.save_checkpoint(tmp_path / "old.pt", model, optimizer)
+    options = ("--learn", "head", "--state", "head.pt", "--alpha", 0.5)
+    learn_on(programs, tmp_path, stream(x[:500], y[:500]), *options)
+    learn_on(programs, tmp_path, stream(x[500:], y[500:]), *options)
+    features = model[:-1](x).detach()
+    head = torchbcd.RidgeHead(40, 10)
+    head.load_state_dict(torch.load(tmp_path / "head.pt"))
+    assert head.rows == len(x)
+    expected = torchbcd.RidgeHead(40, 10).partial_fit(features, y).linear(0.5)
+    torchbcd.load_checkpoint(tmp_path / "new.pt", model, optimizer)
+    torch.testing.assert_close(model[-1].weight, expected.weight, rtol=1e-4, atol=1e-5)
+    (tmp_path / "head.pt").unlink()
+    learn_on(programs, tmp_path, stream(x, y), *options, "--forget", 100)
+    head.load_state_dict(torch.load(tmp_path / "head.pt"))
+    recent = (len(x) - 1) // 50 * 50  # where the last batch begins; whole batches are forgotten
+    assert head.rows == len(x) - recent + 100
+    assert head.weight == head.rows
+
+
 def test_a_scripted_loop_runs_without_python(programs, tmp_path, one_thread):
     example = ROOT / "examples/torchscript/train.py"
     run(sys.executable, "-W", "ignore", example, "--sweeps", "3", "--out", tmp_path)
