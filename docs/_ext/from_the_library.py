@@ -4,8 +4,8 @@
     ```
 
 is the table of the options' rows in csrc/optimizers, `script-methods` the methods of a class of torch.classes,
-`operators` the schemas of torch.ops.torchbcd, `cpp-reference` what Doxygen reads in csrc/include/torchbcd. Nothing
-of it is written twice, and nothing of it is kept in a file.
+`operators` the schemas of torch.ops.torchbcd, `cpp-reference` what Doxygen reads in csrc/include/torchbcd.
+Nothing of it is written twice, and nothing of it is kept in a file.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 A sweep, block by block
 =======================
 
-Backpropagation changes all weights at once, along a gradient. A sweep of block coordinate descent goes through the
-blocks of variables from the last layer to the first, and each block lowers one and the same objective: the *lifted* one,
-in which every layer has variables U and V of its own. This is the sixth sweep of :class:`torchbcd.BCD` over the digits.
+Backpropagation changes all weights at once, along a gradient. A sweep of block coordinate descent goes through
+the blocks of variables from the last layer to the first, and each block lowers one and the same objective: the
+*lifted* one, in which every layer has variables U and V of its own. This is the sixth sweep of
+:class:`torchbcd.BCD` over the digits.
 """
 
 import matplotlib.pyplot as plt
@@ -27,8 +28,9 @@ for _ in range(6):
     objectives.append(report.objective)
 
 # %%
-# The report of a sweep has what every block took off the objective, and what Lemma 5 of Zeng et al. says that it must at
-# least take off: a multiple of how far the block moved, squared. The strip is in the order of the sweep, from the top.
+# The report of a sweep has what every block took off the objective, and what Lemma 5 of Zeng et al. says that it
+# must at least take off: a multiple of how far the block moved, squared. The strip is in the order of the sweep,
+# from the top.
 
 descent = report.descent
 names = [f"{block.block}{block.layer}" for block in descent.blocks]
@@ -36,7 +38,15 @@ rows = range(len(names))
 
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
 axes.barh(rows, [block.decrease for block in descent.blocks], color="tab:blue", label="what the block took off")
-axes.plot([block.bound for block in descent.blocks], rows, "|", color="black", ms=16, mew=2.5, label="Lemma 5: at least this")
+axes.plot(
+    [block.bound for block in descent.blocks],
+    rows,
+    "|",
+    color="black",
+    ms=16,
+    mew=2.5,
+    label="Lemma 5: at least this",
+)
 axes.set_xscale("log")
 axes.set_yticks(rows, names)
 axes.invert_yaxis()
@@ -52,8 +62,8 @@ print([round(objective, 1) for objective in objectives])
 assert descent.holds()
 
 # %%
-# What it does not say: how good ``model(x)`` is on other data. :class:`torchbcd.RelaxedBCD` is what to train with: on
-# Fashion-MNIST, in mini-batches, plain BCD stops at 82 % (:doc:`/relaxed` says why).
+# What it does not say: how good ``model(x)`` is on other data. :class:`torchbcd.RelaxedBCD` is what to train
+# with: on Fashion-MNIST, in mini-batches, plain BCD stops at 82 % (:doc:`/relaxed` says why).
 
 accuracy = (model(x).argmax(1) == y).double().mean().item()
 print(f"training accuracy after six sweeps: {100 * accuracy:.1f} %")

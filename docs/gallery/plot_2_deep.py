@@ -2,9 +2,10 @@
 A deep net from tiny weights
 ============================
 
-Twenty hidden layers of 100 units, weights from N(0, 0.01²), biases 0.1. What comes out at the end hardly depends on what
-goes in, and the gradient of the early layers is next to nothing. :class:`torchbcd.RelaxedBCD` needs no gradient that has
-come through all layers: a block gets a target from the layer behind it. Digits, 1,400 rows to train on, 397 to test.
+Twenty hidden layers of 100 units, weights from N(0, 0.01²), biases 0.1. What comes out at the end hardly
+depends on what goes in, and the gradient of the early layers is next to nothing. :class:`torchbcd.RelaxedBCD`
+needs no gradient that has come through all layers: a block gets a target from the layer behind it. Digits,
+1,400 rows to train on, 397 to test.
 """
 
 import matplotlib.pyplot as plt

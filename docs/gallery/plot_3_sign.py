@@ -2,10 +2,10 @@
 Sign units
 ==========
 
-:class:`torchbcd.nn.Sign` is 1 for u ≥ 0 and −1 below: its derivative is zero wherever it has one, so backpropagation
-teaches the last layer alone. A state block of :class:`torchbcd.RelaxedBCD` needs none. It flips, row by row, the units
-whose flip lowers the row's terms most, and the layer before is drawn across zero there. Digits, 64-100-100-10, 1,400 rows
-to train on, 397 to test.
+:class:`torchbcd.nn.Sign` is 1 for u ≥ 0 and −1 below: its derivative is zero wherever it has one, so
+backpropagation teaches the last layer alone. A state block of :class:`torchbcd.RelaxedBCD` needs none. It
+flips, row by row, the units whose flip lowers the row's terms most, and the layer before is drawn across zero
+there. Digits, 64-100-100-10, 1,400 rows to train on, 397 to test.
 """
 
 import matplotlib.pyplot as plt
@@ -79,7 +79,7 @@ axes.legend(loc="lower right")
 plt.show()
 
 # %%
-# So flips teach hidden layers that backpropagation cannot reach, and a straight-through estimator, which makes a derivative
-# up, is better than either.
+# So flips teach hidden layers that backpropagation cannot reach, and a straight-through estimator, which makes a
+# derivative up, is better than either.
 
 print({name: round(reached[-1], 1) for name, reached in curves.items()})

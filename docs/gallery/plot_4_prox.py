@@ -1,10 +1,13 @@
-"""
+r"""
 What a U block solves
 =====================
 
-The U block of a layer is, entry by entry, :math:`\\min_u\\ \\tfrac12 (\\sigma(u) - a)^2 + \\tfrac\\gamma2 (u - b)^2`: stay near
-b, and have the activation say a. For most activations that is not convex and may have two minima. The functions
-``torchbcd.functional.prox_*`` return the global one.
+The U block of a layer is, entry by entry,
+
+.. math:: \min_u\ \tfrac12 (\sigma(u) - a)^2 + \tfrac\gamma2 (u - b)^2,
+
+which says: stay near b, and have the activation say a. For most activations that is not convex and may have two
+minima. The functions ``torchbcd.functional.prox_*`` return the global one.
 """
 
 import matplotlib.pyplot as plt

@@ -1,8 +1,9 @@
-"""README and docs/ as their readers use them: every code block is run or checked, every link inside leads somewhere.
+"""README and docs/ as their readers use them: blocks of code are run or checked, links inside lead somewhere.
 
-Blocks are told by their language. Python is run, page by page in one namespace, in the order of the page; C++ is
-compiled, as far as to its meaning; of commands it is checked that targets, scripts and their options are there; `text` is
-output. What cannot be run has `<!-- test: not run (why) -->` above it.
+Blocks are told by their language. Python is run, page by page in one namespace, in the order of the page; C++
+is compiled, as far as to its meaning; of commands it is checked that targets, scripts and their options are
+there; `text` is output. What cannot be run has `<!-- test: not run (why) -->` above it, what raises `<!-- test:
+raises -->`, and the error in the block of text after it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ DOCS = [path for path in sorted((ROOT / "docs").rglob("*.md")) if "auto_gallery"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 FENCE = re.compile(r"^```(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- test: not run \(.+\) -->\s*$")
+RAISES = re.compile(r"<!-- test: raises -->\s*$")
 
 
 class Block(NamedTuple):
@@ -35,6 +37,7 @@ class Block(NamedTuple):
     text: str
     line: int
     run: bool
+    raises: bool
 
 
 def name_of(page):
@@ -45,7 +48,8 @@ def blocks(page):
     text = page.read_text(encoding="utf-8")
     for found in FENCE.finditer(text):
         before = text[: found.start()]
-        yield Block(found[1].strip(), found[2], before.count("\n") + 2, not NOT_RUN.search(before))
+        run, raises = not NOT_RUN.search(before), bool(RAISES.search(before))
+        yield Block(found[1].strip(), found[2], before.count("\n") + 2, run, raises)
 
 
 def with_language(*languages):
@@ -103,15 +107,25 @@ def test_python(page, tmp_path, monkeypatch, one_thread):
     monkeypatch.chdir(tmp_path)
     names = {"torch": torch, "nn": nn, "torchbcd": torchbcd, **PREPARED.get(name_of(page), images)()}
     lines = [""] * (page.read_text(encoding="utf-8").count("\n") + 2)
-    found = [block for block in blocks(page) if block.language == "python" and block.run]
-    for block in found:
+    found = [block for block in blocks(page) if block.run]
+    python = [block for block in found if block.language == "python"]
+    for block in python:
         own = block.text.splitlines()
         lines[block.line - 1 : block.line - 1 + len(own)] = own
     source = tmp_path / f"{page.stem}_blocks.py"
     source.write_text("\n".join(lines), encoding="utf-8")
-    for block in found:
-        padded = "\n" * (block.line - 1) + block.text
-        exec(compile(padded, str(source), "exec"), names)
+    for block in python:
+        code = compile("\n" * (block.line - 1) + block.text, str(source), "exec")
+        if not block.raises:
+            exec(code, names)
+            continue
+        after = found[found.index(block) + 1]
+        assert after.language == "text", f"{name_of(page)}:{block.line}: what does it raise?"
+        with pytest.raises((Exception, Warning)) as raised:
+            exec(code, names)
+        expected = ".*".join(re.escape(" ".join(part.split())) for part in after.text.split("…"))
+        said = " ".join(f"{type(raised.value).__name__}: {raised.value}".split())
+        assert re.fullmatch(expected, said), said
 
 
 GALLERY = sorted((ROOT / "docs/gallery").glob("plot_*.py"))
@@ -182,7 +196,7 @@ def check_command(words, where):
         makefile = (ROOT / "Makefile").read_text()
         for target in (word for word in arguments if "=" not in word):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{where}: no target {target}"
-    elif program in ("python", "torchrun") and not arguments[:1] == ["-c"]:
+    elif program in ("python", "torchrun") and arguments[:1] != ["-c"]:
         scripts = [ROOT / word for word in arguments if word.endswith(".py")]
         assert scripts, where
         assert all(script.exists() for script in scripts), f"{where}: no {scripts}"
@@ -240,7 +254,11 @@ def test_links(page):
 def test_no_page_is_orphaned():
     """Every page of docs/ is in the index's tables of contents."""
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
-    listed = {line.strip() for block in re.findall(r"```\{toctree\}(.*?)```", index, re.DOTALL) for line in block.split("\n")}
+    listed = {
+        line.strip()
+        for block in re.findall(r"```\{toctree\}(.*?)```", index, re.DOTALL)
+        for line in block.split("\n")
+    }
     for page in DOCS:
         own = str(page.relative_to(ROOT / "docs").with_suffix(""))
         assert own in listed or own == "index", own
