@@ -54,11 +54,11 @@ bench: build
 	$(BIN)/python benchmarks/bench_dlam.py
 	$(BIN)/python benchmarks/bench_relaxed.py
 
-# Sphinx, in the same environment, since it imports torchbcd. Doxygen reads the C++ headers where the machine has it; where
-# not, the C++ reference says so.
+# Sphinx, in the same environment, since it imports torchbcd. All pages anew, since one that has not changed would keep its
+# warnings to itself. Doxygen reads the C++ headers where the machine has it; where not, the C++ reference says so.
 docs: build $(VENV)/.docs-installed
 	@command -v doxygen > /dev/null || echo "==> no doxygen: the C++ reference is left out (apt-get install doxygen)"
-	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -j1 -W --keep-going -n -d build/docs/doctrees docs build/docs/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -E -a -b html -j1 -W --keep-going -n -d build/docs/doctrees docs build/docs/html
 	@echo "==> build/docs/html/index.html"
 
 $(VENV)/.docs-installed: docs/requirements.txt $(VENV)/.installed

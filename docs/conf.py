@@ -1,6 +1,7 @@
 """Sphinx's configuration: `make docs` builds docs/ into build/docs/html, with every warning an error.
 
 Internal links and references are checked by the build. External ones are not: it uses no network.
+(A reader's browser fetches MathJax for the formulas of docstrings.)
 """
 
 from __future__ import annotations

@@ -63,8 +63,13 @@ class OptionsOf(SphinxDirective):
         lines = ["| option | of | default | must be | what it is |", "|---|---|---|---|---|"]
         for row in small(self.arguments[0])._object.documented_options():
             allowed = ", ".join(code(choice) for choice in row["choices"]) or cell(row["range"])
-            owner = "a layer" if row["of_layers"] else "all"
-            default = code(row["value"]) if row["value"] != "" else ""
+            if isinstance(row["value"], bool):
+                allowed = "`True` or `False`"
+            elif row["name"].endswith("_regularizer"):
+                allowed = "a regulariser, or none"
+            owner = "each layer" if row["of_layers"] else "all, when it is made" if row["at_start"] else "all"
+            value = row["value"]
+            default = code(f"{value:g}" if isinstance(value, float) else value) if value != "" else ""
             lines.append(f"| {code(row['name'])} | {owner} | {default} | {allowed} | {cell(row['help'])} |")
         return self.parse_text_to_nodes("\n".join(lines))
 
@@ -82,7 +87,9 @@ class ScriptMethods(SphinxDirective):
             if name not in ("__getstate__", "__setstate__"):
                 schema = str(script._get_method(name).schema)
                 own, _, rest = schema.partition("(")
-                rest = rest.partition(" _0")[2].removeprefix(", ").replace(" _0", "").replace("NoneType", "None")
+                rest = re.sub(r" _\d+", "", rest.partition(" _0")[2].removeprefix(", ")).replace(
+                    "NoneType", "None"
+                )
                 lines.append(f"{own}({rest}")
         return self.parse_text_to_nodes("\n".join([*lines, "```"]))
 
@@ -119,8 +126,11 @@ class CppReference(SphinxDirective):
         return self.parse_text_to_nodes("\n".join([*lines, "```"]))
 
 
-def escape_bars(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Norms and absolute values in docstrings, |x|, are no substitutions: but in code and mathematics."""
+def mark_up(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Make of a docstring, which is written to be read as it is, what Sphinx reads.
+
+    Norms and absolute values, |x|, are no substitutions, but in code and mathematics; a page of docs/ is a link.
+    """
     math_indent = None
     for number, line in enumerate(lines):
         if re.match(r"\s*\w+_(, \w+_)+: ", line):  # attributes that share a text: to Sphinx a type and a name
@@ -132,6 +142,7 @@ def escape_bars(app: Sphinx, what: str, name: str, thing: object, options: objec
         if line.lstrip().startswith(".. math::"):
             math_indent = indent
         if math_indent is None and not line.lstrip().startswith((">>>", "...", ".. ")):
+            line = re.sub(r"(``)?docs/([\w/]+)\.md(``)?", r":doc:`docs/\2.md </\2>`", line)
             parts = re.split(r"(``.*?``|`.*?`)", line)
             lines[number] = "".join(p if p.startswith("`") else p.replace("|", r"\|") for p in parts)
 
@@ -176,7 +187,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_config_value("torchbcd_has_doxygen", default=False, rebuild="env")
     app.connect("config-inited", run_doxygen, priority=100)
-    app.connect("autodoc-process-docstring", escape_bars, priority=100)
+    app.connect("autodoc-process-docstring", mark_up, priority=100)
     app.connect("autodoc-process-docstring", keep_colons, priority=101)
     app.add_directive("options-of", OptionsOf)
     app.add_directive("script-methods", ScriptMethods)

@@ -37,16 +37,10 @@ names = [f"{block.block}{block.layer}" for block in descent.blocks]
 rows = range(len(names))
 
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-axes.barh(rows, [block.decrease for block in descent.blocks], color="tab:blue", label="what the block took off")
-axes.plot(
-    [block.bound for block in descent.blocks],
-    rows,
-    "|",
-    color="black",
-    ms=16,
-    mew=2.5,
-    label="Lemma 5: at least this",
-)
+taken = [block.decrease for block in descent.blocks]
+least = [block.bound for block in descent.blocks]
+axes.barh(rows, taken, color="tab:blue", label="what the block took off")
+axes.plot(least, rows, "|", color="black", ms=16, mew=2.5, label="Lemma 5: at least this")
 axes.set_xscale("log")
 axes.set_yticks(rows, names)
 axes.invert_yaxis()

@@ -49,12 +49,11 @@ figure, grid = plt.subplots(3, 2, figsize=(8, 8.5), layout="constrained")
 for (name, (activation, prox)), (left, right) in zip(ACTIVATIONS.items(), grid, strict=True):
     centre, ends = tie(activation, prox)
     left.plot(u, value(activation, u, centre), color="tab:blue")
-    left.plot(ends, value(activation, ends, centre), "o", color="tab:red", label="the two minimisers")
-    left.set_title(f"{name}: the value, for the b of the tie, {centre:.2f}")
+    left.plot(ends, value(activation, ends, centre), "o", color="tab:red")
+    left.set_title(f"{name}: two minimisers, for b = {centre:.2f}")
     left.set_xlabel("u")
     left.set_ylabel("value")
     left.set_ylim(0, 4)
-    left.legend(loc="lower right")
 
     minimisers = prox(a, u, GAMMA)
     below, above = u <= centre, u > centre
