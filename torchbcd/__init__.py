@@ -25,6 +25,7 @@ from torchbcd.package import cmake_prefix_path  # noqa: E402
 from torchbcd.preprocessing import standardize_, unstandardize_  # noqa: E402
 from torchbcd.relaxed import RelaxedBCD  # noqa: E402
 from torchbcd.reports import DladmmReport, DlamReport, FitResult, RelaxedReport, SweepReport  # noqa: E402
+from torchbcd.ridge_head import RidgeHead, refit_last_layer  # noqa: E402
 from torchbcd.special_cases import MAC, ZhangBrand  # noqa: E402
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "FitResult",
     "RelaxedBCD",
     "RelaxedReport",
+    "RidgeHead",
     "SweepReport",
     "Variables",
     "ZhangBrand",
@@ -50,6 +52,7 @@ __all__ = [
     "load_checkpoint",
     "losses",
     "nn",
+    "refit_last_layer",
     "regularizers",
     "save_checkpoint",
     "standardize_",

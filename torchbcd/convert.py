@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from operator import is_
 from typing import Any, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from torchbcd import _C
+from torchbcd.frozen import FrozenFirst
 from torchbcd.nn import Polynomial, Sign
 
 __all__ = ["Model", "read_model"]
 
 Activation: TypeAlias = "tuple[str, tuple[float, ...]]"
+_Row: TypeAlias = "tuple[str, str, str, Tensor | None, Tensor | None, str, tuple[float, ...], bool]"
 
 # The registry of activation modules, by the library's names, with their numbers: a slope, bounds, coefficients.
 _ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {
@@ -29,6 +32,7 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {
     Sign: lambda _: ("sign", ()),
     Polynomial: lambda module: ("polynomial", tuple(module.coefficients)),
 }
+_FROZEN_ROWS = 1024  # that run through the modules before the layers at once
 _SUPPORTED = ", ".join(["Flatten (first)", "Linear", *(cls.__name__ for cls in _ACTIVATIONS)])
 
 
@@ -55,10 +59,10 @@ def _modules(model: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.M
 
 
 def _sequentials(model: nn.Sequential) -> Iterator[nn.Sequential]:
-    """The model and the Sequentials nested in it."""
+    """The model and the Sequentials nested in it whose modules are looked at."""
     yield model
     for module in model._modules.values():
-        if type(module) is nn.Sequential:
+        if type(module) is nn.Sequential and not _runs_otherwise(module):
             yield from _sequentials(module)
 
 
@@ -72,11 +76,6 @@ def _runs_otherwise(module: nn.Module) -> str:
 def _watch(position: str, module: nn.Module) -> _Watched:
     """The module as it is now. What a subclass computes is not known."""
     kind = type(module)
-    if otherwise := _runs_otherwise(module):
-        raise ValueError(
-            f"module {position} of the model, {module}, {otherwise}, which a sweep would pass over; take "
-            "that off (weight_norm, spectral_norm and pruning work by it, too)"
-        )
     if kind in _ACTIVATIONS:
         return _Watched(position, module, kind, "activation", *_ACTIVATIONS[kind](module), bias=False)
     if kind is nn.Linear:
@@ -92,6 +91,14 @@ def _watch(position: str, module: nn.Module) -> _Watched:
     return _Watched(position, module, kind, "unknown", "", (), bias=False)
 
 
+def _check_plain(position: str, module: nn.Module) -> None:
+    if otherwise := _runs_otherwise(module):
+        raise ValueError(
+            f"module {position} of the model, {module}, {otherwise}, which a sweep would pass over; take "
+            "that off (weight_norm, spectral_norm and pruning work by it, too)"
+        )
+
+
 class Model:
     """An MLP in an ``nn.Sequential`` as the library sees it, and what there is to say once it has changed.
 
@@ -100,15 +107,21 @@ class Model:
         linears: Its Linear modules.
         activations: What follows each of them; the identity where nothing does.
         flatten: Whether inputs are flattened first.
+        frozen_first: What the modules before the layers compute; None where there are none.
     """
 
     def __init__(self, module: nn.Sequential, activation: Activation | None) -> None:
         """Made by :func:`read_model`."""
         self.module = module
         self._check_forward()
-        self._found = [_watch(*found) for found in _modules(module)]
+        found_modules = [_watch(*found) for found in _modules(module)]
         self._seen = activation
+        before = _C.before_layers(self._rows(found_modules))
+        self._first, self._found = found_modules[:before], found_modules[before:]
+        for found in self._found:
+            _check_plain(found.position, found.module)
         self._containers = [(module, list(module._modules.values())) for module in _sequentials(module)]
+        self.frozen_first = FrozenFirst([found[:2] for found in self._first]) if self._first else None
         self.linears = [found.module for found in self._found if isinstance(found.module, nn.Linear)]
         self.flatten = any(found.kind == "flatten" for found in self._found)
         self.activations: list[Activation] = []
@@ -118,25 +131,40 @@ class Model:
             elif found.kind == "activation" and self.activations:
                 self.activations[-1] = activation or (found.activation, found.numbers)
 
-    def read(self) -> _C.Mlp:
-        """The library's own object. It judges whether it can be trained."""
-        rows = []
-        for found in self._found:
+    def _rows(self, modules: Sequence[_Watched]) -> list[_Row]:
+        rows: list[_Row] = []
+        for found in modules:
             parameters = found.module._parameters if found.kind == "linear" else {}
             seen = (found.activation, found.numbers)
             if self._seen is not None and found.kind == "activation":
                 seen = self._seen
-            rows.append(
-                (
-                    found.kind,
-                    found.position,
-                    str(found.module),
-                    parameters.get("weight"),
-                    parameters.get("bias"),
-                    *seen,
-                )
-            )
-        return _C.read_modules(rows, _SUPPORTED)
+            trainable = any(p.requires_grad for p in found.module.parameters())
+            weight, bias = parameters.get("weight"), parameters.get("bias")
+            rows.append((found.kind, found.position, str(found.module), weight, bias, *seen, trainable))
+        return rows
+
+    def read(self) -> _C.Mlp:
+        """The library's own object. It judges whether it can be trained."""
+        return _C.read_modules(self._rows([*self._first, *self._found]), _SUPPORTED, self.frozen_first)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """What the first layer is given of inputs."""
+        if self.frozen_first is not None:
+            parts = [self.frozen_first(part) for part in torch.split(x, _FROZEN_ROWS)]
+            x = torch.cat(parts).to(self.linears[0].weight.dtype)
+        return x.flatten(1) if self.flatten and x.dim() > 1 else x
+
+    def layers(self) -> nn.Sequential:
+        """The model without what stands before the layers; itself where nothing does."""
+        if self.frozen_first is None:
+            return self.module
+        return nn.Sequential(*(found.module for found in self._found))
+
+    def whole(self, layers: nn.Sequential) -> nn.Sequential:
+        """The model with other layers."""
+        if self.frozen_first is None:
+            return layers
+        return nn.Sequential(*(module for _, module in self.frozen_first.modules), *layers)
 
     def parameters(self) -> list[tuple[Tensor, Tensor | None]]:
         """Weight and bias of each Linear, as they are now.
@@ -169,17 +197,20 @@ class Model:
     def _say_what_has_changed(self) -> None:
         self._check_forward()
         now = list(_modules(self.module))
-        for was, (position, module) in zip(self._found, now, strict=False):
+        found = [*self._first, *self._found]
+        for i, (was, (position, module)) in enumerate(zip(found, now, strict=False)):
             if module is not was.module:
                 raise ValueError(
                     f"module {position} of the model is another one now, {module}, than the {was.module} that "
                     f"the optimizer was made for; {_ANEW}"
                 )
-            is_now = _watch(position, module)
-            if is_now[2:] != was[2:]:
+            if i < len(self._first):
+                continue
+            _check_plain(position, module)
+            if _watch(position, module)[2:] != was[2:]:
                 raise ValueError(f"module {position} of the model, {module}, has been changed; {_ANEW}")
         raise ValueError(
-            f"the model has {len(now)} modules and had {len(self._found)} when the optimizer was made; {_ANEW}"
+            f"the model has {len(now)} modules and had {len(found)} when the optimizer was made; {_ANEW}"
         )
 
     def _check_forward(self) -> None:
@@ -197,9 +228,10 @@ _ANEW = "make a new optimizer"
 
 
 def read_model(model: nn.Module, activation: Activation | None = None) -> Model:
-    """The layers of ``[Flatten,] Linear, activation, ..., Linear[, activation]``, nested Sequentials among them.
+    """The layers of ``[frozen,] [Flatten,] Linear, activation, ..., Linear[, activation]``, also if nested.
 
-    Subclasses of the supported modules are refused. Two Linear modules in a row have the identity between them.
+    Before them any modules may stand none of whose parameters require gradients. Among the layers subclasses of
+    the supported modules are refused. Two Linear modules in a row have the identity between them.
 
     Args:
         model: The model to read.

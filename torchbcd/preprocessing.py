@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from torchbcd.convert import read_model
+from torchbcd.convert import Model, read_model
 
 __all__ = ["is_poorly_scaled", "standardize_", "unstandardize_"]
 
@@ -13,13 +13,18 @@ _FAR_OFF = 10.0
 _FAR_APART = 100.0
 
 
-def _first_linear(model: nn.Sequential, x: Tensor) -> tuple[nn.Linear, Tensor]:
-    read = read_model(model)
-    read.read()
-    first = read.linears[0]
-    rows = x.flatten(1) if read.flatten and x.dim() > 1 else x
+def first_linear(model: Model, x: Tensor) -> tuple[nn.Linear, Tensor]:
+    """The first Linear, and what it is given of x.
+
+    Raises:
+        TypeError: The dtype of x is not the model's.
+        ValueError: The shape does not fit, or an entry is not finite.
+    """
+    model.read()
+    first = model.linears[0]
+    rows = model.rows(x)
     if rows.dim() != 2 or rows.shape[1] != first.in_features or len(rows) < 2:
-        raise ValueError(f"x must have shape (n, {first.in_features}) with n > 1 (got {tuple(x.shape)})")
+        raise ValueError(f"x must have shape (n, {first.in_features}) with n > 1 (got {tuple(rows.shape)})")
     if rows.dtype != first.weight.dtype:
         raise TypeError(f"x must have the dtype of the model, {first.weight.dtype} (got {rows.dtype})")
     if not bool(rows.isfinite().all()):
@@ -57,7 +62,11 @@ def standardize_(model: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
         >>> torch.allclose(model(x), before, atol=1e-3)
         True
     """
-    first, rows = _first_linear(model, x)
+    return standardize_first_(*first_linear(read_model(model), x))
+
+
+def standardize_first_(first: nn.Linear, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`standardize_` for the first Linear and what it is given."""
     scale, mean = (t.double() for t in torch.std_mean(rows.double(), 0, unbiased=False))
     scale = torch.where(scale > 1e-12 * rows.double().abs().amax(0), scale, 1.0)
     if first.bias is None:
@@ -108,9 +117,13 @@ def is_poorly_scaled(model: nn.Sequential, x: Tensor) -> bool:
         >>> is_poorly_scaled(model, x), is_poorly_scaled(model, 1000 + x)
         (False, True)
     """
-    first, rows = _first_linear(model, x)
+    return is_first_poorly_scaled(*first_linear(read_model(model), x))
+
+
+def is_first_poorly_scaled(first: nn.Linear, rows: Tensor) -> bool:
+    """:func:`is_poorly_scaled` for the first Linear and what it is given."""
     spread, mean = torch.std_mean(rows.double(), 0, unbiased=False)
-    spread[spread <= 8 * torch.finfo(x.dtype).eps * mean.abs()] = 0.0  # rounding gives equal entries a spread
+    spread[spread <= 8 * torch.finfo(rows.dtype).eps * mean.abs()] = 0.0  # rounding gives equal entries a spread
     if not spread.any():
         return False
     weight = first.weight.double()

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from math import inf
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from torchbcd import _C, arguments, fit_rules, losses
+from torchbcd import _C, arguments, losses, mini_batches
 from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
 from torchbcd.bcd import Variables
 from torchbcd.optimizer import SweepOptimizer
-from torchbcd.preprocessing import is_poorly_scaled, standardize_
+from torchbcd.preprocessing import first_linear, is_first_poorly_scaled
 from torchbcd.reports import EpochReport, RelaxedReport
 
 __all__ = ["RelaxedBCD"]
+
+_ROWS_SEEN = 1024  # of a batch, where modules run before the layers, to tell how inputs are scaled
 
 
 class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
@@ -312,122 +311,25 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             raise ValueError("patience needs validation data")
         if not tol >= 0:
             raise ValueError(f"tol must be at least 0 (got {tol})")
-        library = self._push()
-        encoded = library.checked(arguments.tensor("x", x), arguments.tensor("y", y), "")[1]
-        self._standardize(x, encoded[:10000], standardize)
-        classes = False
-        if validation is not None and not callable(validation):
-            inputs, targets = validation
-            validation = library.checked(
-                arguments.tensor("validation x", inputs), arguments.tensor("validation y", targets), "validation "
-            )
-            classes = not targets.is_floating_point()
-        steps = -(-len(x) // batch_size)
-        total = epochs * steps
-        if average == "auto":
-            average = fit_rules.average(steps, epochs)
-        module = self._model.module
-        averaged = None
-        if average is not None:
-            averaging = get_ema_multi_avg_fn(average)  # type: ignore[no-untyped-call]
-            averaged = AveragedModel(module, multi_avg_fn=averaging)
-        rates = [group["lr"] for group in self.param_groups]
-        decays = [group["weight_decay"] for group in self.param_groups]
-        least = [self._object.default_weight_decay(layer, y) for layer in range(len(self.param_groups))]
-        fit_rules.set_weight_decays(self.param_groups, least, min(batch_size, len(x)), len(x), total)
-        done, best, since = 0, inf, 0
-        best_state: dict[str, Tensor] | None = None
-        reports: list[EpochReport] = []
-        try:
-            for epoch in range(1, epochs + 1):
-                before = 0.0
-                shuffled = torch.randperm(len(x), generator=generator, device="cpu")
-                for rows in torch.split(shuffled, batch_size):
-                    if decay:
-                        for group, rate in zip(self.param_groups, rates, strict=True):
-                            group["lr"] = rate * min(1.0, (1 - done / total) / (1 - hold))
-                    inputs = x[rows.to(x.device)]
-                    if noise:
-                        perturbation = torch.randn(
-                            inputs.shape, generator=generator, dtype=inputs.dtype, device="cpu"
-                        )
-                        inputs = inputs + noise * perturbation.to(inputs.device)
-                    before += self.step(inputs, y[rows.to(y.device)]).before
-                    if averaged is not None:
-                        averaged.update_parameters(module)
-                    done += 1
-                evaluated = module if averaged is None else averaged.module
-                loss = accuracy = None
-                if callable(validation):
-                    loss = float(validation(evaluated))
-                elif validation is not None:
-                    loss, accuracy = self._evaluate(evaluated, *validation, classes)
-                reports.append(EpochReport(epoch, before / len(x), loss, accuracy))
-                if callback is not None:
-                    callback(reports[-1])
-                if patience is not None and loss is not None:
-                    since = 0 if loss < best - tol else since + 1
-                    if loss < best:
-                        best, best_state = loss, copy.deepcopy(evaluated.state_dict())
-                    if since >= patience:
-                        break
-        finally:
-            for group, rate, decay_before in zip(self.param_groups, rates, decays, strict=True):
-                group["lr"], group["weight_decay"] = rate, decay_before
-            if best_state is not None:
-                module.load_state_dict(best_state)
-            elif averaged is not None:
-                module.load_state_dict(averaged.module.state_dict())
-        return reports
+        settings = mini_batches.Settings(
+            epochs, batch_size, patience, tol, decay, hold, average, noise, standardize, generator, callback
+        )
+        return mini_batches.fit(self, x, y, validation, settings)
 
+    @torch.no_grad()
     def _warn_of_scale(self, x: Tensor, stacklevel: int) -> None:
         if self._object.sweeps == 0 and not self._scale_seen:
             with suppress(TypeError, ValueError):  # which the step itself reports
                 self._scale_seen = True
-                if is_poorly_scaled(self._model.module, x):
+                some = x if self._model.frozen_first is None else x[:_ROWS_SEEN]
+                if is_first_poorly_scaled(*first_linear(self._model, some)):
                     warnings.warn(
                         "x has a common offset, or columns far larger than others, which hide the rest of it "
                         "from the first layer; torchbcd.standardize_(model, x), before training, folds them "
                         "into it",
                         UserWarning,
-                        stacklevel=stacklevel,
+                        stacklevel=stacklevel + 1,  # no_grad wraps this
                     )
-
-    @torch.no_grad()
-    def _standardize(self, x: Tensor, y: Tensor, wanted: bool | None) -> None:
-        """Fold scale and offset into the first layer where asked to, or where that is safe and needed."""
-        module = self._model.module
-        self._scale_seen = True
-        if wanted is None:
-            weight = self._model.parameters()[0][0]
-            if self._object.sweeps or not weight.requires_grad or len(x) < 2 or not is_poorly_scaled(module, x):
-                return
-            with torch.autocast(x.device.type, enabled=False):
-                outputs = module(x[: len(y)])
-            constant = y.mean(0) if self._loss.name in ("squared", "huber") else torch.zeros_like(y[0])
-            best = losses.row_losses(self._loss.name, constant.expand_as(y).contiguous(), y).double().sum()
-            if losses.row_losses(self._loss.name, outputs, y).double().sum() < best:
-                return
-            warnings.warn(
-                "x is poorly scaled: fit has folded its scale and offset into the first layer "
-                "(torchbcd.standardize_; standardize=False leaves them)",
-                UserWarning,
-                stacklevel=4,
-            )
-        if wanted is not False:
-            standardize_(module, x)
-
-    @torch.no_grad()
-    def _evaluate(self, model: nn.Module, x: Tensor, y: Tensor, classes: bool) -> tuple[float, float | None]:
-        """Mean loss of a row, and, where the targets encode classes, the accuracy."""
-        with torch.autocast(x.device.type, enabled=False):
-            outputs = model(x)
-        loss = losses.row_losses(self._loss.name, outputs, y).double().mean().item()
-        if not classes:
-            return loss, None
-        # The only output of two classes stands for the second one.
-        found, true = (outputs > 0, y > 0) if y.shape[1] == 1 else (outputs.argmax(1), y.argmax(1))
-        return loss, (found == true).double().mean().item()
 
     def objective(self) -> float:
         """L of the last sweep's rows at its variables, computed from them, accumulated in float64.

@@ -27,8 +27,9 @@ using Tensors = std::vector<at::Tensor>;
 
 constexpr int kSteps = 500;
 constexpr int64_t kNumbers = 1 << 22;  // of the matrices of the rows that are done together
-constexpr double kConverged = 1e-13;   // of a gradient, relative to the greatest term that cancels in it
-constexpr double kHidden = 1e-10;      // of the objective: a decrease that its rounding may hide
+constexpr double kGradientRounding =
+    1e-13;                         // of a gradient, relative to the greatest term that cancels in it
+constexpr double kHidden = 1e-10;  // of the objective: a decrease that its rounding may hide
 // The damping, in units of the greatest gamma: after the first step that fails or goes too far, from one to
 // the next, where it is dropped, and where a row is given up.
 constexpr double kFirstDamping = 1e-3, kDampingFactor = 8, kLeastDamping = 1e-6, kMostDamping = 1e9;
@@ -115,7 +116,7 @@ struct RowsProblem {
     for (const at::Tensor& gradient : point.gradient) {
       point.steepest = at::maximum(point.steepest, row_max(gradient));
     }
-    point.rounding = scale * kConverged + size * (2 * unit_of(at::kDouble));
+    point.rounding = scale * kGradientRounding + size * (2 * unit_of(at::kDouble));
     return point;
   }
 

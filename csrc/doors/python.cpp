@@ -5,6 +5,7 @@
 
 #include "doors/optional_tensors.h"
 #include "doors/python_model.h"
+#include "doors/python_ridge_head.h"
 #include "doors/python_values.h"
 #include "optimizers/option_table.h"
 #include "torchbcd/bcd.h"
@@ -189,9 +190,11 @@ PYBIND11_MODULE(_C, m) {
       .def_readonly("weight_penalty", &ObjectiveTerms::weight_penalty)
       .def_readonly("state_penalty", &ObjectiveTerms::state_penalty)
       .def("total", &ObjectiveTerms::total);
+  m.def("before_layers", torch::wrap_pybind_function(python::before_layers));
   m.def("read_modules", torch::wrap_pybind_function(python::read_modules));
   m.def("relaxed_options_for_any_depth", python::options_for_any_depth);
   python::bind_bcd(m);
   python::bind_relaxed(m);
   python::bind_dlam(m);
+  python::bind_ridge_head(m);
 }

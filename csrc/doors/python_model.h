@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/InferenceMode.h>
+#include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
 #include <iterator>
@@ -32,11 +33,11 @@ inline std::vector<at::Tensor> handles(const OptionalTensors& parameters) {
   return result;
 }
 
-// (kind, position, text, weight, bias, activation, its parameters) of each module.
+// (kind, position, text, weight, bias, activation, its parameters, whether it is trainable) of each module.
 using PythonModule = std::tuple<std::string, std::string, std::string, std::optional<at::Tensor>,
-                                std::optional<at::Tensor>, std::string, std::vector<double>>;
+                                std::optional<at::Tensor>, std::string, std::vector<double>, bool>;
 
-inline Mlp read_modules(const std::vector<PythonModule>& modules, const std::string& supported) {
+inline std::vector<FoundModule> found_of(const std::vector<PythonModule>& modules) {
   using Kind = FoundModule::Kind;
   const std::map<std::string, Kind> kinds = {{"linear", Kind::kLinear},
                                              {"activation", Kind::kActivation},
@@ -44,10 +45,29 @@ inline Mlp read_modules(const std::vector<PythonModule>& modules, const std::str
                                              {"partial_flatten", Kind::kPartialFlatten},
                                              {"unknown", Kind::kUnknown}};
   std::vector<FoundModule> found;
-  for (const auto& [kind, position, text, weight, bias, activation, parameters] : modules) {
-    found.push_back({kinds.at(kind), position, text, handle(weight), handle(bias), {activation, parameters}});
+  for (const auto& [kind, position, text, weight, bias, activation, parameters, trainable] : modules) {
+    found.push_back(
+        {kinds.at(kind), position, text, handle(weight), handle(bias), {activation, parameters}, trainable});
   }
-  return mlp_of(found, supported);
+  return found;
+}
+
+/// How many modules come before the layers.
+inline size_t before_layers(const std::vector<PythonModule>& modules) {
+  return modules_before_layers(found_of(modules));
+}
+
+/// The layers; `frozen_first` is what the modules before them compute, or None.
+inline Mlp read_modules(const std::vector<PythonModule>& modules, const std::string& supported,
+                        const pybind11::object& frozen_first) {
+  Mlp mlp = mlp_of(found_of(modules), supported);
+  if (!frozen_first.is_none()) {
+    mlp.frozen_first = [frozen_first](const at::Tensor& x) {
+      const pybind11::gil_scoped_acquire gil;
+      return frozen_first(x).cast<at::Tensor>();
+    };
+  }
+  return mlp;
 }
 
 }  // namespace torchbcd::python

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "doors/optional_tensors.h"
+#include "doors/script_state.h"
 #include "torchbcd/bcd.h"
 #include "torchbcd/dladmm.h"
 #include "torchbcd/dlam.h"
@@ -20,41 +21,11 @@ namespace torchbcd {
 namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
-using ScriptTensors = c10::Dict<std::string, OptionalTensors>;
-using ScriptNumbers = c10::Dict<std::string, std::vector<double>>;
 using ScriptNames = c10::Dict<std::string, std::string>;
-using ScriptState = std::tuple<ScriptTensors, ScriptNumbers>;
 // What a saved object holds: the model's tensors, which stay the module's own; activations; loss; options
 // that are numbers and options that are names; state; whether inputs are flattened.
 using Saved = std::tuple<std::vector<at::Tensor>, OptionalTensors, std::vector<std::string>, std::string,
                          ScriptNumbers, ScriptNames, ScriptTensors, ScriptNumbers, bool>;
-
-ScriptTensors to_script(const Tensors& tensors) {
-  ScriptTensors script;
-  for (const auto& [name, list] : tensors) {
-    script.insert(name, to_optional(list));
-  }
-  return script;
-}
-
-ScriptState to_script(const SavedState& state) {
-  ScriptNumbers numbers;
-  for (const auto& [name, list] : state.numbers) {
-    numbers.insert(name, list);
-  }
-  return {to_script(state.tensors), numbers};
-}
-
-SavedState from_script(const ScriptTensors& tensors, const ScriptNumbers& numbers) {
-  SavedState state;
-  for (const auto& item : tensors) {
-    state.tensors[item.key()] = from_optional(item.value());
-  }
-  for (const auto& item : numbers) {
-    state.numbers[item.key()] = item.value();
-  }
-  return state;
-}
 
 /// One of the optimizers.
 template <typename Optimizer, typename Options>

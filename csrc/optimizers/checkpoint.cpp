@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "optimizers/dicts.h"
+#include "torchbcd/ridge_head.h"
 
 namespace torchbcd {
 namespace {
@@ -51,7 +52,21 @@ c10::IValue unpickled(const std::string& path) {
   }
 }
 
+void write_pickle(const std::string& path, const c10::IValue& value) {
+  const std::vector<char> bytes = pickled(value);
+  std::ofstream file(path, std::ios::binary);
+  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  file.close();
+  TORCH_CHECK(file.good(), "torchbcd: cannot write ", path);
+}
+
 }  // namespace
+
+void save_checkpoint(const std::string& path, const RidgeHead& head) {
+  write_pickle(path, head.state_dict());
+}
+
+void load_checkpoint(const std::string& path, RidgeHead& head) { head.load_state_dict(unpickled(path)); }
 
 void save_checkpoint(const std::string& path, const torch::nn::Sequential& model, SplitOptimizer& optimizer) {
   c10::impl::GenericDict parameters = python_dict();
@@ -61,11 +76,7 @@ void save_checkpoint(const std::string& path, const torch::nn::Sequential& model
   c10::impl::GenericDict checkpoint = python_dict();
   checkpoint.insert("model", parameters);
   checkpoint.insert("optimizer", optimizer.state_dict());
-  const std::vector<char> bytes = pickled(checkpoint);
-  std::ofstream file(path, std::ios::binary);
-  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  file.close();
-  TORCH_CHECK(file.good(), "torchbcd: cannot write ", path);
+  write_pickle(path, checkpoint);
 }
 
 void load_checkpoint(const std::string& path, torch::nn::Sequential& model, SplitOptimizer& optimizer) {

@@ -20,11 +20,16 @@ struct FoundModule {
   std::string text;         // how errors call it
   at::Tensor weight, bias;  // of a Linear
   Activation activation;
+  bool trainable = false;  // whether a parameter of it requires gradients
 };
 
-/// The layers of [Flatten,] Linear, activation, ..., Linear[, activation]. Throws a ValueError that names a
-/// module which is not supported, or not at its place, and its position; `supported` lists what the reader
-/// knows.
+/// How many modules come before the layers: whatever runs as it is, since it is no layer, and what stands
+/// before it. 0 for a plain MLP, and where there is no Linear behind the last of them.
+TORCHBCD_API size_t modules_before_layers(const std::vector<FoundModule>& modules);
+
+/// The layers of [frozen modules,] [Flatten,] Linear, activation, ..., Linear[, activation]. Throws a
+/// ValueError that names a module which is not supported, or not at its place, and its position; `supported`
+/// lists what the reader knows. `frozen_first` is the reader's to fill.
 TORCHBCD_API Mlp mlp_of(const std::vector<FoundModule>& modules, const std::string& supported);
 
 /// A function that reads the model again, whose parameters may be others by then. It throws a ValueError,

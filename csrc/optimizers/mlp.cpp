@@ -7,6 +7,7 @@
 #include <c10/util/Exception.h>
 #include <c10/util/StringUtil.h>
 #include <torch/nn/modules/activation.h>
+#include <torch/nn/modules/container/any.h>
 #include <torch/nn/modules/linear.h>
 
 #include <algorithm>
@@ -108,16 +109,41 @@ std::string Activation::text() const {
   return text + ")";
 }
 
+size_t modules_before_layers(const std::vector<FoundModule>& modules) {
+  using Kind = FoundModule::Kind;
+  const auto after_unknown = std::find_if(modules.rbegin(), modules.rend(), [](const FoundModule& m) {
+                               return m.kind == Kind::kUnknown;
+                             }).base();
+  const auto first = std::find_if(after_unknown, modules.end(),
+                                  [](const FoundModule& m) { return m.kind == Kind::kLinear; });
+  const auto count = static_cast<size_t>(first - modules.begin());
+  const bool flattened = count == 1 && modules[0].kind != Kind::kActivation;  // by the layers themselves
+  return first == modules.end() || (after_unknown == modules.begin() && flattened) ? 0 : count;
+}
+
 Mlp mlp_of(const std::vector<FoundModule>& modules, const std::string& supported) {
   using Kind = FoundModule::Kind;
   Mlp mlp;
   mlp.can_be_frozen = true;
+  const std::string known = "is not supported; supported are " + supported;
+  const auto check_module = [](const FoundModule& found, bool holds, const std::string& reason) {
+    TORCH_CHECK_VALUE(holds, "module ", found.position, " of the model, ", found.text, ", ", reason);
+  };
+  const size_t begin = modules_before_layers(modules);
+  bool trained = false;
+  for (size_t i = 0; i < begin;
+       ++i) {  // names what is unknown to begin with, or stands behind trained layers
+    trained = trained || modules[i].trainable;
+    check_module(modules[i], !trained || modules[i].kind != Kind::kUnknown,
+                 known +
+                     "; any module may stand before the layers, once no parameter requires gradients "
+                     "there: requires_grad_(False)");
+  }
   bool activated = true;  // whether the last Linear has its activation
-  for (const FoundModule& found : modules) {
-    const auto check = [&](bool holds, const std::string& reason) {
-      TORCH_CHECK_VALUE(holds, "module ", found.position, " of the model, ", found.text, ", ", reason);
-    };
-    check(found.kind != Kind::kUnknown, "is not supported; supported are " + supported);
+  for (size_t i = begin; i < modules.size(); ++i) {
+    const FoundModule& found = modules[i];
+    const auto check = [&](bool holds, const std::string& reason) { check_module(found, holds, reason); };
+    check(found.kind != Kind::kUnknown, known);
     if (found.kind == Kind::kActivation) {
       check(!mlp.weights.empty(), "must follow a Linear module");
       check(!activated, "follows another activation");
@@ -135,7 +161,7 @@ Mlp mlp_of(const std::vector<FoundModule>& modules, const std::string& supported
       mlp.activations.push_back({"identity", {}});
       activated = false;
     } else {
-      check(&found == &modules.front(), "must be the first module");
+      check(i == 0, "must be the first module");
       check(found.kind == Kind::kFlatten, "must flatten all but the first dimension");
       mlp.flatten = true;
     }
@@ -162,14 +188,60 @@ std::vector<FoundModule> find_modules(const torch::nn::Sequential& model) {
       found.kind = Kind::kActivation;
       found.activation = std::move(*activation);
     }
+    const std::vector<at::Tensor> parameters = module->parameters();
+    found.trainable = std::any_of(parameters.begin(), parameters.end(),
+                                  [](const at::Tensor& p) { return p.requires_grad(); });
     modules.push_back(std::move(found));
   }
   return modules;
 }
 
+// Modules in eval mode, until it goes.
+class EvalMode {
+ public:
+  explicit EvalMode(const std::vector<torch::nn::AnyModule>& modules) {
+    for (const torch::nn::AnyModule& any : modules) {
+      for (const std::shared_ptr<torch::nn::Module>& module : any.ptr()->modules()) {
+        were_.emplace_back(module, module->is_training());
+      }
+      any.ptr()->eval();
+    }
+  }
+  ~EvalMode() {
+    for (const auto& [module, training] : were_) {  // a parent before its children, whom it reaches
+      module->train(training);
+    }
+  }
+  EvalMode(const EvalMode&) = delete;
+  EvalMode& operator=(const EvalMode&) = delete;
+
+ private:
+  std::vector<std::pair<std::shared_ptr<torch::nn::Module>, bool>> were_;
+};
+
+Mlp mlp_of_model(const torch::nn::Sequential& model, const std::vector<FoundModule>& found) {
+  Mlp mlp = mlp_of(found, kSupported);
+  if (const size_t count = modules_before_layers(found)) {
+    std::vector<torch::nn::AnyModule> modules(model->begin(), model->begin() + count);
+    mlp.frozen_first = [modules](const at::Tensor& x) mutable {
+      const EvalMode eval(modules);
+      at::Tensor features = x;
+      for (torch::nn::AnyModule& module : modules) {
+        for (const at::Tensor& parameter : module.ptr()->parameters()) {
+          TORCH_CHECK_VALUE(!parameter.requires_grad(), "module ", module.ptr()->name(),
+                            " before the layers has a parameter that requires gradients by now");
+        }
+        features = module.forward<at::Tensor>(features);
+      }
+      return features;
+    };
+  }
+  return mlp;
+}
+
 }  // namespace
 
-Mlp read_mlp(const torch::nn::Sequential& model) { return mlp_of(find_modules(model), kSupported); }
+Mlp read_mlp(const torch::nn::Sequential& model) { return mlp_of_model(model, find_modules(model)); }
 
 std::function<Mlp()> reader_of(const torch::nn::Sequential& model) {
   return [model, then = find_modules(model), were = model->children()] {
@@ -183,7 +255,7 @@ std::function<Mlp()> reader_of(const torch::nn::Sequential& model) {
     }
     TORCH_CHECK_VALUE(were.size() == are.size(), "the model has ", are.size(), " modules and had ",
                       were.size(), " when the optimizer was made; make a new one");
-    return mlp_of(now, kSupported);
+    return mlp_of_model(model, now);
   };
 }
 

@@ -22,6 +22,46 @@ void save_data(SavedState& state, const at::Tensor& x, const at::Tensor& y, cons
   }
 }
 
+c10::impl::GenericDict to_dict(const SavedState& state) {
+  c10::impl::GenericDict tensors = python_dict();
+  for (const auto& [name, list] : state.tensors) {
+    c10::impl::GenericList values = python_list();
+    for (const at::Tensor& t : list) {
+      values.push_back(t.defined() ? c10::IValue(t) : c10::IValue());
+    }
+    tensors.insert(name, values);
+  }
+  c10::impl::GenericDict numbers = python_dict();
+  for (const auto& [name, list] : state.numbers) {
+    numbers.insert(name, python_list(list));
+  }
+  c10::impl::GenericDict dict = python_dict();
+  dict.insert("tensors", tensors);
+  dict.insert("numbers", numbers);
+  return dict;
+}
+
+SavedState from_dict(const c10::impl::GenericDict& dict, std::optional<at::Device> device) {
+  SavedState state;
+  for (const auto& item : as_dict("tensors", entry(dict, "tensors"))) {
+    std::vector<at::Tensor>& list = state.tensors[item.key().toStringRef()];
+    for (const c10::IValue& t : as_list("an entry of tensors", item.value())) {
+      TORCH_CHECK_VALUE(t.isNone() || t.isTensor(), "torchbcd: tensors must hold tensors (got ", t.tagKind(),
+                        ")");
+      list.push_back(t.isNone() ? at::Tensor() : device ? t.toTensor().to(*device) : t.toTensor());
+    }
+  }
+  for (const auto& item : as_dict("numbers", entry(dict, "numbers"))) {
+    std::vector<double>& list = state.numbers[item.key().toStringRef()];
+    for (const c10::IValue& x : as_list("an entry of numbers", item.value())) {
+      TORCH_CHECK_VALUE(x.isDouble() || x.isInt(), "torchbcd: numbers must hold numbers (got ", x.tagKind(),
+                        ")");
+      list.push_back(x.toScalar().toDouble());
+    }
+  }
+  return state;
+}
+
 const std::vector<at::Tensor>& StateReader::list(const std::string& key, size_t count) const {
   const auto found = state_.tensors.find(key);
   const size_t size = found == state_.tensors.end() ? 0 : found->second.size();

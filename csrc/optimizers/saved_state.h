@@ -3,9 +3,11 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <vector>
 
 #include "linalg/affine_map.h"
+#include "optimizers/dicts.h"
 #include "torchbcd/split_optimizer.h"
 
 namespace torchbcd {
@@ -16,6 +18,12 @@ void save_maps(SavedState& state, const std::vector<AffineMap>& maps, const std:
 /// Copies of bound data. The weights of rows' losses are left out where all weigh one.
 void save_data(SavedState& state, const at::Tensor& x, const at::Tensor& y,
                const at::Tensor& row_weight = {});
+
+/// A state as Python and pickles have it: {"tensors": {name: [...]}, "numbers": {name: [...]}}.
+c10::impl::GenericDict to_dict(const SavedState& state);
+/// The reverse, moved to a device where one is given: what was saved on a GPU goes on on the CPU, and the
+/// other way round. Throws a ValueError where it is something else.
+SavedState from_dict(const c10::impl::GenericDict& dict, std::optional<at::Device> device = std::nullopt);
 
 /// What a state holds, by its keys. Every method throws a ValueError, in the optimizer's name, where an entry
 /// is missing or does not fit.

@@ -8,6 +8,7 @@
 #include "kernels/registry.h"
 #include "optimizers/dicts.h"
 #include "optimizers/option_table.h"
+#include "optimizers/saved_state.h"
 #include "optimizers/trained_mlp.h"
 
 namespace torchbcd {
@@ -25,47 +26,6 @@ c10::impl::GenericList texts_of(const std::vector<Activation>& activations) {
     texts.push_back(activation.text());
   }
   return texts;
-}
-
-c10::impl::GenericDict to_dict(const SavedState& state) {
-  c10::impl::GenericDict tensors = python_dict();
-  for (const auto& [name, list] : state.tensors) {
-    c10::impl::GenericList values = python_list();
-    for (const at::Tensor& t : list) {
-      values.push_back(t.defined() ? c10::IValue(t) : c10::IValue());
-    }
-    tensors.insert(name, values);
-  }
-  c10::impl::GenericDict numbers = python_dict();
-  for (const auto& [name, list] : state.numbers) {
-    numbers.insert(name, python_list(list));
-  }
-  c10::impl::GenericDict dict = python_dict();
-  dict.insert("tensors", tensors);
-  dict.insert("numbers", numbers);
-  return dict;
-}
-
-// The state, moved to a device: one saved on a GPU goes on on the CPU, and the other way round.
-SavedState from_dict(const c10::impl::GenericDict& dict, const at::Device& device) {
-  SavedState state;
-  for (const auto& item : as_dict("tensors", entry(dict, "tensors"))) {
-    std::vector<at::Tensor>& list = state.tensors[item.key().toStringRef()];
-    for (const c10::IValue& t : as_list("an entry of tensors", item.value())) {
-      TORCH_CHECK_VALUE(t.isNone() || t.isTensor(), "torchbcd: tensors must hold tensors (got ", t.tagKind(),
-                        ")");
-      list.push_back(t.isNone() ? at::Tensor() : t.toTensor().to(device));
-    }
-  }
-  for (const auto& item : as_dict("numbers", entry(dict, "numbers"))) {
-    std::vector<double>& list = state.numbers[item.key().toStringRef()];
-    for (const c10::IValue& x : as_list("an entry of numbers", item.value())) {
-      TORCH_CHECK_VALUE(x.isDouble() || x.isInt(), "torchbcd: numbers must hold numbers (got ", x.tagKind(),
-                        ")");
-      list.push_back(x.toScalar().toDouble());
-    }
-  }
-  return state;
 }
 
 }  // namespace

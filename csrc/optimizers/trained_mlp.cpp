@@ -2,6 +2,7 @@
 
 #include <ATen/ops/_unique.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/isin.h>
 #include <ATen/ops/ones.h>
@@ -242,9 +243,29 @@ void TrainedMlp::commit() {
   std::swap(committed, next);
 }
 
+// What the modules before the layers make of inputs, some rows at a time.
+at::Tensor TrainedMlp::features(const char* argument, const at::Tensor& x) const {
+  constexpr int64_t kRows = 1024;
+  TORCH_CHECK_VALUE(x.dim() >= 1, name, ": ", argument, " must have a row for each sample (got ", x.sizes(),
+                    ")");
+  std::vector<at::Tensor> parts;
+  for (int64_t begin = 0; begin == 0 || begin < x.size(0); begin += kRows) {
+    const at::Tensor rows = x.narrow(0, begin, std::min(kRows, x.size(0) - begin));
+    parts.push_back(mlp.frozen_first(rows));
+    const at::Tensor& made = parts.back();
+    check_dense(name, (std::string("what the modules before the layers make of ") + argument).c_str(), made);
+    TORCH_CHECK_VALUE(made.dim() >= 1 && made.size(0) == rows.size(0), name,
+                      ": the modules before the layers must make a row of each row of ", argument, " (got ",
+                      made.sizes(), " from ", rows.sizes(), ")");
+  }
+  const at::Tensor all = parts.size() == 1 ? parts.front() : at::cat(parts);
+  return all.is_floating_point() ? all.to(parameters.front().weight.scalar_type()) : all;
+}
+
 at::Tensor TrainedMlp::inputs(const char* argument, const at::Tensor& given) const {
   check_dense(name, argument, given);
-  const at::Tensor x = mlp.flatten && given.dim() > 1 ? given.flatten(1) : given;
+  const at::Tensor seen = mlp.frozen_first ? features(argument, given) : given;
+  const at::Tensor x = mlp.flatten && seen.dim() > 1 ? seen.flatten(1) : seen;
   const at::Tensor& weight = parameters.front().weight;
   check_kind_of_model(name, argument, x, weight);
   TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) == weight.size(1), name, ": ", argument,

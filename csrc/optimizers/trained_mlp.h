@@ -54,7 +54,8 @@ struct TrainedMlp {
   /// fails, the parameters are those of the point before.
   void commit();
 
-  /// A copy, checked, flattened where the model does so, contiguous. `argument` is how errors call it.
+  /// A copy, checked, contiguous, of what reaches the first layer: modules before the layers have run, and it
+  /// is flattened where the model does so. `argument` is how errors call it.
   at::Tensor inputs(const char* argument, const at::Tensor& x) const;
   /// A copy, checked; class indices encoded as the loss takes them.
   at::Tensor targets(const char* argument, const at::Tensor& y, int64_t rows) const;
@@ -66,6 +67,7 @@ struct TrainedMlp {
   at::Tensor row_weight(const at::Tensor& sample_weight, int64_t rows) const;
 
  private:
+  at::Tensor features(const char* argument, const at::Tensor& x) const;
   std::vector<Trained> now_trained() const;
 };
 

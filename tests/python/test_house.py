@@ -21,6 +21,7 @@ DECLARED_IN = {
     "relaxed_bcd.h": "optimizers",
     "dlam.h": "optimizers",
     "dladmm.h": "optimizers",
+    "ridge_head.h": "optimizers",
     "checkpoint.h": "optimizers",
     "mlp.h": "optimizers",
     "functional.h": "doors",

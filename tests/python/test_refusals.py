@@ -165,7 +165,7 @@ BAD_MODELS = {
         r"module 1 of the model, Dropout\(p=0.5.*is not supported; supported are",
     ),
     "convolution": (nn.Sequential(nn.Conv2d(1, 1, 3)), r"module 0 of the model, Conv2d.*not supported"),
-    "activation first": (nn.Sequential(nn.ReLU(), nn.Linear(4, 2)), "module 0 .*must follow a Linear"),
+    "activation first": (nn.Sequential(nn.ReLU()), "module 0 .*must follow a Linear"),
     "two activations": (
         nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.ReLU()),
         "module 2 .*follows another activation",

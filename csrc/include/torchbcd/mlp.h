@@ -6,6 +6,7 @@
 #include <torch/nn/modules/container/sequential.h>
 #include <torch/nn/pimpl.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -25,7 +26,8 @@ struct TORCHBCD_API Activation {
   std::string text() const;
 };
 
-/// The layers of [Flatten,] Linear, activation, ..., Linear[, activation]. The tensors are the model's own.
+/// The layers of [frozen modules,] [Flatten,] Linear, activation, ..., Linear[, activation]. The tensors are
+/// the model's own.
 struct Mlp {
   std::vector<at::Tensor> weights;  // (d_l, d_{l-1})
   std::vector<at::Tensor> biases;   // (d_l,), undefined where a layer has none
@@ -33,12 +35,16 @@ struct Mlp {
   bool flatten = false;  // whether inputs are flattened first
   /// Whether parameters that require no gradients are frozen, as in a model; otherwise all are trained.
   bool can_be_frozen = false;
+  /// What the modules before the layers make of inputs, a row for each row: they run as they are, in eval
+  /// mode, and are not trained. Empty where there are none.
+  std::function<at::Tensor(const at::Tensor&)> frozen_first = {};
 
   size_t depth() const { return weights.size(); }
 };
 
-/// Reads a Sequential of Flatten (first), Linear, and activations of torch::nn and torchbcd::nn. Throws a
-/// ValueError that names any other module, and all that are supported, or one out of place.
+/// Reads a Sequential of Flatten (first), Linear, and activations of torch::nn and torchbcd::nn; before them
+/// may stand any modules none of whose parameters require gradients, such as a backbone. Throws a ValueError
+/// that names any other module, and all that are supported, or one out of place.
 TORCHBCD_API Mlp read_mlp(const torch::nn::Sequential& model);
 
 namespace nn {

@@ -19,5 +19,6 @@
 #include "torchbcd/regularizers.h"
 #include "torchbcd/relaxed_bcd.h"
 #include "torchbcd/reports.h"
+#include "torchbcd/ridge_head.h"
 #include "torchbcd/split_optimizer.h"
 #include "torchbcd/version.h"

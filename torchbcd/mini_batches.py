@@ -1,0 +1,203 @@
+"""``RelaxedBCD.fit``: shuffled mini-batches, a schedule, an average of the weights, validation."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from torchbcd import arguments, fit_rules, losses
+from torchbcd.preprocessing import first_linear, is_first_poorly_scaled, standardize_first_
+from torchbcd.reports import EpochReport
+
+if TYPE_CHECKING:
+    from torchbcd.relaxed import RelaxedBCD
+
+__all__ = ["Settings", "fit"]
+
+Validation: TypeAlias = "tuple[Tensor, Tensor] | Callable[[nn.Module], float] | None"
+
+_ROWS_SEEN = 10000  # that tell whether inputs want to be standardised
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of ``RelaxedBCD.fit``, which documents them."""
+
+    epochs: int
+    batch_size: int
+    patience: int | None
+    tol: float
+    decay: bool
+    hold: float
+    average: float | str | None
+    noise: float
+    standardize: bool | None
+    generator: torch.Generator | None
+    callback: Callable[[EpochReport], object] | None
+
+
+def fit(
+    optimizer: RelaxedBCD, x: Tensor, y: Tensor, validation: Validation, settings: Settings
+) -> list[EpochReport]:
+    """Train; where modules run before the layers, on their features, which are kept where that is possible."""
+    x, y = arguments.tensor("x", x), arguments.tensor("y", y)
+    library = optimizer._push()
+    model = optimizer._model
+    kept = model.frozen_first is not None and settings.noise == 0 and _fits(x, model.linears[0])
+    if model.frozen_first is None or kept:
+        rows, encoded = library.checked(x, y, "")
+        encoded = encoded[:_ROWS_SEEN]
+        x = rows if kept else x
+    else:
+        parts = [
+            library.checked(a, b, "")[1] for a, b in zip(torch.split(x, 1024), torch.split(y, 1024), strict=True)
+        ]
+        encoded = torch.cat(parts)[:_ROWS_SEEN]
+    classes = False
+    if validation is not None and not callable(validation):
+        inputs, targets = validation
+        validation = library.checked(
+            arguments.tensor("validation x", inputs), arguments.tensor("validation y", targets), "validation "
+        )
+        classes = not targets.is_floating_point()
+    with model.frozen_first.given() if model.frozen_first is not None and kept else nullcontext():
+        _standardize(optimizer, x, encoded, settings.standardize)
+        return _run(optimizer, x, y, validation, classes, settings)
+
+
+def _fits(x: Tensor, first: nn.Linear) -> bool:
+    """Whether the features of all rows take no more than half of the memory that is free."""
+    needed = len(x) * first.in_features * first.weight.element_size()
+    if first.weight.is_cuda:
+        return 2 * needed <= torch.cuda.mem_get_info(first.weight.device)[0]
+    memory = Path("/proc/meminfo")
+    if not memory.is_file():
+        return True
+    lines = dict(line.split(":", 1) for line in memory.read_text().splitlines())
+    return 2 * needed <= 1024 * int(lines["MemAvailable"].split()[0])
+
+
+def _run(
+    optimizer: RelaxedBCD,
+    x: Tensor,
+    y: Tensor,
+    validation: Validation,
+    classes: bool,
+    settings: Settings,
+) -> list[EpochReport]:
+    """All epochs. The validation inputs are what reaches the first layer."""
+    groups, generator = optimizer.param_groups, settings.generator
+    steps = -(-len(x) // settings.batch_size)
+    total = settings.epochs * steps
+    average = settings.average
+    if average == "auto":
+        average = fit_rules.average(steps, settings.epochs)
+    module = optimizer._model.layers()
+    averaged = None
+    if average is not None:
+        averaging = get_ema_multi_avg_fn(average)  # type: ignore[no-untyped-call]
+        averaged = AveragedModel(module, multi_avg_fn=averaging)
+    rates = [group["lr"] for group in groups]
+    decays = [group["weight_decay"] for group in groups]
+    least = [optimizer._object.default_weight_decay(layer, y) for layer in range(len(groups))]
+    fit_rules.set_weight_decays(groups, least, min(settings.batch_size, len(x)), len(x), total)
+    done, best, since = 0, inf, 0
+    best_state: dict[str, Tensor] | None = None
+    reports: list[EpochReport] = []
+    try:
+        for epoch in range(1, settings.epochs + 1):
+            before = 0.0
+            shuffled = torch.randperm(len(x), generator=generator, device="cpu")
+            for rows in torch.split(shuffled, settings.batch_size):
+                if settings.decay:
+                    for group, rate in zip(groups, rates, strict=True):
+                        group["lr"] = rate * min(1.0, (1 - done / total) / (1 - settings.hold))
+                inputs = x[rows.to(x.device)]
+                if settings.noise:
+                    perturbation = torch.randn(
+                        inputs.shape, generator=generator, dtype=inputs.dtype, device="cpu"
+                    )
+                    inputs = inputs + settings.noise * perturbation.to(inputs.device)
+                before += optimizer.step(inputs, y[rows.to(y.device)]).before
+                if averaged is not None:
+                    averaged.update_parameters(module)
+                done += 1
+            evaluated = module if averaged is None else cast("nn.Sequential", averaged.module)
+            loss = accuracy = None
+            if callable(validation):
+                loss = float(validation(optimizer._model.whole(evaluated)))
+            elif validation is not None:
+                loss, accuracy = _evaluate(optimizer, evaluated, *validation, classes)
+            reports.append(EpochReport(epoch, before / len(x), loss, accuracy))
+            if settings.callback is not None:
+                settings.callback(reports[-1])
+            if settings.patience is not None and loss is not None:
+                since = 0 if loss < best - settings.tol else since + 1
+                if loss < best:
+                    best, best_state = loss, copy.deepcopy(evaluated.state_dict())
+                if since >= settings.patience:
+                    break
+    finally:
+        for group, rate, decay_before in zip(groups, rates, decays, strict=True):
+            group["lr"], group["weight_decay"] = rate, decay_before
+        if best_state is not None:
+            module.load_state_dict(best_state)
+        elif averaged is not None:
+            module.load_state_dict(averaged.module.state_dict())
+    return reports
+
+
+@torch.no_grad()
+def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, wanted: bool | None) -> None:
+    """Fold scale and offset into the first layer where asked to, or where that is safe and needed."""
+    model = optimizer._model
+    optimizer._scale_seen = True
+    if wanted is False:
+        return
+    few = model.frozen_first is not None and len(x) > _ROWS_SEEN
+    weight = model.parameters()[0][0]
+    if wanted is None and (optimizer._object.sweeps or not weight.requires_grad or len(x) < 2):
+        return
+    first, rows = first_linear(model, x[:_ROWS_SEEN] if few else x)
+    if wanted is None:
+        if not is_first_poorly_scaled(first, rows):
+            return
+        with torch.autocast(rows.device.type, enabled=False):
+            outputs = model.layers()(rows[: len(y)])
+        loss = optimizer._loss.name
+        constant = y.mean(0) if loss in ("squared", "huber") else torch.zeros_like(y[0])
+        best = losses.row_losses(loss, constant.expand_as(y).contiguous(), y).double().sum()
+        if losses.row_losses(loss, outputs, y).double().sum() < best:
+            return
+        warnings.warn(
+            "x is poorly scaled: fit has folded its scale and offset into the first layer "
+            "(torchbcd.standardize_; standardize=False leaves them)",
+            UserWarning,
+            stacklevel=5,
+        )
+    standardize_first_(first, rows)
+
+
+@torch.no_grad()
+def _evaluate(
+    optimizer: RelaxedBCD, layers: nn.Module, x: Tensor, y: Tensor, classes: bool
+) -> tuple[float, float | None]:
+    """Mean loss of a row, and, where the targets encode classes, the accuracy."""
+    with torch.autocast(x.device.type, enabled=False):
+        outputs = layers(x)
+    loss = losses.row_losses(optimizer._loss.name, outputs, y).double().mean().item()
+    if not classes:
+        return loss, None
+    # The only output of two classes stands for the second one.
+    found, true = (outputs > 0, y > 0) if y.shape[1] == 1 else (outputs.argmax(1), y.argmax(1))
+    return loss, (found == true).double().mean().item()
