@@ -253,6 +253,14 @@ def test_links(page):
             assert anchor in anchors(other), f"{name_of(page)}: no {target}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files(page):
+    """What a page names of the repository is there."""
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"(?<![\w/.-])(?:csrc|tests|benchmarks|examples|docs|cmake)/[\w./-]*\w", text):
+        assert (ROOT / name).exists(), f"{name_of(page)}: no {name}"
+
+
 def test_no_page_is_orphaned():
     """Every page of docs/ is in the index's tables of contents."""
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
