@@ -36,7 +36,7 @@ extensions = [
 ]
 
 root_doc = "index"
-exclude_patterns = ["_ext", "gallery", "sg_execution_times.rst", "results/training.json", "requirements.txt"]
+exclude_patterns = ["_ext", "gallery", "results/training.json", "requirements.txt"]
 html_theme = "furo"
 html_title = "torchbcd"
 html_copy_source = False
@@ -81,6 +81,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "show_memory": False,
+    "write_computation_times": False,
     "min_reported_time": 60,
     "abort_on_example_error": True,
     "image_scrapers": ("matplotlib",),
