@@ -26,7 +26,7 @@ COMPILED := $(filter %.cpp,$(LIBRARY_SOURCES))
 # Minutes, at five seconds of a core a file, unity build and torch's headers included.
 BUILD_MINUTES = $$(( ($(words $(COMPILED)) * 5 / $${MAX_JOBS:-$$(getconf _NPROCESSORS_ONLN)} + 59) / 60 ))
 BUILD_INPUTS := $(LIBRARY_SOURCES) CMakeLists.txt $(wildcard cmake/*) setup.py pyproject.toml
-PYTHON_SOURCES := setup.py torchbcd tests examples benchmarks
+PYTHON_SOURCES := setup.py torchbcd tests examples benchmarks docs
 
 .PHONY: demo test lint bench docs cuda-check gpu-test sanitize format clean build
 .DELETE_ON_ERROR:
