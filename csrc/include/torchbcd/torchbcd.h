@@ -21,3 +21,4 @@
 #include "torchbcd/reports.h"
 #include "torchbcd/split_optimizer.h"
 #include "torchbcd/version.h"
+#include "torchbcd/weight_regularizers.h"
