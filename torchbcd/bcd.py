@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchbcd import _C, arguments, diagnostics, distributed, fitting, losses
 from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
 from torchbcd.optimizer import SweepOptimizer
-from torchbcd.regularizers import Regularizer
+from torchbcd.regularizers import from_numbers
 from torchbcd.reports import FitResult, SweepReport
 
 if TYPE_CHECKING:
@@ -355,7 +355,7 @@ class BCD(SweepOptimizer[_C.BCD]):
         penalties = []
         for layer in range(len(lists["W"])):
             gamma, rho, alpha, alpha_weight, weights, states = raw.penalties(layer)
-            regularizers = Regularizer(*weights), Regularizer(*states)
+            regularizers = from_numbers(weights), from_numbers(states)
             penalties.append(diagnostics.Penalties(gamma, rho, alpha, alpha_weight, *regularizers))
         problem = diagnostics.Problem(
             splitting=raw.splitting,

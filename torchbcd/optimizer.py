@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple
 from math import nan
 from operator import is_, itemgetter
 from typing import Any, ClassVar, Generic, TypeVar
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from torchbcd import _C, arguments, losses
 from torchbcd.convert import Activation, read_model
-from torchbcd.regularizers import Regularizer
+from torchbcd.regularizers import Monotone, Regularizer, from_numbers
 
 __all__ = ["SweepOptimizer"]
 
@@ -22,17 +21,17 @@ ObjectT = TypeVar("ObjectT", bound="_C._Optimizer")
 
 
 def _to_python(name: str, value: Any) -> Any:
-    """An option of the library's for a param group: a regulariser for its four numbers."""
-    return Regularizer(*value) if name.endswith("_regularizer") and value is not None else value
+    """An option of the library's for a param group: a regulariser for its numbers."""
+    return from_numbers(value) if name.endswith("_regularizer") and value is not None else value
 
 
 def _to_plain(value: Any) -> Any:
     """The reverse: what a state_dict holds."""
-    return list(astuple(value)) if isinstance(value, Regularizer) else value
+    return list(value.numbers) if isinstance(value, Regularizer) else value
 
 
 def _numbers(name: str, value: Any) -> list[float]:
-    """An option of a layer as the TorchScript classes take it: NaN for None, four for a regulariser."""
+    """An option of a layer as the TorchScript classes take it: NaN for None, a regulariser's own."""
     if name.endswith("_regularizer"):
         return list((value or Regularizer()).numbers)
     return [nan if value is None else float(value)]
@@ -101,6 +100,8 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         self._model = read_model(model, self._training_activation)
         self._loss = loss
         plain = {name: arguments.plain(value) for name, value in options.items()}
+        if isinstance(signs := plain.get("weight_regularizer"), Monotone):
+            plain["weight_regularizer"] = signs.of_layers(len(self._model.linears))
         self._object: ObjectT = self._object_class(self._model.read(), loss.name, plain)
         self._pushed: list[object] = []
         self._has_tensors = False

@@ -75,6 +75,18 @@ bool BCD::has_other_ranks() const { return static_cast<bool>(data_->sum_over_ran
 void BCD::check_options_together() const {
   TORCH_CHECK_VALUE(!data_->sum_over_ranks || data_->options.splitting() == 3, mlp_->name,
                     ": rows in several processes need splitting 3, whose W blocks are least squares");
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    const bool plain = data_->options.weight_regularizer()[l].of_entries();
+    TORCH_CHECK_VALUE(plain || data_->options.splitting() == 3, mlp_->name,
+                      ": splitting 2 needs weight_regularizers that are sums over entries, without norms and "
+                      "signs of inputs (layer ",
+                      l + 1, " has another one)");
+    TORCH_CHECK_VALUE(
+        plain || !data_->options.regularize_bias(), mlp_->name,
+        ": regularize_bias needs weight_regularizers that are sums over entries, which a bias is "
+        "one more of (layer ",
+        l + 1, " has another one)");
+  }
   blocks_in_order(data_->options, mlp_->depth());
   if (data_->options.order() == "joint") {
     check_joint();

@@ -12,6 +12,7 @@
 
 #include "blocks/input_metric.h"
 #include "blocks/output_scale.h"
+#include "blocks/weight_terms.h"
 #include "kernels/passes.h"
 #include "linalg/reductions.h"
 #include "optimizers/found_modules.h"
@@ -66,6 +67,7 @@ struct RelaxedBCD::Data {
   std::vector<AffineMap> velocity;       // with momentum, the step of the last sweep; otherwise empty
   std::vector<AffineMap> start_storage;  // with momentum or decay
   bool start_apart = false;              // whether a sweep starts there, rather than at the model's weights
+  bool outside = false;                  // whether these are not within their constraints, as the start is
   RelaxedRows bound;
   RelaxedRows storage;                // of mini-batches, as large as the largest so far
   RelaxedRows batch;                  // views of its first rows
@@ -151,7 +153,7 @@ void RelaxedBCD::check_options_together() const {
       TORCH_CHECK_VALUE(holds, mlp_->name, ": ", option, " of layer ", l + 1, " must be ", range, " (got ",
                         value, ")");
     };
-    const Regularizer& regularizer = o.weight_regularizer()[l];
+    const WeightRegularizer& regularizer = o.weight_regularizer()[l];
     const double relaxation = o.relaxation_of(l);
     const double momentum = o.momentum_of(l);
     const double decay = o.weight_decay_of(l, /*classes=*/true);
@@ -162,8 +164,9 @@ void RelaxedBCD::check_options_together() const {
     check("row_blocks", static_cast<double>(o.row_blocks()[l]), o.row_blocks()[l] == 1 || regularizer.none(),
           "1 where it has a weight_regularizer");
     const bool moves = momentum > 0 || o.weight_decay()[l].value_or(0) > 0;
-    TORCH_CHECK_VALUE(!moves || !regularizer.bounded(), mlp_->name, ": momentum and weight_decay of layer ",
-                      l + 1, " must be 0 where a weight_regularizer sets bounds: they may lead out of them");
+    TORCH_CHECK_VALUE(!moves || !regularizer.constrains(), mlp_->name,
+                      ": momentum and weight_decay of layer ", l + 1,
+                      " must be 0 where a weight_regularizer sets bounds: they may lead out of them");
     moves_start = moves_start || momentum > 0 || decay > 0;
   }
   TORCH_CHECK_VALUE(!moves_start || !o.persistent(), mlp_->name,
@@ -171,7 +174,7 @@ void RelaxedBCD::check_options_together() const {
 }
 
 // Where a sweep starts: at the model's weights W, or, with momentum or decay, at (1 - decay) W + momentum D
-// with the last step D.
+// with the last step D; and at the nearest weights within a layer's constraints, where its own are outside.
 void RelaxedBCD::set_start(bool batch) {
   Data& d = *data_;
   const RelaxedRows& rows = batch ? d.batch : d.bound;
@@ -179,9 +182,13 @@ void RelaxedBCD::set_start(bool batch) {
   if (!d.start_apart) {
     d.velocity.clear();
   }
+  d.outside = false;
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     d.start_apart = d.start_apart || d.options.weight_decay_of(l, rows.classes) > 0;
+    d.outside = d.outside || (mlp_->trained[l].weight &&
+                              !is_inside(d.options.weight_regularizer()[l], mlp_->committed[l].weight));
   }
+  d.start_apart = d.start_apart || d.outside;
   if (!d.start_apart) {
     return;
   }
@@ -201,6 +208,9 @@ void RelaxedBCD::set_start(bool batch) {
     if (!d.velocity.empty()) {
       add_map_(trained_part(start, trained), trained_part(d.velocity[l], trained), d.options.momentum_of(l));
     }
+    if (d.outside && trained.weight) {
+      project_(d.options.weight_regularizer()[l], start.weight);
+    }
   }
 }
 
@@ -211,7 +221,7 @@ bool RelaxedBCD::match_output_scale(bool batch) {
   RelaxedRows& rows = batch ? d.batch : d.bound;
   const size_t last = mlp_->depth() - 1;
   if (!(mlp_->trained[last] == Trained{true, mlp_->committed[last].bias.defined()}) ||
-      d.options.weight_regularizer()[last].bounded() ||
+      d.options.weight_regularizer()[last].constrains() ||
       !std::holds_alternative<functors::Identity>(mlp_->activations[last])) {
     return false;
   }
@@ -254,7 +264,7 @@ void RelaxedBCD::guard(bool forward_with_old) {
     return weighted_loss(rows.y, passes::activation(rows.p.back(), mlp_->activations.back()), mlp_->loss);
   };
   const std::vector<AffineMap>& next = mlp_->next;
-  const std::vector<AffineMap>& old = mlp_->committed;
+  const std::vector<AffineMap>& old = data_->outside ? data_->start(*mlp_) : mlp_->committed;
   const double before = forward_with_old ? loss_before() : loss_at(old);
   for (int halving = 0; halving <= kGuardHalvings && !(loss_at(next) <= before); ++halving) {
     ++data_->report.guard_halvings;
@@ -263,6 +273,9 @@ void RelaxedBCD::guard(bool forward_with_old) {
       next[l].weight.lerp_(old[l].weight, weight);
       if (next[l].bias.defined()) {
         next[l].bias.lerp_(old[l].bias, weight);
+      }
+      if (mlp_->trained[l].weight && weight < 1) {  // rounding may lead out
+        project_(data_->options.weight_regularizer()[l], next[l].weight);
       }
     }
   }
@@ -288,7 +301,7 @@ void RelaxedBCD::sweep(bool batch) {
   const RelaxedProblem problem = d.problem(*mlp_, d.swept);
   bool rescaled = false;
   if (restored) {
-    products_out(rows.x, rows.saved_v, mlp_->committed, rows.p);
+    products_out(rows.x, rows.saved_v, d.start(*mlp_), rows.p);
     for (size_t l = 0; l < mlp_->depth(); ++l) {
       rows.v[l].copy_(rows.saved_v[l]);
       at::sub_out(rows.slack[l], rows.saved_u[l], rows.p[l]);

@@ -10,6 +10,7 @@
 #include "optimizers/option_table.h"
 #include "optimizers/saved_state.h"
 #include "optimizers/trained_mlp.h"
+#include "optimizers/weight_constraints.h"
 
 namespace torchbcd {
 namespace {
@@ -43,6 +44,8 @@ const std::string& SplitOptimizer::loss() const { return mlp_->loss_name; }
 
 void SplitOptimizer::check_options() const {
   option_table().check(option_values(), mlp_->depth());
+  const OptionRef regularizers = option_table().row("weight_regularizer").in(option_values());
+  check_weight_regularizers(*mlp_, *std::get<PerLayer<WeightRegularizer>*>(regularizers));
   check_options_together();
 }
 

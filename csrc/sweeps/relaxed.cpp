@@ -24,6 +24,7 @@
 
 #include "blocks/input_metric.h"
 #include "blocks/least_squares.h"
+#include "blocks/weight_terms.h"
 #include "kernels/passes.h"
 
 namespace torchbcd {
@@ -85,7 +86,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   bool in_blocks(size_t l) const { return rows_of_a_block(l) < rows_.rows(); }
 
   double regularizer(size_t l, const AffineMap& map) const {
-    const Regularizer& r = options_.weight_regularizer()[l];
+    const WeightRegularizer& r = options_.weight_regularizer()[l];
     return r.none() ? 0 : rows_.penalties[l] * regularizer_value(r, map.weight);
   }
 
@@ -179,7 +180,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     const double alpha_bias = damping * std::min(column, static_cast<double>(rows_.rows()));
     const std::string name = where("W", l);
     const double nu = options_.relaxation_of(l);
-    const Regularizer& r = options_.weight_regularizer()[l];
+    const WeightRegularizer& r = options_.weight_regularizer()[l];
     at::Tensor out = scratch(1 + static_cast<int>(l % 2), residual_.size(1));
     at::Tensor sums;
     const int64_t block = rows_of_a_block(l);
@@ -201,10 +202,25 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       }
       sums = passes::relaxed_residual(residual_, z, 1 - part, part * alpha, out);
     } else {
+      // The part nu of the minimiser's step; with kinks, where that would leave zeros and norms, the
+      // minimiser of what the step takes for a model (docs/relaxed.md).
+      const bool smooth = r.quadratic();
+      if (!smooth && nu == 0) {
+        copy_map(map, next);
+        return;
+      }
       out.copy_(residual_);
-      WeightBlock(v, layer.outputs(), layer.bias(), {1, alpha, alpha_bias, r}, /*always_primal=*/false,
-                  name.c_str())
+      WeightBlock(v, layer.outputs(), layer.bias(), {1, alpha, alpha_bias, r, false, smooth ? 1 : nu},
+                  /*always_primal=*/false, name.c_str())
           .solve(out, map, next);
+      if (!smooth) {
+        const AffineMap step = zeros_like(map);
+        difference_out({next}, {map}, {step});
+        affine_residual_out(residual_, v, step, out);
+        residual_ = out;
+        residual_sums_ = passes::row_sums_of_squares(out);
+        return;
+      }
       at::Tensor step = next.weight;
       step.sub_(map.weight).mul_(nu);
       at::addmm_out(out, residual_, v, step.t(), 1, -1);

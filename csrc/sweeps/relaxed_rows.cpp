@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "blocks/regularized_quadratic.h"
+#include "blocks/weight_terms.h"
 #include "kernels/passes.h"
 #include "sweeps/relaxed.h"
 
