@@ -6,14 +6,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from math import nan
 from operator import is_, itemgetter
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from torchbcd import _C, arguments, losses
+from torchbcd import _C, arguments, distributed, losses
 from torchbcd.convert import Activation, read_model
 from torchbcd.regularizers import Monotone, Regularizer, from_numbers
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["SweepOptimizer"]
 
@@ -75,6 +78,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         loss: Name or object of :mod:`torchbcd.losses`.
         loss_weight: A number > 0, or "mean".
         options: The library's options, by name: a value, or a sequence with one for each layer.
+        process_group: Processes that have the rows of the data between them.
         activation: What the sweeps see in place of the model's activations.
     """
 
@@ -84,6 +88,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
     # Options that schedulers look for among the defaults, and attributes that a copy has too.
     _scheduled: ClassVar[tuple[str, ...]] = ()
     _copied: ClassVar[tuple[str, ...]] = ()
+    _process_group: ProcessGroup | None = None  # of a copy, too, which there is none of with one
 
     def __init__(
         self,
@@ -91,10 +96,16 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         loss: str | losses.Loss,
         loss_weight: float | str,
         options: Mapping[str, object],
+        process_group: ProcessGroup | None = None,
     ) -> None:
-        loss = losses.resolve(loss)
-        weight = arguments.loss_weight(loss_weight, loss.reduction == "mean")
-        self._build(model, loss, {**options, **weight})
+        self._process_group = process_group
+        with distributed.same_everywhere(process_group) as described:
+            loss = losses.resolve(loss)
+            weight = arguments.loss_weight(loss_weight, loss.reduction == "mean")
+            self._build(model, loss, {**options, **weight})
+            described.update(distributed.description(self))
+        if process_group is not None:
+            self._object.set_process_group(process_group.group_name)
 
     def _build(self, model: nn.Sequential, loss: losses.Loss, options: Mapping[str, object]) -> None:
         self._model = read_model(model, self._training_activation)
@@ -163,6 +174,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made of: the model, options and state."""
+        self._check_all_rows("a copy")
         return {
             "model": self._model.module,
             "loss": self._loss,
@@ -265,6 +277,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             >>> script.sweeps()
             1
         """
+        self._check_all_rows("script_object")
         own = self._push().state_dict()["torchbcd"]
         options = {
             name: [x for group in self.param_groups for x in _numbers(name, group[name])]
@@ -284,6 +297,10 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         )
         script.load_state((own["tensors"], own["numbers"]))
         return script
+
+    def _check_all_rows(self, what: str) -> None:
+        if self._process_group is not None:
+            raise ValueError(f"{what} needs all rows in one process (this optimizer has a process_group)")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refused once the optimizer is built: the groups are the model's Linear modules.

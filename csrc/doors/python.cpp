@@ -60,6 +60,9 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
       .def_property_readonly("bound", &Optimizer::bound)
       .def_property_readonly("sweeps", &Optimizer::sweeps)
       .def_property_readonly("last_sweep", &Optimizer::last_sweep)
+      .def("set_process_group", wrap_pybind_function_no_gil([](Optimizer& self, const std::string& name) {
+             self.set_process_group(name);
+           }))
       .def("checked", wrap_pybind_function([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
                                               const std::string& of) { return self.checked(x, y, of); }))
       .def("layer_options", [](Optimizer& self) { return to_python(self.layer_options()); })
@@ -118,8 +121,6 @@ void bind_bcd(py::module_& m) {
       .def_property_readonly("blocks", blocks_of)
       .def("penalties", penalties_of);
   with_bind_from(optimizer_class<BCD, BCDOptions>(m, "BCD"))
-      .def("set_process_group", wrap_pybind_function_no_gil(
-                                    [](BCD& self, const std::string& name) { self.set_process_group(name); }))
       .def("step", wrap_pybind_function_no_gil([](BCD& self) { self.step(); }))
       .def("step_batch", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& x, const at::Tensor& y,
                                                         const OptionalTensor& sample_weight) {

@@ -16,7 +16,6 @@
 #include "optimizers/bcd_data.h"
 #include "optimizers/found_modules.h"
 #include "optimizers/option_table.h"
-#include "optimizers/process_group.h"
 #include "optimizers/saved_state.h"
 #include "sweeps/bcd_order.h"
 #include "sweeps/layers.h"
@@ -70,11 +69,11 @@ const OptionTable& BCD::table() { return bcd_options(); }
 const OptionTable& BCD::option_table() const { return table(); }
 void* BCD::option_values() const { return &data_->options; }
 bool BCD::bound() const { return data_->bound.defined(); }
-bool BCD::has_other_ranks() const { return static_cast<bool>(data_->sum_over_ranks); }
 
 void BCD::check_options_together() const {
-  TORCH_CHECK_VALUE(!data_->sum_over_ranks || data_->options.splitting() == 3, mlp_->name,
-                    ": rows in several processes need splitting 3, whose W blocks are least squares");
+  if (has_other_ranks()) {
+    check_takes_ranks();
+  }
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     const bool plain = data_->options.weight_regularizer()[l].of_entries();
     TORCH_CHECK_VALUE(plain || data_->options.splitting() == 3, mlp_->name,
@@ -110,57 +109,21 @@ void BCD::check_joint() const {
   }
 }
 
-// What every rank must have alike before a step. The weights are, but for those that somebody has changed.
-void BCD::check_ranks(const char* way) {
-  if (!data_->sum_over_ranks) {
-    return;
-  }
-  Fingerprint fingerprint;
-  fingerprint.add(way);
-  for (const std::string& option : option_names()) {
-    fingerprint.add(this->option(option));
-  }
-  for (const std::string& option : choice_names()) {
-    fingerprint.add(choice(option));
-  }
-  for (size_t l = 0; l < mlp_->depth() && data_->weights_changed; ++l) {
-    for (const at::Tensor& t : tensors_of({mlp_->committed[l]})) {
-      fingerprint.add(t);
-    }
-    fingerprint.add(
-        std::vector<double>{mlp_->trained[l].weight ? 1.0 : 0.0, mlp_->trained[l].bias ? 1.0 : 0.0});
-  }
-  TORCH_CHECK_VALUE(
-      ranks_agree(data_->sum_over_ranks, mlp_->committed[0].weight.device(), fingerprint), mlp_->name,
-      ": the processes differ, in an option, in weights or requires_grad changed since the last "
-      "sweep, or in how they step; all of them must be the same in every process");
-  data_->weights_changed = false;
-}
-
 void BCD::parameters_changed() {
-  data_->weights_changed = true;
   data_->bound.residuals = Residuals::kStale;
   data_->batch.residuals = Residuals::kStale;
 }
 
-void BCD::set_sum_over_ranks(std::function<void(const at::Tensor&)> sum) {
+void BCD::check_takes_ranks() const {
   TORCH_CHECK_VALUE(data_->options.splitting() == 3, mlp_->name,
-                    ": rows in several processes need splitting 3, whose W blocks are least squares");
-  data_->sum_over_ranks = std::move(sum);
-  mlp_->rows_elsewhere = has_other_ranks();
-  data_->weights_changed = true;
+                    ": a process_group needs splitting=3, whose W blocks are least squares (got ",
+                    data_->options.splitting(), ")");
+}
+
+void BCD::unbind() {
   data_->bound = {};
   data_->stepped = Data::Stepped::kNothing;
   data_->has_before = false;
-  moved();
-}
-
-void BCD::set_process_group(const std::string& name) {
-  const Call call = mlp_->call(Call::Kind::kChange);
-  TORCH_CHECK_VALUE(data_->options.splitting() == 3, "a process_group needs splitting=3 (got ",
-                    data_->options.splitting(), ")");
-  broadcast_from_first_rank(tensors_of(mlp_->parameters), name);
-  set_sum_over_ranks(sum_over_process_group(name));
 }
 
 void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight,
@@ -171,7 +134,7 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
   rows.x = mlp_->inputs("x", x);
   rows.y = mlp_->targets("y", y, rows.rows());
   rows.row_weight = mlp_->row_weight(sample_weight, rows.rows());
-  rows.population = data_->rows_of_all_ranks(rows.rows(), rows.x.device());
+  rows.population = mlp_->rows_of_all_ranks(rows.rows());
   rows.current = BcdVariables::allocate(rows.rows(), mlp_->committed);
   rows.next = BcdVariables::allocate(rows.rows(), mlp_->committed);
   rows.cache.enabled = true;
@@ -242,7 +205,7 @@ void BCD::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
   batch.x = inputs;
   batch.y = targets;
   batch.row_weight = row_weight;
-  batch.population = data_->rows_of_all_ranks(batch.rows(), inputs.device());
+  batch.population = mlp_->rows_of_all_ranks(batch.rows());
   forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, batch);
   sweep(/*batch=*/true);
   data_->bound.residuals = Residuals::kStale;
@@ -375,10 +338,10 @@ void BCD::load_state(const SavedState& state) {
   BcdRows rows;
   std::vector<AffineMap> committed = mlp_->committed;
   if (reader.has("x")) {
-    rows.x = mlp_->inputs("state['x']", reader.tensor("x"));
+    rows.x = mlp_->layer_inputs("state['x']", reader.tensor("x"));
     rows.y = mlp_->targets("state['y']", reader.tensor("y"), rows.rows());
     rows.row_weight = mlp_->row_weight(reader.sample_weight(), rows.rows());
-    rows.population = data_->rows_of_all_ranks(rows.rows(), rows.x.device());
+    rows.population = mlp_->rows_of_all_ranks(rows.rows());
     rows.current = BcdVariables::allocate(rows.rows(), committed);
     rows.next = BcdVariables::allocate(rows.rows(), committed);
     rows.cache.enabled = true;

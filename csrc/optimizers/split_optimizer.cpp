@@ -8,6 +8,7 @@
 #include "kernels/registry.h"
 #include "optimizers/dicts.h"
 #include "optimizers/option_table.h"
+#include "optimizers/process_group.h"
 #include "optimizers/saved_state.h"
 #include "optimizers/trained_mlp.h"
 #include "optimizers/weight_constraints.h"
@@ -86,8 +87,59 @@ void SplitOptimizer::sync() {
   check_options();
   if (mlp_->sync()) {
     moved();
+    mlp_->weights_changed = true;
     parameters_changed();
   }
+}
+
+bool SplitOptimizer::has_other_ranks() const { return static_cast<bool>(mlp_->sum_over_ranks); }
+
+void SplitOptimizer::check_takes_ranks() const {
+  TORCH_CHECK_VALUE(false, mlp_->name,
+                    ": its rows have to be in one process; BCD and RelaxedBCD take a process_group");
+}
+
+void SplitOptimizer::set_sum_over_ranks(std::function<void(const at::Tensor&)> sum) {
+  const Call call = mlp_->call(Call::Kind::kChange);
+  check_takes_ranks();
+  mlp_->sum_over_ranks = std::move(sum);
+  mlp_->weights_changed = true;
+  unbind();
+  moved();
+}
+
+void SplitOptimizer::set_process_group(const std::string& name) {
+  const Call call = mlp_->call(Call::Kind::kChange);
+  check_takes_ranks();
+  broadcast_from_first_rank(tensors_of(mlp_->parameters), name);
+  set_sum_over_ranks(sum_over_process_group(name));
+}
+
+// The weights are the same, but for those that somebody has changed.
+void SplitOptimizer::check_ranks(const char* way) {
+  if (!has_other_ranks()) {
+    return;
+  }
+  Fingerprint fingerprint;
+  fingerprint.add(way);
+  for (const std::string& option : option_names()) {
+    fingerprint.add(this->option(option));
+  }
+  for (const std::string& option : choice_names()) {
+    fingerprint.add(choice(option));
+  }
+  for (size_t l = 0; l < mlp_->depth() && mlp_->weights_changed; ++l) {
+    for (const at::Tensor& t : tensors_of({mlp_->committed[l]})) {
+      fingerprint.add(t);
+    }
+    fingerprint.add(
+        std::vector<double>{mlp_->trained[l].weight ? 1.0 : 0.0, mlp_->trained[l].bias ? 1.0 : 0.0});
+  }
+  TORCH_CHECK_VALUE(
+      ranks_agree(mlp_->sum_over_ranks, mlp_->committed[0].weight.device(), fingerprint), mlp_->name,
+      ": the processes differ, in an option, in weights or requires_grad changed since the last "
+      "sweep, or in how they step; all of them must be the same in every process");
+  mlp_->weights_changed = false;
 }
 
 void SplitOptimizer::commit() {

@@ -136,7 +136,7 @@ def test_removed_rows_have_never_been(bias, offset):
 
 
 def test_a_window_over_features_that_come_and_go():
-    """Features that are zero for long: what their sums keep is rounding of what they were, either side of zero."""
+    """Features that are zero for long: what their sums keep is rounding of what they were."""
     generator = torch.Generator().manual_seed(4)
     f = torch.relu(torch.randn(600, 12, generator=generator))
     f[:, ::2] *= (torch.arange(600) // 70 % 3 == 0)[:, None]

@@ -66,6 +66,18 @@ class TORCHBCD_API SplitOptimizer {
   /// Whether a full batch is bound.
   virtual bool bound() const = 0;
 
+  /// The rows given to bind and step from now on are some of the data: other processes, whose models have the
+  /// same parameters, have the others and take the same steps at the same time. `sum` adds a tensor up over
+  /// all of them in place, to the same bits in each, such as c10d's all-reduce. Only matrices of the layers'
+  /// sizes and a few numbers go between them (Zeng et al., Appendix F). BCD's Algorithm 2 and RelaxedBCD; the
+  /// others throw a ValueError. Unbinds.
+  void set_sum_over_ranks(std::function<void(const at::Tensor&)> sum);
+  /// The same for the processes of a group of torch.distributed, by its name. The model's parameters are
+  /// first set to those of the group's rank 0.
+  void set_process_group(const std::string& name);
+  /// Whether other processes have rows too.
+  bool has_other_ranks() const;
+
   /// Has a function called after each block of every sweep.
   void set_observer(BlockObserver observer);
 
@@ -135,6 +147,12 @@ class TORCHBCD_API SplitOptimizer {
   virtual void* option_values() const = 0;
   /// What options may not be together. Throws.
   virtual void check_options_together() const {}
+  /// Throws where the method, or its options, do not take rows in several processes.
+  virtual void check_takes_ranks() const;
+  /// Forgets bound data.
+  virtual void unbind() {}
+  /// Throws, in every process, unless all of them have the same options, weights and `way` to step.
+  void check_ranks(const char* way);
   /// Parameters have been changed from outside.
   virtual void parameters_changed() {}
   /// The objective of the last sweep with the options it had.
