@@ -105,7 +105,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             self._build(model, loss, {**options, **weight})
             described.update(distributed.description(self))
         if process_group is not None:
-            self._object.set_process_group(process_group.group_name)
+            self._object.set_process_group(process_group.group_name, process_group.rank())
 
     def _build(self, model: nn.Sequential, loss: losses.Loss, options: Mapping[str, object]) -> None:
         self._model = read_model(model, self._training_activation)

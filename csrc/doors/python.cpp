@@ -60,8 +60,9 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
       .def_property_readonly("bound", &Optimizer::bound)
       .def_property_readonly("sweeps", &Optimizer::sweeps)
       .def_property_readonly("last_sweep", &Optimizer::last_sweep)
-      .def("set_process_group", wrap_pybind_function_no_gil([](Optimizer& self, const std::string& name) {
-             self.set_process_group(name);
+      .def("set_process_group",
+           wrap_pybind_function_no_gil([](Optimizer& self, const std::string& name, int64_t rank) {
+             self.set_process_group(name, rank);
            }))
       .def("checked", wrap_pybind_function([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
                                               const std::string& of) { return self.checked(x, y, of); }))
@@ -182,7 +183,7 @@ void bind_dlam(py::module_& m) {
 
 PYBIND11_MODULE(_C, m) {
   using namespace torchbcd;
-  pybind11::class_<Mlp>(m, "Mlp");
+  python::bind_model(m);
   pybind11::class_<SweepId>(m, "SweepId").def_readonly("sweep", &SweepId::sweep);
   pybind11::class_<ObjectiveTerms>(m, "ObjectiveTerms")
       .def_readonly("loss", &ObjectiveTerms::loss)
@@ -191,8 +192,6 @@ PYBIND11_MODULE(_C, m) {
       .def_readonly("weight_penalty", &ObjectiveTerms::weight_penalty)
       .def_readonly("state_penalty", &ObjectiveTerms::state_penalty)
       .def("total", &ObjectiveTerms::total);
-  m.def("before_layers", torch::wrap_pybind_function(python::before_layers));
-  m.def("read_modules", torch::wrap_pybind_function(python::read_modules));
   m.def("relaxed_options_for_any_depth", python::options_for_any_depth);
   python::bind_bcd(m);
   python::bind_relaxed(m);

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/InferenceMode.h>
+#include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
@@ -68,6 +69,12 @@ inline Mlp read_modules(const std::vector<PythonModule>& modules, const std::str
     };
   }
   return mlp;
+}
+
+inline void bind_model(pybind11::module_& m) {
+  pybind11::class_<Mlp>(m, "Mlp");
+  m.def("before_layers", torch::wrap_pybind_function(before_layers));
+  m.def("read_modules", torch::wrap_pybind_function(read_modules));
 }
 
 }  // namespace torchbcd::python

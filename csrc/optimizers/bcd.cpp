@@ -129,26 +129,29 @@ void BCD::unbind() {
 void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight,
                const std::vector<at::Tensor>& u, const std::vector<at::Tensor>& v) {
   const Call call = mlp_->call(Call::Kind::kChange);
-  sync();
   BcdRows rows;
-  rows.x = mlp_->inputs("x", x);
-  rows.y = mlp_->targets("y", y, rows.rows());
-  rows.row_weight = mlp_->row_weight(sample_weight, rows.rows());
+  std::vector<at::Tensor> outputs, states;
+  begin("bind", [&] {
+    sync();
+    rows.x = mlp_->inputs("x", x);
+    rows.y = mlp_->targets("y", y, rows.rows());
+    rows.row_weight = mlp_->row_weight(sample_weight, rows.rows());
+    TORCH_CHECK_VALUE(u.empty() || data_->options.splitting() == 3, mlp_->name,
+                      ": u is a variable with splitting 3 alone (got splitting 2)");
+    outputs = mlp_->states("u", u, rows.rows());
+    states = mlp_->states("v", v, rows.rows());
+    for (size_t l = 0; l < states.size(); ++l) {
+      const Regularizer& bounds = data_->options.state_regularizer()[l];
+      TORCH_CHECK_VALUE(std::isfinite(regularizer_value(bounds, states[l])), mlp_->name, ": v of layer ",
+                        l + 1, " must lie within the bounds of its state_regularizer, ", bounds.low, " and ",
+                        bounds.high);
+    }
+  });
   rows.population = mlp_->rows_of_all_ranks(rows.rows());
   rows.current = BcdVariables::allocate(rows.rows(), mlp_->committed);
   rows.next = BcdVariables::allocate(rows.rows(), mlp_->committed);
   rows.cache.enabled = true;
-  TORCH_CHECK_VALUE(u.empty() || data_->options.splitting() == 3, mlp_->name,
-                    ": u is a variable with splitting 3 alone (got splitting 2)");
-  const std::vector<at::Tensor> states = mlp_->states("v", v, rows.rows());
-  for (size_t l = 0; l < states.size(); ++l) {
-    const Regularizer& bounds = data_->options.state_regularizer()[l];
-    TORCH_CHECK_VALUE(std::isfinite(regularizer_value(bounds, states[l])), mlp_->name, ": v of layer ", l + 1,
-                      " must lie within the bounds of its state_regularizer, ", bounds.low, " and ",
-                      bounds.high);
-  }
-  forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, rows,
-               mlp_->states("u", u, rows.rows()), states);
+  forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, rows, outputs, states);
   data_->bound = std::move(rows);
   data_->stepped = Data::Stepped::kBound;
   data_->has_before = false;
@@ -185,20 +188,23 @@ void BCD::sweep(bool batch) {
 
 void BCD::step() {
   const Call call = mlp_->call(Call::Kind::kStep);
-  sync();
-  TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
-  check_ranks("bound");
+  begin("bound", [&] {
+    sync();
+    TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
+  });
   sweep(/*batch=*/false);
   data_->stepped = Data::Stepped::kBound;
 }
 
 void BCD::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
   const Call call = mlp_->call(Call::Kind::kStep);
-  sync();
-  const at::Tensor inputs = mlp_->inputs("x", x);
-  const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
-  const at::Tensor row_weight = mlp_->row_weight(sample_weight, inputs.size(0));
-  check_ranks("batch");
+  at::Tensor inputs, targets, row_weight;
+  begin("batch", [&] {
+    sync();
+    inputs = mlp_->inputs("x", x);
+    targets = mlp_->targets("y", y, inputs.size(0));
+    row_weight = mlp_->row_weight(sample_weight, inputs.size(0));
+  });
   moved();
   BcdRows& batch = data_->batch;
   data_->resize_batch(inputs.size(0), mlp_->committed);
@@ -214,15 +220,17 @@ void BCD::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
 
 void BCD::step_rows(const at::Tensor& index, const at::Tensor& x, const at::Tensor& y) {
   const Call call = mlp_->call(Call::Kind::kStep);
-  sync();
-  data_->check_index(mlp_->name, index);
   BcdRows& bound = data_->bound;
   BcdRows& batch = data_->batch;
-  const at::Tensor rows = index.to(bound.x.device(), at::kLong);
-  if (x.defined()) {
-    data_->check_rows(*mlp_, rows, x, y);
-  }
-  check_ranks("rows");
+  at::Tensor rows;
+  begin("rows", [&] {
+    sync();
+    data_->check_index(mlp_->name, index);
+    rows = index.to(bound.x.device(), at::kLong);
+    if (x.defined()) {
+      data_->check_rows(*mlp_, rows, x, y);
+    }
+  });
   moved();
   data_->resize_batch(rows.size(0), mlp_->committed);
   batch.x = at::index_select(bound.x, 0, rows);

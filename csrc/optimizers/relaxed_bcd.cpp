@@ -212,9 +212,12 @@ void RelaxedBCD::sweep(bool batch) {
 
 void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y) {
   const Call call = mlp_->call(Call::Kind::kChange);
-  sync();
-  const at::Tensor inputs = mlp_->inputs("x", x);
-  const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
+  at::Tensor inputs, targets;
+  begin("bind", [&] {
+    sync();
+    inputs = mlp_->inputs("x", x);
+    targets = mlp_->targets("y", y, inputs.size(0));
+  });
   RelaxedRows rows = RelaxedRows::allocate(inputs.size(0), mlp_->committed);
   rows.x = inputs;
   rows.set_targets(targets, tells_classes(y), mlp_->sum_over_ranks);
@@ -226,21 +229,24 @@ void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y) {
 
 const RelaxedReport& RelaxedBCD::step() {
   const Call call = mlp_->call(Call::Kind::kStep);
-  sync();
-  TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
-  check_ranks("bound");
+  begin("bound", [&] {
+    sync();
+    TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
+  });
   sweep(/*batch=*/false);
   return data_->report;
 }
 
 const RelaxedReport& RelaxedBCD::step(const at::Tensor& x, const at::Tensor& y) {
   const Call call = mlp_->call(Call::Kind::kStep);
-  sync();
-  TORCH_CHECK_VALUE(!data_->options.persistent(), mlp_->name,
-                    ": persistent variables need bound data; call bind(x, y) and step()");
-  const at::Tensor inputs = mlp_->inputs("x", x);
-  const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
-  check_ranks("batch");
+  at::Tensor inputs, targets;
+  begin("batch", [&] {
+    sync();
+    TORCH_CHECK_VALUE(!data_->options.persistent(), mlp_->name,
+                      ": persistent variables need bound data; call bind(x, y) and step()");
+    inputs = mlp_->inputs("x", x);
+    targets = mlp_->targets("y", y, inputs.size(0));
+  });
   RelaxedRows& rows = data_->resize_batch(inputs.size(0), mlp_->committed);
   rows.x = inputs;
   rows.set_targets(targets, tells_classes(y), mlp_->sum_over_ranks);

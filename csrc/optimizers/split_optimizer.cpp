@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <c10/util/Exception.h>
 
+#include <exception>
 #include <utility>
 
 #include "kernels/registry.h"
@@ -108,35 +109,62 @@ void SplitOptimizer::set_sum_over_ranks(std::function<void(const at::Tensor&)> s
   moved();
 }
 
-void SplitOptimizer::set_process_group(const std::string& name) {
+void SplitOptimizer::set_process_group(const std::string& name, int64_t rank) {
   const Call call = mlp_->call(Call::Kind::kChange);
   check_takes_ranks();
   broadcast_from_first_rank(tensors_of(mlp_->parameters), name);
   set_sum_over_ranks(sum_over_process_group(name));
+  mlp_->rank = rank;
 }
 
-// The weights are the same, but for those that somebody has changed.
-void SplitOptimizer::check_ranks(const char* way) {
+void SplitOptimizer::begin(const char* way, const std::function<void()>& own) {
   if (!has_other_ranks()) {
+    own();
     return;
   }
+  std::exception_ptr failure;
+  std::string said;
+  try {
+    own();
+  } catch (const c10::Error& error) {
+    failure = std::current_exception();
+    said = error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    failure = std::current_exception();
+    said = error.what();
+  }
   Fingerprint fingerprint;
-  fingerprint.add(way);
-  for (const std::string& option : option_names()) {
-    fingerprint.add(this->option(option));
-  }
-  for (const std::string& option : choice_names()) {
-    fingerprint.add(choice(option));
-  }
-  for (size_t l = 0; l < mlp_->depth() && mlp_->weights_changed; ++l) {
-    for (const at::Tensor& t : tensors_of({mlp_->committed[l]})) {
-      fingerprint.add(t);
+  if (!failure) {
+    fingerprint.add(way);
+    for (const std::string& option : option_names()) {
+      fingerprint.add(this->option(option));
     }
-    fingerprint.add(
-        std::vector<double>{mlp_->trained[l].weight ? 1.0 : 0.0, mlp_->trained[l].bias ? 1.0 : 0.0});
+    for (const std::string& option : choice_names()) {
+      fingerprint.add(choice(option));
+    }
+    for (size_t l = 0; l < mlp_->depth() && mlp_->weights_changed; ++l) {  // otherwise they are the same
+      for (const at::Tensor& t : tensors_of({mlp_->committed[l]})) {
+        fingerprint.add(t);
+      }
+      fingerprint.add(
+          std::vector<double>{mlp_->trained[l].weight ? 1.0 : 0.0, mlp_->trained[l].bias ? 1.0 : 0.0});
+    }
+  }
+  const at::Device device = mlp_->committed[0].weight.device();
+  const Agreement agreement = agree(mlp_->sum_over_ranks, device, fingerprint, static_cast<bool>(failure));
+  if (agreement.failures > 0) {
+    const std::string which =
+        mlp_->rank < 0 ? "another process" : c10::str("the process of rank ", mlp_->rank);
+    const std::string theirs =
+        what_failed(mlp_->sum_over_ranks, device, agreement, failure ? which + ": " + said : "");
+    if (failure) {
+      std::rethrow_exception(failure);
+    }
+    TORCH_CHECK_VALUE(false, mlp_->name, ": refused in ",
+                      theirs.empty() ? c10::str(agreement.failures, " other processes") : theirs);
   }
   TORCH_CHECK_VALUE(
-      ranks_agree(mlp_->sum_over_ranks, mlp_->committed[0].weight.device(), fingerprint), mlp_->name,
+      agreement.same, mlp_->name,
       ": the processes differ, in an option, in weights or requires_grad changed since the last "
       "sweep, or in how they step; all of them must be the same in every process");
   mlp_->weights_changed = false;

@@ -73,8 +73,8 @@ class TORCHBCD_API SplitOptimizer {
   /// others throw a ValueError. Unbinds.
   void set_sum_over_ranks(std::function<void(const at::Tensor&)> sum);
   /// The same for the processes of a group of torch.distributed, by its name. The model's parameters are
-  /// first set to those of the group's rank 0.
-  void set_process_group(const std::string& name);
+  /// first set to those of the group's rank 0. `rank`, this process's, is how errors in the others call it.
+  void set_process_group(const std::string& name, int64_t rank = -1);
   /// Whether other processes have rows too.
   bool has_other_ranks() const;
 
@@ -151,8 +151,10 @@ class TORCHBCD_API SplitOptimizer {
   virtual void check_takes_ranks() const;
   /// Forgets bound data.
   virtual void unbind() {}
-  /// Throws, in every process, unless all of them have the same options, weights and `way` to step.
-  void check_ranks(const char* way);
+  /// Begins a bind or a step, by `own`, what this process alone may refuse: the look at options and
+  /// parameters, the checks of data. Where there are several processes, all of them throw where one does,
+  /// with its reason, or unless they have the same options, weights and `way` to go on.
+  void begin(const char* way, const std::function<void()>& own);
   /// Parameters have been changed from outside.
   virtual void parameters_changed() {}
   /// The objective of the last sweep with the options it had.
