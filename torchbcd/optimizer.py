@@ -212,6 +212,15 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         """
         return self._push().objective()
 
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of the tensors that the last bind or step has summed over the processes of ``process_group``.
+
+        It is what a process gives to all-reduces; a ring of p processes sends 2 (p - 1) / p times as much. What
+        has been read since, such as :meth:`objective`, is in it. 0 without a group.
+        """
+        return self._object.bytes_sent
+
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's state: options, and bound data with their split variables, as copies.
 

@@ -59,6 +59,7 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
                          }))
       .def_property_readonly("bound", &Optimizer::bound)
       .def_property_readonly("sweeps", &Optimizer::sweeps)
+      .def_property_readonly("bytes_sent", &Optimizer::bytes_sent)
       .def_property_readonly("last_sweep", &Optimizer::last_sweep)
       .def("set_process_group",
            wrap_pybind_function_no_gil([](Optimizer& self, const std::string& name, int64_t rank) {
@@ -184,7 +185,6 @@ void bind_dlam(py::module_& m) {
 PYBIND11_MODULE(_C, m) {
   using namespace torchbcd;
   python::bind_model(m);
-  pybind11::class_<SweepId>(m, "SweepId").def_readonly("sweep", &SweepId::sweep);
   pybind11::class_<ObjectiveTerms>(m, "ObjectiveTerms")
       .def_readonly("loss", &ObjectiveTerms::loss)
       .def_readonly("activation_penalty", &ObjectiveTerms::activation_penalty)

@@ -16,6 +16,7 @@
 
 #include "doors/optional_tensors.h"
 #include "optimizers/found_modules.h"
+#include "torchbcd/split_optimizer.h"
 
 namespace torchbcd::python {
 
@@ -73,6 +74,7 @@ inline Mlp read_modules(const std::vector<PythonModule>& modules, const std::str
 
 inline void bind_model(pybind11::module_& m) {
   pybind11::class_<Mlp>(m, "Mlp");
+  pybind11::class_<SweepId>(m, "SweepId").def_readonly("sweep", &SweepId::sweep);
   m.def("before_layers", torch::wrap_pybind_function(before_layers));
   m.def("read_modules", torch::wrap_pybind_function(read_modules));
 }

@@ -103,7 +103,13 @@ void SplitOptimizer::check_takes_ranks() const {
 void SplitOptimizer::set_sum_over_ranks(std::function<void(const at::Tensor&)> sum) {
   const Call call = mlp_->call(Call::Kind::kChange);
   check_takes_ranks();
-  mlp_->sum_over_ranks = std::move(sum);
+  mlp_->sum_over_ranks = {};
+  if (sum) {
+    mlp_->sum_over_ranks = [sum = std::move(sum), mlp = mlp_.get()](const at::Tensor& t) {
+      mlp->bytes_sent += static_cast<int64_t>(t.nbytes());
+      sum(t);
+    };
+  }
   mlp_->weights_changed = true;
   unbind();
   moved();
@@ -117,7 +123,10 @@ void SplitOptimizer::set_process_group(const std::string& name, int64_t rank) {
   mlp_->rank = rank;
 }
 
+int64_t SplitOptimizer::bytes_sent() const { return mlp_->bytes_sent; }
+
 void SplitOptimizer::begin(const char* way, const std::function<void()>& own) {
+  mlp_->bytes_sent = 0;
   if (!has_other_ranks()) {
     own();
     return;

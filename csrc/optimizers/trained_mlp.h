@@ -32,6 +32,7 @@ struct TrainedMlp {
   std::vector<AffineMap> next;        // where the running sweep writes
   bool unchecked = true;              // whether nobody has seen yet if the committed ones are finite
   SumOverRanks sum_over_ranks;        // where other processes have rows too, so that this one may have none
+  int64_t bytes_sent = 0;             // to them, since the last call of `begin`
   int64_t rank = -1;                  // of this process among them, where it is known
   bool weights_changed = false;       // by somebody else, since the ranks last made sure of them
   std::function<Mlp()> reread;        // where there is a model to look at, what it is now

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -89,6 +91,21 @@ def fitted(rank, world, group):
     )
 
 
+def bytes_of_steps(group):
+    """What the steps of both methods have summed."""
+    sent = {}
+    x, y = make_data(20, 6, 3)
+    relaxed = torchbcd.RelaxedBCD(make_mlp(WIDTHS), process_group=group)
+    bcd = torchbcd.BCD(make_mlp(WIDTHS), process_group=group)
+    for name, optimizer in (("relaxed", relaxed), ("bcd", bcd)):
+        optimizer.step(x, y)
+        optimizer.step(x, y)  # the first one compares weights, too
+        sent[name] = optimizer.bytes_sent
+        optimizer.objective()
+        assert optimizer.bytes_sent > sent[name]
+    return sent
+
+
 def refusals(rank, group):
     """What every process is told."""
     x, y = make_data(20, 6, 3)
@@ -145,6 +162,7 @@ def work(rank, world, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     results = {case: train(case, rank, world, dist.group.WORLD) for case in CASES}
     results["fit"] = fitted(rank, world, dist.group.WORLD)
+    results["bytes"] = bytes_of_steps(dist.group.WORLD)
     results["refusals"] = refusals(rank, dist.group.WORLD)
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()
@@ -169,6 +187,15 @@ def test_as_in_one_process(results, case):
     assert said == pytest.approx(alone, rel=tolerance, abs=tolerance * max(map(abs, alone)))
     for mine, its in zip(weights, expected, strict=True):
         torch.testing.assert_close(mine, its, rtol=tolerance, atol=tolerance * its.abs().max().item())
+
+
+def test_bytes_are_those_of_the_triangles_and_cross_products(results):
+    """For each layer (d + 1)(d + 2)/2 and d' (d + 1) numbers, whatever the rows, and a few more."""
+    matrices = sum((d + 1) * (d + 2) // 2 + (d + 1) * d_next for d, d_next in pairwise(WIDTHS))
+    for result in results:
+        for sent in result["bytes"].values():
+            assert 8 * matrices <= sent <= 8 * (matrices + 60)
+    assert torchbcd.BCD(make_mlp(WIDTHS)).bytes_sent == 0
 
 
 def test_fit_takes_the_same_steps_everywhere(results):

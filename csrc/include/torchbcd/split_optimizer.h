@@ -77,6 +77,9 @@ class TORCHBCD_API SplitOptimizer {
   void set_process_group(const std::string& name, int64_t rank = -1);
   /// Whether other processes have rows too.
   bool has_other_ranks() const;
+  /// The bytes of the tensors that the last bind or step has summed over the processes, and what was read
+  /// since: what a process gives to all-reduces, whatever the backend makes of that on the wire.
+  int64_t bytes_sent() const;
 
   /// Has a function called after each block of every sweep.
   void set_observer(BlockObserver observer);
