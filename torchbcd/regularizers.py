@@ -117,6 +117,11 @@ class WeightRegularizer(Regularizer):
     monotone: bool = False
 
     @property
+    def has_norms(self) -> bool:
+        """Whether it has norms of columns or rows, as terms or as constraints."""
+        return self.by_input != 0 or self.by_unit != 0 or self.radius < inf
+
+    @property
     def numbers(self) -> tuple[float, ...]:
         """Four as for entries; then minus how many follow, norms, radius, whether monotone, and the columns."""
         more = (self.by_input, self.by_unit, self.radius, float(self.monotone), float(len(self.nonnegative)))

@@ -75,7 +75,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             very deep nets. None: no cap. The flips of ``torchbcd.nn.Sign`` are not capped.
         momentum: The part of its last step that a layer's W and b go on before a sweep begins, in [0, 1),
             likewise. The certificate is for the blocks from there on. None: 0.7, or 0.5 for more than 12 Linear
-            layers; 0 where ``weight_regularizer`` sets bounds, and with ``persistent``.
+            layers; 0 with ``persistent``. What ``weight_regularizer`` constrains is projected back.
         weight_decay: The part of W, times ``lr``, that is taken off before a sweep begins, in [0, 1), likewise:
             decoupled, as AdamW's. Likewise before what the certificate is for. None: 2e-4 where the targets are
             classes, 1e-4 where they are numbers, more in :meth:`fit` on few rows; 0 for the last of several
@@ -286,7 +286,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             hold: Part of the run, in [0, 1), before ``lr`` begins to fall.
             average: Decay of an exponential moving average of the weights, in (0, 1), such as 0.98, which the
                 model holds at the end and at each validation. "auto": 1 - 10 / steps, of 20 epochs at most, and
-                none where that is no more than ten. None: no average.
+                none where that is no more than ten, or where a regulariser has norms, whose zeros an average
+                has not. None: no average.
             noise: Standard deviation of Gaussian noise added to every batch's inputs.
             standardize: Whether to begin with :func:`torchbcd.standardize_`. None: where x is poorly scaled and
                 the model is not trained: no sweep yet, and a loss no better than that of the best constant
@@ -325,7 +326,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         steps = -(-len(x) // batch_size)
         total = epochs * steps
         if average == "auto":
-            average = fit_rules.average(steps, epochs)
+            average = fit_rules.average(steps, epochs, self.param_groups)
         module = self._model.module
         averaged = None
         if average is not None:

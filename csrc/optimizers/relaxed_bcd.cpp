@@ -19,6 +19,7 @@
 #include "optimizers/option_table.h"
 #include "optimizers/saved_state.h"
 #include "optimizers/trained_mlp.h"
+#include "optimizers/weight_constraints.h"
 #include "sweeps/layers.h"
 #include "sweeps/relaxed.h"
 
@@ -90,20 +91,7 @@ struct RelaxedBCD::Data {
     }
     return false;
   }
-  RelaxedRows& resize_batch(int64_t n, const std::vector<AffineMap>& maps);
 };
-
-// Views of the first n rows of the storage, which grows as it has to.
-RelaxedRows& RelaxedBCD::Data::resize_batch(int64_t n, const std::vector<AffineMap>& maps) {
-  if (storage.p.empty() || storage.p.front().size(0) < n) {
-    storage = RelaxedRows::allocate(n, maps);
-    batch = {};
-  }
-  if (batch.p.empty() || batch.p.front().size(0) != n) {
-    batch = storage.narrow(n);
-  }
-  return batch;
-}
 
 RelaxedBCD::RelaxedBCD(const torch::nn::Sequential& model, const RelaxedBCDOptions& options)
     : RelaxedBCD(read_mlp(model), options) {
@@ -163,10 +151,6 @@ void RelaxedBCD::check_options_together() const {
     check("weight_decay (times lr)", decay, decay >= 0 && decay < 1, "in [0, 1)");
     check("row_blocks", static_cast<double>(o.row_blocks()[l]), o.row_blocks()[l] == 1 || regularizer.none(),
           "1 where it has a weight_regularizer");
-    const bool moves = momentum > 0 || o.weight_decay()[l].value_or(0) > 0;
-    TORCH_CHECK_VALUE(!moves || !regularizer.constrains(), mlp_->name,
-                      ": momentum and weight_decay of layer ", l + 1,
-                      " must be 0 where a weight_regularizer sets bounds: they may lead out of them");
     moves_start = moves_start || momentum > 0 || decay > 0;
   }
   TORCH_CHECK_VALUE(!moves_start || !o.persistent(), mlp_->name,
@@ -174,7 +158,7 @@ void RelaxedBCD::check_options_together() const {
 }
 
 // Where a sweep starts: at the model's weights W, or, with momentum or decay, at (1 - decay) W + momentum D
-// with the last step D; and at the nearest weights within a layer's constraints, where its own are outside.
+// with the last step D; where that, or W itself, is outside a layer's constraints, at the nearest weight within.
 void RelaxedBCD::set_start(bool batch) {
   Data& d = *data_;
   const RelaxedRows& rows = batch ? d.batch : d.bound;
@@ -182,13 +166,11 @@ void RelaxedBCD::set_start(bool batch) {
   if (!d.start_apart) {
     d.velocity.clear();
   }
-  d.outside = false;
+  d.outside = is_outside(*mlp_, d.options.weight_regularizer());
+  d.start_apart = d.start_apart || d.outside;
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     d.start_apart = d.start_apart || d.options.weight_decay_of(l, rows.classes) > 0;
-    d.outside = d.outside || (mlp_->trained[l].weight &&
-                              !is_inside(d.options.weight_regularizer()[l], mlp_->committed[l].weight));
   }
-  d.start_apart = d.start_apart || d.outside;
   if (!d.start_apart) {
     return;
   }
@@ -208,7 +190,7 @@ void RelaxedBCD::set_start(bool batch) {
     if (!d.velocity.empty()) {
       add_map_(trained_part(start, trained), trained_part(d.velocity[l], trained), d.options.momentum_of(l));
     }
-    if (d.outside && trained.weight) {
+    if (trained.weight) {
       project_(d.options.weight_regularizer()[l], start.weight);
     }
   }
@@ -361,7 +343,8 @@ const RelaxedReport& RelaxedBCD::step(const at::Tensor& x, const at::Tensor& y) 
                     ": persistent variables need bound data; call bind(x, y) and step()");
   const at::Tensor inputs = mlp_->inputs("x", x);
   const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
-  RelaxedRows& rows = data_->resize_batch(inputs.size(0), mlp_->committed);
+  resize_batch(inputs.size(0), mlp_->committed, data_->storage, data_->batch);
+  RelaxedRows& rows = data_->batch;
   rows.x = inputs;
   rows.set_targets(targets, tells_classes(y));
   sweep(/*batch=*/true);

@@ -39,6 +39,9 @@ struct RelaxedRows {
   static RelaxedRows allocate(int64_t n, const std::vector<AffineMap>& maps);
 };
 
+/// batch := views of the first n rows of the storage, which grows as it has to.
+void resize_batch(int64_t n, const std::vector<AffineMap>& maps, RelaxedRows& storage, RelaxedRows& batch);
+
 /// How far a sweep has come, for those who look on.
 struct RelaxedProgress {
   size_t first_updated = 0;  // the layers from here on have their new weights

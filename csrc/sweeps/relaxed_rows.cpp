@@ -39,6 +39,16 @@ RelaxedRows RelaxedRows::narrow(int64_t n) const {
   return rows;
 }
 
+void resize_batch(int64_t n, const std::vector<AffineMap>& maps, RelaxedRows& storage, RelaxedRows& batch) {
+  if (storage.p.empty() || storage.p.front().size(0) < n) {
+    storage = RelaxedRows::allocate(n, maps);
+    batch = {};
+  }
+  if (batch.p.empty() || batch.p.front().size(0) != n) {
+    batch = storage.narrow(n);
+  }
+}
+
 void RelaxedRows::set_targets(const at::Tensor& encoded, bool are_classes) {
   y = encoded;
   classes = are_classes;

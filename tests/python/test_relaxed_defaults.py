@@ -76,7 +76,7 @@ def test_with_regularizers_and_persistent_variables():
     terms = [reg.Box(-1, 1), reg.L1(0.01), reg.L2(0.1), None]
     x, y = make_data(MANY, WIDTHS[0], 3)
     optimizer = torchbcd.RelaxedBCD(make_mlp(WIDTHS), weight_regularizer=terms)
-    assert column(optimizer, "momentum") == [0, 0.7, 0.7, 0.7]
+    assert column(optimizer, "momentum") == [0.7, 0.7, 0.7, 0.7]
     assert column(optimizer, "relaxation") == pytest.approx([1, 0.72, 0.45, 0.055])
     for some in (terms, reg.L2(0.1)):
         groups = {"weight_decay": [None if r is None else 0.0 for r in some] if isinstance(some, list) else 0.0}
