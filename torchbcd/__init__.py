@@ -22,8 +22,8 @@ from torchbcd.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from torchbcd.dladmm import DLADMM, DladmmVariables  # noqa: E402
 from torchbcd.dlam import DLAM, DlamVariables, EpsSchedule  # noqa: E402
 from torchbcd.package import cmake_prefix_path  # noqa: E402
-from torchbcd.pruning import prune_zeros  # noqa: E402
 from torchbcd.preprocessing import standardize_, unstandardize_  # noqa: E402
+from torchbcd.pruning import prune_zeros  # noqa: E402
 from torchbcd.relaxed import RelaxedBCD  # noqa: E402
 from torchbcd.reports import DladmmReport, DlamReport, FitResult, RelaxedReport, SweepReport  # noqa: E402
 from torchbcd.special_cases import MAC, ZhangBrand  # noqa: E402

@@ -27,7 +27,8 @@ def set_weight_decays(
     last = len(groups) - 1
     for layer, group in enumerate(groups):
         base = max(least) if layer == last else least[layer]
-        if group["weight_decay"] is None and group["weight_regularizer"] is None and base > 0:
+        terms = group["weight_regularizer"]
+        if group["weight_decay"] is None and not (terms and terms.penalizes) and base > 0:
             decay = weight_decay(base, batch, rows)
             group["weight_decay"] = min(decay, 1 / steps) if 0 < layer == last else decay
 

@@ -79,7 +79,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         weight_decay: The part of W, times ``lr``, that is taken off before a sweep begins, in [0, 1), likewise:
             decoupled, as AdamW's. Likewise before what the certificate is for. None: 2e-4 where the targets are
             classes, 1e-4 where they are numbers, more in :meth:`fit` on few rows; 0 for the last of several
-            layers, where there is a ``weight_regularizer``, and with ``persistent``.
+            layers, where ``weight_regularizer`` penalises, and with ``persistent``.
         weight_regularizer: :math:`r_l`, an object of :mod:`torchbcd.regularizers`, or a list with one, or
             None, for each layer.
         lr: The factor of every relaxation and weight decay to start with.

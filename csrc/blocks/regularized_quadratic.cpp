@@ -32,7 +32,7 @@ constexpr int kFirstPasses = 8;        // before the first Newton step
 constexpr double kStalled = 1e-15;     // relative decrease between two Newton steps that ends it
 constexpr int kPassesBetween = 2;      // and the next ones
 constexpr int kNewtonSteps = 4;        // in a row: each leaves an entry on the kink that it has met
-constexpr double kLevel = 4e-16;       // relative rise of the value that is rounding's
+constexpr double kLevel = 2e-15;       // relative rise of the value that is rounding's
 constexpr int64_t kSystems = 1 << 21;  // entries of all matrices that are factored at once
 
 }  // namespace
@@ -385,6 +385,10 @@ void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& 
     }
   }
   const at::Tensor rounded = solution.to(x.scalar_type());
+  if (ridge.defined()) {
+    x.copy_(rounded);
+    return;
+  }
   const at::Tensor end = Rows(*this, bounds, rounded, centre, linear, ridge).value();
   x.copy_(at::where(end < start, rounded, x));
 }

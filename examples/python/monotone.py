@@ -2,10 +2,10 @@
 
     python monotone.py
 
-Diabetes progression may not fall with body mass index, blood pressure or the level of triglycerides, and may not
-rise with HDL cholesterol: `torchbcd.regularizers.Monotone` sees to that for every input, not only for those of the
-data. Then ten columns of noise join the ten of the data, a group lasso on the inputs of every layer cuts off what does
-not help, and `torchbcd.prune_zeros` takes it out.
+Diabetes progression may not fall with body mass index, blood pressure or the level of triglycerides, and may
+not rise with HDL cholesterol: `torchbcd.regularizers.Monotone` sees to that for every input, not only for those
+of the data. Then ten columns of noise join the ten of the data, a group lasso on the inputs of every layer cuts
+off what does not help, and `torchbcd.prune_zeros` takes it out.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def pruned(x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, weight: float, 
 def main() -> None:
     """Run both."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--epochs", type=int, default=30, help="of the monotone regression (default: %(default)s)")
+    parser.add_argument(
+        "--epochs", type=int, default=30, help="of the monotone regression (default: %(default)s)"
+    )
     parser.add_argument("--prune-epochs", type=int, default=300, help="full-batch steps (default: %(default)s)")
     parser.add_argument("--weight", type=float, default=10.0, help="of the group lasso (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")

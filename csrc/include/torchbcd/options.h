@@ -132,12 +132,12 @@ struct RelaxedBCDOptions {
     return momentum_[layer].value_or(persistent_ ? 0 : depth > 12 ? 0.5 : 0.7);
   }
   /// weight_decay where it is not given: 2e-4 where targets are classes, 1e-4 where they are numbers; 0 where
-  /// there is a weight_regularizer, and with persistent. 0 for the last of several layers: hidden ones refit
-  /// what it loses faster than they lose anything themselves, and grow without end.
+  /// a weight_regularizer is more than constraints, and with persistent. 0 for the last of several layers:
+  /// hidden ones refit what it loses faster than they lose anything themselves, and grow without end.
   double default_weight_decay(size_t layer, bool classes) const {
     const size_t depth = weight_decay_.values().size();
     const bool last = layer > 0 && layer + 1 == depth;
-    const bool none = persistent_ || last || !weight_regularizer_[layer].none();
+    const bool none = persistent_ || last || weight_regularizer_[layer].penalizes();
     return none ? 0 : classes ? 2e-4 : 1e-4;
   }
   double weight_decay_of(size_t layer, bool classes) const {
