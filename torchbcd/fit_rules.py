@@ -27,16 +27,19 @@ def set_weight_decays(
     last = len(groups) - 1
     for layer, group in enumerate(groups):
         base = max(least) if layer == last else least[layer]
-        if group["weight_decay"] is None and group["weight_regularizer"] is None and base > 0:
+        terms = group["weight_regularizer"]
+        if group["weight_decay"] is None and not (terms and terms.penalizes) and base > 0:
             decay = weight_decay(base, batch, rows)
             group["weight_decay"] = min(decay, 1 / steps) if 0 < layer == last else decay
 
 
-def average(steps: int, epochs: int) -> float | None:
+def average(steps: int, epochs: int, groups: Sequence[dict[str, Any]] = ()) -> float | None:
     """The decay of the average of the weights, for so many steps in an epoch.
 
     Over a tenth of the run, and over two epochs at most, since weights from far apart have no useful mean. None
-    where the run is too short.
+    where the run is too short, and where a layer's regulariser has norms: an average has no exact zeros left, and
+    rounding may have led it out of a ball.
     """
     window = steps * min(epochs, _EPOCHS)
-    return 1 - 10 / window if window > 10 else None
+    has_norms = any(getattr(group["weight_regularizer"], "has_norms", False) for group in groups)
+    return 1 - 10 / window if window > 10 and not has_norms else None

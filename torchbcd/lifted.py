@@ -174,8 +174,8 @@ def norms_of_weight(terms: Regularizer, w: Tensor) -> float:
 def shortest_of_weight(terms: Regularizer, w: Tensor, gradient: Tensor, dtype: torch.dtype) -> Tensor:
     """The element of a gradient plus a regulariser's subdifferential in W that is nearest to zero; inf outside.
 
-    A column or row of zeros has the ball of its norm's weight as subdifferential, one that is as long as the radius
-    allows the cone of what leads outwards. As long is what float rounding of ``dtype`` cannot tell from it.
+    A column or row of zeros has the ball of its norm's weight as subdifferential, a row that is as long as the
+    radius allows, as far as rounding of ``dtype`` can tell, the ray outwards.
     """
     low, high = add(regularizer_subdifferential(terms, w, dtype), (gradient, gradient))
     if not isinstance(terms, WeightRegularizer):

@@ -106,7 +106,7 @@ def _run(
     total = settings.epochs * steps
     average = settings.average
     if average == "auto":
-        average = fit_rules.average(steps, settings.epochs)
+        average = fit_rules.average(steps, settings.epochs, groups)
     module = optimizer._model.layers()
     averaged = None
     if average is not None:

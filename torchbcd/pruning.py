@@ -19,13 +19,13 @@ def prune_zeros(model: nn.Sequential) -> nn.Sequential:
     r"""A smaller model with the same outputs: without inputs and hidden units that exact zeros cut off.
 
     * A hidden unit that nothing reads (its column of the next Linear is zero) goes.
-    * A hidden unit that reads nothing (its row is zero) has the same state :math:`\sigma(b)` for every input: that
-      goes into the next Linear's bias, which is made where there is none and it is needed, and the unit goes.
+    * A hidden unit that reads nothing (its row is zero) has the same state :math:`\sigma(b)` for every input:
+      that goes into the next Linear's bias, which is made where it is needed, and the unit goes.
     * An input that nothing reads (its column of the first Linear is zero) goes too. The result still takes all
-      inputs: it begins, after a Flatten, with :class:`torchbcd.nn.Select`, whose ``index`` has those that are left.
+      inputs: it begins, after a Flatten, with :class:`torchbcd.nn.Select`, whose ``index`` has those left.
 
-    One removal may cause another, so it goes on until there are none. A layer keeps at least one unit, and a model
-    one input. :func:`torchbcd.regularizers.GroupL1` makes such zeros.
+    One removal may cause another, so it goes on until there are none. A layer keeps at least one unit, and a
+    model one input. :func:`torchbcd.regularizers.GroupL1` makes such zeros.
 
     Args:
         model: ``nn.Sequential`` as for :class:`torchbcd.BCD`. It is not changed.
@@ -61,7 +61,9 @@ def prune_zeros(model: nn.Sequential) -> nn.Sequential:
     at = {p: module for p, module in enumerate(modules) if isinstance(module, nn.Linear)}
     first, *_ = places = list(at)
     weights = [linear.weight.detach().clone() for linear in at.values()]
-    biases = [None if linear.bias is None else linear.bias.detach().clone() for linear in at.values()]
+    biases: list[Tensor | None] = [
+        None if linear.bias is None else linear.bias.detach().clone() for linear in at.values()
+    ]
     between = [modules[here + 1 : there] for here, there in itertools.pairwise(places)]
     while any([_prune_units(weights, biases, layer, between[layer]) for layer in range(len(at) - 1)]):
         pass
@@ -101,7 +103,7 @@ def _prune_units(
     for module in activation:
         state = module(state)
     spare = len(kept) == 0  # one unit stays, which says nothing
-    if spare and len(weight) == 1 and not after.any():
+    if spare and len(weight) == 1 and not weight.any() and not after.any():
         return False
     if not spare and len(kept) == len(weight):
         return False
@@ -111,7 +113,7 @@ def _prune_units(
         biases[layer + 1] = offset if before is None else (before.double() + offset.double()).to(after.dtype)
     if spare:
         kept = kept.new_zeros(1)
-        after = torch.zeros_like(after)
+        weight, after = torch.zeros_like(weight), torch.zeros_like(after)
     weights[layer] = weight[kept]
     biases[layer] = None if bias is None else bias[kept]
     weights[layer + 1] = after[:, kept]

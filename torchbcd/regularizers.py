@@ -5,8 +5,8 @@ entry, or None, for each layer. They add up: ``L2(0.1) + Nonnegative()``. Biases
 :class:`torchbcd.BCD` with ``regularize_bias=True`` alone.
 
 :func:`L1`, :func:`L2`, :func:`ElasticNet`, :func:`Nonnegative` and :func:`Box` are sums over entries.
-:func:`GroupL1`, :func:`MaxNorm`, :func:`InputSigns` and :class:`Monotone` know which unit and which input an entry
-belongs to, and are of weights alone.
+:func:`GroupL1`, :func:`MaxNorm`, :func:`InputSigns` and :class:`Monotone` know which unit and which input an
+entry belongs to, and are of weights alone.
 """
 
 from __future__ import annotations
@@ -81,6 +81,11 @@ class Regularizer:
         )
 
     @property
+    def penalizes(self) -> bool:
+        """Whether it is more than constraints."""
+        return self.l1 != 0 or self.l2 != 0
+
+    @property
     def numbers(self) -> tuple[float, ...]:
         """The numbers that the library, state dicts and TorchScript have it by: four where it is of entries."""
         return (self.l1, self.l2, self.low, self.high)
@@ -117,6 +122,16 @@ class WeightRegularizer(Regularizer):
     monotone: bool = False
 
     @property
+    def penalizes(self) -> bool:
+        """Whether it is more than constraints."""
+        return super().penalizes or self.by_input != 0 or self.by_unit != 0
+
+    @property
+    def has_norms(self) -> bool:
+        """Whether it has norms of columns or rows, as terms or as constraints."""
+        return self.by_input != 0 or self.by_unit != 0 or self.radius < inf
+
+    @property
     def numbers(self) -> tuple[float, ...]:
         """Four as for entries; then minus how many follow, norms, radius, whether monotone, and the columns."""
         more = (self.by_input, self.by_unit, self.radius, float(self.monotone), float(len(self.nonnegative)))
@@ -131,12 +146,13 @@ def from_numbers(numbers: Sequence[float]) -> Regularizer:
         >>> from_numbers(MaxNorm(2.0).numbers) == MaxNorm(2.0)
         True
     """
-    if len(numbers) == 4:
-        return Regularizer(*numbers)
-    by_input, by_unit, radius, monotone, positive, *columns = numbers[5:]
-    inputs = [int(j) for j in columns]
-    signs = tuple(inputs[: int(positive)]), tuple(inputs[int(positive) :])
-    return WeightRegularizer(*numbers[:4], by_input, by_unit, radius, *signs, bool(monotone))
+    l1, l2, low, high, *rest = numbers
+    if not rest:
+        return Regularizer(l1, l2, low, high)
+    _, by_input, by_unit, radius, monotone, positive, *columns = rest
+    inputs = tuple(int(j) for j in columns)
+    above, below = inputs[: int(positive)], inputs[int(positive) :]
+    return WeightRegularizer(l1, l2, low, high, by_input, by_unit, radius, above, below, bool(monotone))
 
 
 def _of_weights(terms: Regularizer) -> WeightRegularizer | None:
@@ -152,10 +168,10 @@ class Monotone:
     never fall, which the optimizers check: SiLU, a leaky ReLU with a negative slope and polynomials that fall
     somewhere are refused.
 
-    Then :math:`\partial v_k / \partial x_j` is a sum of products of weights and slopes along the paths from input j
-    to output k, and in each product the first weight has the input's sign and all other factors are >= 0. It
-    takes no derivatives: a composition of functions that never fall never falls. Inputs in neither list are
-    free. docs/constraints.md has what such a net can represent.
+    Then a hidden unit is a sum, with weights >= 0, of functions that never fall with those inputs, in a function
+    that never falls: it never falls either, and so on up to the outputs, near data and far from it. Inputs in
+    neither list are free. docs/constraints.md has what such a net can represent: with ReLU, convex functions
+    alone.
 
     Add what else each layer is to have: ``Monotone([0]) + GroupL1(0.1)``.
 
@@ -268,7 +284,7 @@ def Box(low: float = 0.0, high: float = 1.0) -> Regularizer:  # noqa: N802
 
 
 def GroupL1(weight: float, by: str = "input") -> WeightRegularizer:  # noqa: N802
-    r"""Group lasso, :math:`\lambda \sum_g \|W_g\|_2` over the columns or the rows of W, which come out exactly zero.
+    r"""Group lasso, :math:`\lambda \sum_g \|W_g\|_2` over columns or rows of W, which come out exactly zero.
 
     A column of zeros is an input that the layer does not read: a feature, or a unit of the layer before, that
     :func:`torchbcd.prune_zeros` takes out. A row of zeros is a unit that reads nothing. The bias is in no group.
@@ -286,7 +302,8 @@ def GroupL1(weight: float, by: str = "input") -> WeightRegularizer:  # noqa: N80
     """
     if by not in ("input", "unit"):
         raise ValueError(f"by must be 'input' or 'unit' (got {by!r})")
-    return WeightRegularizer(**{f"by_{by}": _weight("weight", weight)})
+    value = _weight("weight", weight)
+    return WeightRegularizer(by_input=value) if by == "input" else WeightRegularizer(by_unit=value)
 
 
 def MaxNorm(radius: float) -> WeightRegularizer:  # noqa: N802
@@ -319,7 +336,10 @@ def InputSigns(  # noqa: N802
         >>> InputSigns([0, 3], [1]).nonnegative
         (0, 3)
     """
-    above, below = _inputs("increasing (or nonnegative)", nonnegative), _inputs("decreasing (or nonpositive)", nonpositive)
+    above, below = (
+        _inputs("increasing (or nonnegative)", nonnegative),
+        _inputs("decreasing (or nonpositive)", nonpositive),
+    )
     if not above and not below:
         raise ValueError("there must be an input that has a sign (got none)")
     if both := set(above) & set(below):

@@ -77,11 +77,11 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             very deep nets. None: no cap. The flips of ``torchbcd.nn.Sign`` are not capped.
         momentum: The part of its last step that a layer's W and b go on before a sweep begins, in [0, 1),
             likewise. The certificate is for the blocks from there on. None: 0.7, or 0.5 for more than 12 Linear
-            layers; 0 where ``weight_regularizer`` sets bounds, and with ``persistent``.
+            layers; 0 with ``persistent``. What ``weight_regularizer`` constrains is projected back.
         weight_decay: The part of W, times ``lr``, that is taken off before a sweep begins, in [0, 1), likewise:
             decoupled, as AdamW's. Likewise before what the certificate is for. None: 2e-4 where the targets are
             classes, 1e-4 where they are numbers, more in :meth:`fit` on few rows; 0 for the last of several
-            layers, where there is a ``weight_regularizer``, and with ``persistent``.
+            layers, where ``weight_regularizer`` penalises, and with ``persistent``.
         weight_regularizer: :math:`r_l`, an object of :mod:`torchbcd.regularizers`, or a list with one, or
             None, for each layer.
         lr: The factor of every relaxation and weight decay to start with.
@@ -292,7 +292,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             hold: Part of the run, in [0, 1), before ``lr`` begins to fall.
             average: Decay of an exponential moving average of the weights, in (0, 1), such as 0.98, which the
                 model holds at the end and at each validation. "auto": 1 - 10 / steps, of 20 epochs at most, and
-                none where that is no more than ten. None: no average.
+                none where that is no more than ten, or where a regulariser has norms, whose zeros an average
+                has not. None: no average.
             noise: Standard deviation of Gaussian noise added to every batch's inputs.
             standardize: Whether to begin with :func:`torchbcd.standardize_`. None: where x is poorly scaled and
                 the model is not trained: no sweep yet, and a loss no better than that of the best constant

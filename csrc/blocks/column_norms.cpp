@@ -1,8 +1,10 @@
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/cholesky_inverse.h>
 #include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/linalg_solve_ex.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/minimum.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mv.h>
 #include <ATen/ops/ones_like.h>
@@ -22,12 +24,15 @@
 namespace torchbcd {
 namespace {
 
-constexpr int64_t kPanel = 32;      // columns between two products with H
-constexpr int kPasses = 1000;       // of coordinate descent, at the most
-constexpr int kFirstPasses = 4;     // before the first Newton step
-constexpr int kPassesBetween = 2;   // two Newton steps
-constexpr double kStalled = 1e-15;  // relative decrease over some passes that ends it
-constexpr int kHalvings = 6;        // of a Newton step
+constexpr int64_t kColumnPanel = 32;      // columns between two products with H
+constexpr int kColumnPasses = 1000;       // of coordinate descent, at the most
+constexpr int kColumnFirstPasses = 4;     // before the first Newton step
+constexpr int kColumnPassesBetween = 2;   // two Newton steps
+constexpr double kColumnStalled = 1e-15;  // relative decrease over some passes that ends it
+constexpr double kLeastPart = 0.01;       // of a Newton step
+constexpr double kMet = 1e-14;            // of an entry, below which it is zero
+constexpr int kColumnNewtonSteps = 4;     // in a row, where there are kinks
+constexpr int64_t kInverses = 1 << 23;    // entries of all inverses that a Newton step takes
 
 }  // namespace
 
@@ -89,8 +94,8 @@ class ColumnNorms::Descent {
   // One pass of coordinate descent over all columns.
   void pass() {
     const int64_t columns = x_.size(1);
-    for (int64_t begin = 0; begin < columns; begin += kPanel) {
-      const int64_t width = std::min(kPanel, columns - begin);
+    for (int64_t begin = 0; begin < columns; begin += kColumnPanel) {
+      const int64_t width = std::min(kColumnPanel, columns - begin);
       const at::Tensor panel = problem_.hessian.narrow(0, begin, width);
       const at::Tensor own = panel.narrow(1, begin, width);
       const at::Tensor moves = at::zeros_like(x_.narrow(1, begin, width));
@@ -119,54 +124,121 @@ class ColumnNorms::Descent {
     }
   }
 
-  // A Newton step on the columns that are not zero, if a part of it lowers the objective. With u_j =
-  // x_j/|x_j| and Lambda_j = weight/|x_j| (u = 0 and Lambda = 0 for the bias) it is D (H + Lambda) - sum_j
-  // Lambda_j t_j u_j e_j^T = -G, where t_j = <u_j, D e_j>: with S = (H + Lambda)^{-1}, t solves t_i - sum_j
-  // S_ji <u_i, u_j> Lambda_j t_j = <u_i, -G S e_i>.
+  // A Newton step on the entries of columns that are not zero, and on no kink, if a part of it lowers the
+  // objective; what would cross a kink stops there. With u_j = x_j/|x_j| and Lambda_j = weight/|x_j| (u = 0
+  // and Lambda = 0 for the bias) it is D (H + Lambda) - sum_j Lambda_j t_j u_j e_j^T = -G, where t_j = <u_j,
+  // D e_j>. With S_i the inverse of H + Lambda on row i's entries, and t the solution of t_j - sum_ik u_ij
+  // S_i[j, k] u_ik Lambda_k t_k = -sum_i u_ij (S_i g_i)_j, row i of D is S_i (Lambda t u_i - g_i).
   void newton(double before) {
-    const at::Tensor length = norms(problem_.covered(x_)).squeeze(0);
-    at::Tensor used = at::ones_like(x_[0], at::kBool);
+    const at::Tensor entries = problem_.covered(x_);
+    const at::Tensor length = norms(entries).squeeze(0);
+    at::Tensor used = at::ones_like(x_.select(0, 0), at::kBool);
     used.narrow(0, 0, problem_.regularized).copy_(length > 0);
     const at::Tensor index = used.nonzero().squeeze(1);
-    if (index.numel() == 0) {
+    const int64_t rows = only_norms() ? 1 : x_.size(0);  // inverses, of one row for all
+    if (index.numel() == 0 || rows * index.numel() * index.numel() > kInverses) {
       return;
     }
-    at::Tensor unit = at::zeros_like(x_), lambda = at::zeros_like(x_[0]);
-    problem_.covered(unit).copy_(at::where(length > 0, problem_.covered(x_) / length, 0));
+    at::Tensor unit = at::zeros_like(x_), lambda = at::zeros_like(x_.select(0, 0));
+    problem_.covered(unit).copy_(at::where(length > 0, entries / length, 0));
     lambda.narrow(0, 0, problem_.regularized).copy_(at::where(length > 0, weight_ / length, 0));
+    at::Tensor slope = gradient_ + unit * weight_, free = at::ones_like(x_, at::kBool);
+    if (!only_norms()) {
+      problem_.covered(slope).add_(entries.sign(), l1_);
+      problem_.covered(free).copy_(entries.gt(low_).logical_and_(entries.lt(high_)));
+      if (l1_ != 0) {
+        problem_.covered(free).logical_and_(entries.ne(0));
+      }
+    }
     unit = unit.index_select(1, index);
     lambda = lambda.index_select(0, index);
-    at::Tensor system = problem_.hessian.index_select(0, index).index_select(1, index);
+    free = free.index_select(1, index);
+    const at::Tensor target = at::where(free, slope.index_select(1, index), 0).neg_();
+    at::Tensor system = problem_.hessian.index_select(0, index).index_select(1, index).clone();
     system.diagonal().add_(lambda);
-    const auto [factor, info] = at::linalg_cholesky_ex(system);
-    if (info.item<int>() != 0) {
+    const at::Tensor kept = free.narrow(0, 0, rows).to(at::kDouble);
+    const at::Tensor both = kept.unsqueeze(2) * kept.unsqueeze(1);
+    at::Tensor systems = system.unsqueeze(0) * both;
+    systems.diagonal(0, 1, 2).add_(1 - kept);
+    const auto [factor, info] = at::linalg_cholesky_ex(systems);
+    if (info.ne(0).any().item<bool>()) {
       return;
     }
-    const at::Tensor inverse = at::cholesky_inverse(factor);
-    at::Tensor target = gradient_.index_select(1, index).neg_();
-    target.sub_(unit * weight_);
-    const at::Tensor plain = at::mm(target, inverse);
-    at::Tensor small = at::mm(unit.t(), unit).mul_(inverse).mul_(lambda).neg_();
+    const at::Tensor inverse = at::cholesky_inverse(factor).mul_(both);
+    const auto solved = [&](const at::Tensor& t) {
+      return rows == 1 ? at::mm(t, inverse.select(0, 0)) : at::bmm(t.unsqueeze(1), inverse).squeeze(1);
+    };
+    const at::Tensor plain = solved(target);
+    at::Tensor small = rows == 1 ? at::mm(unit.t(), unit) * inverse.select(0, 0)
+                                 : (unit.unsqueeze(2) * unit.unsqueeze(1) * inverse).sum(0);
+    small.mul_(lambda).neg_();
     small.diagonal().add_(1);
-    const at::Tensor right = (unit * plain).sum(0);
-    const auto [along, failed] = at::linalg_solve_ex(small, right);
+    const auto [along, failed] = at::linalg_solve_ex(small, (unit * plain).sum(0));
     if (failed.item<int>() != 0) {
       return;
     }
-    const at::Tensor step = plain + at::mm(unit * (lambda * along), inverse);
-    const at::Tensor start = x_;
-    double part = 1;
-    for (int halving = 0; halving <= kHalvings; ++halving, part /= 2) {
-      go_to(start.index_add(1, index, step * part));
-      if (value() < before) {
-        return;
-      }
-    }
-    go_to(start);
+    const at::Tensor move = at::zeros_like(x_).index_copy_(1, index, plain + solved(unit * (lambda * along)));
+    go_to_lowest(move, before);
   }
 
  private:
   static at::Tensor norms(const at::Tensor& t) { return at::linalg_vector_norm(t, 2, 0, /*keepdim=*/true); }
+
+  // The best of some parts of a move that is lower than `before`; each row's up to its first kink among them.
+  void go_to_lowest(const at::Tensor& move, double before) {
+    const at::Tensor start = x_, slope = gradient_;
+    std::vector<at::Tensor> points;
+    if (!only_norms()) {
+      points.push_back(stopped_at_kinks(start, start + move * reach(move)));
+    }
+    for (double part = 1; part > kLeastPart; part /= 2) {
+      points.push_back(stopped_at_kinks(start, start + move * part));
+    }
+    at::Tensor best = start, best_slope = slope;
+    for (const at::Tensor& point : points) {
+      go_to(point);
+      const double there = value();
+      if (there < before) {
+        before = there;
+        best = x_;
+        best_slope = gradient_;
+        if (only_norms()) {
+          break;
+        }
+      }
+    }
+    x_ = best;
+    gradient_ = best_slope;
+  }
+
+  // The part of a move, (m, 1), after which a row's first entry meets a kink; 1 where none does.
+  at::Tensor reach(const at::Tensor& move) const {
+    const at::Tensor entries = problem_.covered(x_), moves = problem_.covered(move);
+    const at::Tensor divisor = at::where(moves == 0, 1, moves);
+    at::Tensor part = at::ones_like(entries);
+    const auto meet = [&](const at::Tensor& kink, const at::Tensor& towards) {
+      part = at::minimum(part, at::where(towards, (kink - entries) / divisor, 1));
+    };
+    meet(low_, moves < 0);
+    meet(high_, moves > 0);
+    if (l1_ != 0) {
+      meet(at::zeros_like(low_), entries * moves < 0);
+    }
+    return part.amin(1, /*keepdim=*/true).clamp_min_(0);
+  }
+
+  // Entries that have crossed a kink, or all but met one, are on it: kinks are at zero alone here.
+  at::Tensor stopped_at_kinks(const at::Tensor& before, const at::Tensor& next) const {
+    if (!only_norms()) {
+      const at::Tensor from = problem_.covered(before);
+      at::Tensor to = problem_.covered(next);
+      const at::Tensor met = (to * from < 0).logical_or_(to.abs() < from.abs() * kMet);
+      const at::Tensor kink =
+          at::zeros_like(low_).add_(l1_).ne(0).logical_or_(low_.eq(0)).logical_or_(high_.eq(0));
+      to.masked_fill_(met.logical_and_(kink), 0).clamp_(low_, high_);
+    }
+    return next;
+  }
 
   const NormedQuadratic& problem_;
   const double weight_, l1_;
@@ -184,18 +256,18 @@ void ColumnNorms::minimise_(const at::Tensor& x, const at::Tensor& centre, const
   Descent descent(problem_, x, centre, linear);
   const double start = descent.value();
   double before = start;
-  for (int pass = 1; pass <= kPasses; ++pass) {
+  for (int pass = 1; pass <= kColumnPasses; ++pass) {
     descent.pass();
     if (descent.distance() <= enough) {
       break;
     }
-    if (pass >= kFirstPasses && (pass - kFirstPasses) % kPassesBetween == 0) {
-      const double here = descent.value();
-      if (descent.only_norms()) {
-        descent.newton(here);
+    if (pass >= kColumnFirstPasses && (pass - kColumnFirstPasses) % kColumnPassesBetween == 0) {
+      double value = descent.value();
+      for (int step = 0; step < (descent.only_norms() ? 1 : kColumnNewtonSteps); ++step) {
+        descent.newton(value);
+        value = descent.value();
       }
-      const double value = descent.value();
-      if (pass > kFirstPasses && !(before - value > std::fabs(value) * kStalled)) {
+      if (pass > kColumnFirstPasses && !(before - value > std::fabs(value) * kColumnStalled)) {
         break;
       }
       before = value;

@@ -30,7 +30,9 @@ constexpr int64_t kColumns = 32;       // columns between two products with H
 constexpr int kPasses = 400;           // of coordinate descent, at the most
 constexpr int kFirstPasses = 8;        // before the first Newton step
 constexpr double kStalled = 1e-15;     // relative decrease between two Newton steps that ends it
-constexpr int kPassesBetween = 2;      // two Newton steps
+constexpr int kPassesBetween = 2;      // and the next ones
+constexpr int kNewtonSteps = 4;        // in a row: each leaves an entry on the kink that it has met
+constexpr double kLevel = 2e-15;       // relative rise of the value that is rounding's
 constexpr int64_t kSystems = 1 << 21;  // entries of all matrices that are factored at once
 
 }  // namespace
@@ -312,13 +314,21 @@ class QuadraticPlusRegularizer::Rows {
     if (problem_.l1_ != 0) {
       entries.masked_fill_((entries * before < 0).logical_or_(entries.abs() <= before.abs() * 1e-14), 0);
     }
-    entries.clamp_(low_, high_);
+    if (bounded_) {
+      const auto met = [&](const at::Tensor& bound) {
+        return (entries - bound).abs().lt((before - bound).abs() * 1e-14);
+      };
+      entries.copy_(at::where(met(low_), low_, at::where(met(high_), high_, entries))).clamp_(low_, high_);
+    }
     return next;
   }
 
-  // Goes to the best of some points that is better than here.
+  // Goes to the best of some points that is better than here; to the first one, a step down to a kink, also
+  // where rounding hides that it is: or the entry that has met the kink would be in the way of all that
+  // follow.
   void go_to_lowest(const std::vector<at::Tensor>& points) {
     at::Tensor best = value();
+    best = best + best.abs() * kLevel;
     at::Tensor x = x_, gradient = gradient_;
     for (const at::Tensor& next : points) {
       x_ = next;
@@ -347,7 +357,7 @@ void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& 
   if (x.numel() == 0) {
     return;
   }
-  const double tolerance = x.scalar_type() == at::kDouble ? 1e-10 : 1e-7;
+  const double tolerance = ridge.defined() ? 1e-14 : x.scalar_type() == at::kDouble ? 1e-10 : 1e-7;
   const ColumnBounds bounds = column_bounds(regularizer_, regularized_, x.scalar_type());
   Rows rows(*this, bounds, x, centre, linear, ridge);
   const at::Tensor enough = linear.abs().amax(1, true).to(at::kDouble).clamp_min_(l1_).mul_(tolerance);
@@ -359,7 +369,9 @@ void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& 
     rows.descend();
     at::Tensor goes_on = rows.distance().amax(1, true).gt(enough.index_select(0, live));
     if (pass >= kFirstPasses && (pass - kFirstPasses) % kPassesBetween == 0) {
-      rows.newton();
+      for (int step = 0; step < kNewtonSteps; ++step) {
+        rows.newton();
+      }
       const at::Tensor value = rows.value();
       goes_on.logical_and_(before - value >
                            value.abs() * kStalled);  // rounding may keep it from ending earlier
@@ -374,6 +386,10 @@ void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& 
     }
   }
   const at::Tensor rounded = solution.to(x.scalar_type());
+  if (ridge.defined()) {
+    x.copy_(rounded);
+    return;
+  }
   const at::Tensor end = Rows(*this, bounds, rounded, centre, linear, ridge).value();
   x.copy_(at::where(end < start, rounded, x));
 }

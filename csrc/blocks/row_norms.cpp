@@ -24,11 +24,11 @@
 namespace torchbcd {
 namespace {
 
-constexpr int kNewtonSteps = 100;      // of the secular equations; they converge quadratically, from one side
-constexpr int kBracketings = 60;       // of mu, where rows have kinks beside the norm
-constexpr double kSettled = 1e-15;     // relative change of mu that ends them
-constexpr double kLeastRatio = 1e-12;  // of the largest eigenvalue: where the bracket of mu begins
-constexpr double kGrowth = 1e3;        // of its other end
+constexpr int kSecularSteps = 100;   // of the secular equations; they converge quadratically, from one side
+constexpr int kBracketings = 60;     // of mu, where rows have kinks beside the norm
+constexpr double kSettled = 1e-15;   // relative change of mu that ends them
+constexpr double kGrowth = 30;       // of the bracket's upper end
+constexpr double kOnRadius = 1e-10;  // relative distance of a norm that ends on the radius
 
 at::Tensor row_norms(const at::Tensor& t) { return at::linalg_vector_norm(t, 2, 1, /*keepdim=*/true); }
 
@@ -40,7 +40,7 @@ at::Tensor secular_root(const at::Tensor& g, const at::Tensor& eigenvalues, doub
   const at::Tensor length = row_norms(g), largest = eigenvalues.max();
   at::Tensor mu = is_weight ? largest * number / (length - number)
                             : (length / number - largest).clamp_min(0);  // |w| >= |g| / (largest + mu)
-  for (int step = 0; step < kNewtonSteps; ++step) {
+  for (int step = 0; step < kSecularSteps; ++step) {
     const at::Tensor shifted = eigenvalues + mu;
     const at::Tensor w = g / shifted;
     const at::Tensor norm = row_norms(w);
@@ -54,6 +54,43 @@ at::Tensor secular_root(const at::Tensor& g, const at::Tensor& eigenvalues, doub
     }
   }
   return mu;
+}
+
+// Ends with a call of `height`, (m, 1), at its roots mu >= 0, or at zero where it is positive there: it rises
+// through zero once. The Illinois method, which halves the height of an end that stays twice; a step of
+// bisection every fourth time. Rows that are `idle` have no root and are not waited for.
+template <typename Height>
+void find_root(const Height& height, const at::Tensor& idle, double guess) {
+  at::Tensor low = at::zeros(idle.sizes(), idle.options().dtype(at::kDouble));
+  at::Tensor at_low = height(low);
+  const at::Tensor settled = idle.logical_or(at_low >= 0);
+  at::Tensor high = low + guess;
+  at::Tensor at_high = height(high);
+  for (int k = 0; k < kBracketings && at_high.lt(0).logical_and_(settled.logical_not()).any().item<bool>();
+       ++k) {
+    low = at::where(at_high < 0, high, low);
+    at_low = at::where(at_high < 0, at_high, at_low);
+    high = at::where(at_high < 0, high * kGrowth, high);
+    at_high = height(high);
+  }
+  at::Tensor side = at::zeros_like(low);
+  for (int k = 1; k <= kBracketings; ++k) {
+    const at::Tensor secant = high - at_high * (high - low) / (at_high - at_low);
+    const at::Tensor middle = at::where(low > 0, (low * high).sqrt(), high / kGrowth);
+    const at::Tensor inside = (secant > low).logical_and_(secant < high);
+    const at::Tensor mu = at::where(settled, 0, k % 4 == 0 ? middle : at::where(inside, secant, middle));
+    const at::Tensor there = height(mu);
+    const at::Tensor right = there >= 0;
+    at_low = at::where(right, at::where(side > 0, at_low / 2, at_low), there);
+    at_high = at::where(right, there, at::where(side < 0, at_high / 2, at_high));
+    low = at::where(right, low, mu);
+    high = at::where(right, mu, high);
+    side = at::where(right, 1.0, at::zeros_like(side) - 1);
+    const at::Tensor ended = settled.logical_or(high - low <= kSettled * high).logical_or_(there == 0);
+    if (ended.all().item<bool>()) {
+      return;
+    }
+  }
 }
 
 at::Tensor index_of(const at::Tensor& mask) { return mask.squeeze(1).nonzero().squeeze(1); }
@@ -142,8 +179,7 @@ at::Tensor RowNorms::smooth(const at::Tensor& centre, const at::Tensor& linear) 
 }
 
 // The minimisers with a 1-norm or bounds beside the norm: those of QuadraticPlusRegularizer with mu/2 |w|^2
-// besides, where mu |w(mu)|, which rises with mu, is `weight`, or |w(mu)|, which falls, is the radius. What
-// is bracketed, in log mu, is the lesser of log(mu |w| / weight) and log(radius / |w|).
+// besides, where mu |w(mu)|, which rises with mu, has reached `weight`, and |w(mu)|, which falls, the radius.
 at::Tensor RowNorms::bracketed(const at::Tensor& x, const at::Tensor& centre,
                                const at::Tensor& linear) const {
   const Regularizer& entries = problem_.regularizer.entries;
@@ -152,55 +188,25 @@ at::Tensor RowNorms::bracketed(const at::Tensor& x, const at::Tensor& centre,
   const ColumnBounds bounds = column_bounds(problem_.regularizer, problem_.regularized, x.scalar_type());
   const auto end = [&](const std::vector<double>& ends) { return bounds.on(x.device(), ends); };
   // A zero row is best where what pulls at it, with its bias at its best, is no longer than the weight.
-  const at::Tensor g = without_bias(at::mm(centre, problem_.hessian).add_(problem_.shifted(centre, linear)));
+  const at::Tensor all = at::mm(centre, problem_.hessian).add_(problem_.shifted(centre, linear));
+  const at::Tensor g = without_bias(all);
   const at::Tensor pull = (g - g.clamp(-l1, l1)).clamp(end(bounds.low), end(bounds.high));
   const at::Tensor zero = row_norms(pull) <= weight_;
   at::Tensor solution = x.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
-  // w(mu), from where the last mu has left it.
-  const auto at_mu = [&](const at::Tensor& mu) {
+  // What is negative for too small a mu: the lesser of 1/|w| - 1/radius and mu/weight - 1/|w|, which are
+  // nearly straight. It leaves w(mu), which it finds from where the last mu has left it.
+  const auto height = [&](const at::Tensor& mu) {
     problem_.covered(solution).clamp_(end(bounds.low), end(bounds.high));
     without_norms_.minimise_(solution, centre, linear, mu);
-    return row_norms(problem_.covered(solution));
+    const at::Tensor inverse = row_norms(problem_.covered(solution)).reciprocal_();
+    const at::Tensor within = inverse - 1 / radius;
+    return weight_ > 0 ? at::minimum(within, mu / weight_ - inverse) : within;
   };
-  const auto height = [&](const at::Tensor& mu, const at::Tensor& norm) {
-    const at::Tensor below = (norm.reciprocal() * radius).log();
-    return weight_ > 0 ? at::minimum((mu * norm / weight_).log(), below) : below;
-  };
-  const double largest = std::max(eigenvalues_.max().item<double>(), 1e-290);
-  at::Tensor low = at::zeros({x.size(0), 1}, solution.options()) + std::log(kLeastRatio * largest);
-  at::Tensor high = at::zeros_like(low) + std::log(largest);
-  at::Tensor at_low = height(low.exp(), at_mu(low.exp()));
-  at::Tensor at_high = height(high.exp(), at_mu(high.exp()));
-  for (int k = 0; k < kBracketings && at_high.masked_fill(zero, 1).lt(0).any().item<bool>(); ++k) {
-    high = at::where(at_high < 0, high + std::log(kGrowth), high);
-    at_high = height(high.exp(), at_mu(high.exp()));
-  }
-  // The Illinois method, which halves the height of an end that stays; a step of bisection every third time.
-  at::Tensor s = at::where(at_low >= 0, low, high);
-  for (int k = 0; k < kBracketings; ++k) {
-    const at::Tensor secant = high - at_high * (high - low) / (at_high - at_low);
-    const at::Tensor middle = (low + high) / 2;
-    const at::Tensor inside = (secant > low).logical_and_(secant < high);
-    s = at::where(at_low >= 0, low, k % 3 == 2 ? middle : at::where(inside, secant, middle));
-    const at::Tensor there = height(s.exp(), at_mu(s.exp()));
-    const at::Tensor right = there >= 0;
-    const at::Tensor done = zero.logical_or(at_low >= 0)
-                                .logical_or_(high - low <= kSettled * s.abs() + 1e-14)
-                                .logical_or_(there.abs() <= 1e-13);
-    const at::Tensor next_at_low = at::where(right, at_low / 2, there);
-    at_high = at::where(right, there, at_high / 2);
-    high = at::where(right, s, high);
-    low = at::where(right, low, s);
-    at_low = at::where(at_low >= 0, at_low, next_at_low);
-    if (done.all().item<bool>()) {
-      break;
-    }
-  }
+  find_root(height, zero, std::max(eigenvalues_.max().item<double>(), 1e-290));
   if (weight_ > 0) {
     problem_.covered(solution).masked_fill_(zero, 0);
   }
   if (border_.defined()) {
-    const at::Tensor all = at::mm(centre, problem_.hessian).add_(problem_.shifted(centre, linear));
     solution.select(1, problem_.regularized)
         .copy_((all.select(1, problem_.regularized) - at::mv(problem_.covered(solution), border_)) /
                of_bias_);
@@ -221,8 +227,13 @@ void RowNorms::minimise_(const at::Tensor& x, const at::Tensor& centre, const at
   const at::Tensor c = centre.to(at::kDouble), b = problem_.shifted(centre, linear);
   const WeightRegularizer& r = problem_.regularizer;
   const bool kinks = r.entries.l1 != 0 || r.entries.bounded() || r.has_signs();
-  const at::Tensor next =
-      (kinks ? bracketed(x, c, linear.to(at::kDouble)) : smooth(c, b)).to(x.scalar_type());
+  const at::Tensor found = kinks ? bracketed(x, c, linear.to(at::kDouble)) : smooth(c, b);
+  at::Tensor w = problem_.covered(found);
+  if (std::isfinite(r.radius)) {  // on it, rather than where rounding of mu has left the norm
+    const at::Tensor ratio = row_norms(w).reciprocal_().mul_(r.radius);
+    w.mul_(at::where((ratio - 1).abs() < kOnRadius, ratio, 1));
+  }
+  const at::Tensor next = found.to(x.scalar_type());
   project_(r, problem_.covered(next));
   x.copy_(at::where(values(next, c, b) < values(x, c, b), next, x));
 }

@@ -129,7 +129,7 @@ at::Tensor row_regularizer(const WeightRegularizer& r, const at::Tensor& weight)
 }
 
 void project_(const WeightRegularizer& r, const at::Tensor& weight) {
-  if (weight.numel() > 0) {
+  if (weight.numel() > 0 && r.constrains()) {
     clamp_columns_(r, weight);
     shorten_rows_(r.radius, weight);
   }

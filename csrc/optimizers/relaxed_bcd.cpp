@@ -20,6 +20,7 @@
 #include "optimizers/relaxed_data.h"
 #include "optimizers/saved_state.h"
 #include "optimizers/trained_mlp.h"
+#include "optimizers/weight_constraints.h"
 #include "sweeps/layers.h"
 #include "sweeps/relaxed.h"
 
@@ -149,10 +150,6 @@ void RelaxedBCD::check_options_together() const {
     check("weight_decay (times lr)", decay, decay >= 0 && decay < 1, "in [0, 1)");
     check("row_blocks", static_cast<double>(o.row_blocks()[l]), o.row_blocks()[l] == 1 || regularizer.none(),
           "1 where it has a weight_regularizer");
-    const bool moves = momentum > 0 || o.weight_decay()[l].value_or(0) > 0;
-    TORCH_CHECK_VALUE(!moves || !regularizer.constrains(), mlp_->name,
-                      ": momentum and weight_decay of layer ", l + 1,
-                      " must be 0 where a weight_regularizer sets bounds: they may lead out of them");
     moves_start = moves_start || momentum > 0 || decay > 0;
   }
   TORCH_CHECK_VALUE(!moves_start || !o.persistent(), mlp_->name,

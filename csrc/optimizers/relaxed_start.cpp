@@ -10,6 +10,7 @@
 #include "kernels/passes.h"
 #include "linalg/reductions.h"
 #include "optimizers/relaxed_data.h"
+#include "optimizers/weight_constraints.h"
 #include "sweeps/layers.h"
 
 namespace torchbcd {
@@ -20,7 +21,8 @@ constexpr int kGuardHalvings = 10;
 }  // namespace
 
 // Where a sweep starts: at the model's weights W, or, with momentum or decay, at (1 - decay) W + momentum D
-// with the last step D; and at the nearest weights within a layer's constraints, where its own are outside.
+// with the last step D; where that, or W itself, is outside a layer's constraints, at the nearest weight
+// within.
 void RelaxedBCD::set_start(bool batch) {
   Data& d = *data_;
   const RelaxedRows& rows = batch ? d.batch : d.bound;
@@ -28,13 +30,11 @@ void RelaxedBCD::set_start(bool batch) {
   if (!d.start_apart) {
     d.velocity.clear();
   }
-  d.outside = false;
+  d.outside = is_outside(*mlp_, d.options.weight_regularizer());
+  d.start_apart = d.start_apart || d.outside;
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     d.start_apart = d.start_apart || d.options.weight_decay_of(l, rows.classes) > 0;
-    d.outside = d.outside || (mlp_->trained[l].weight &&
-                              !is_inside(d.options.weight_regularizer()[l], mlp_->committed[l].weight));
   }
-  d.start_apart = d.start_apart || d.outside;
   if (!d.start_apart) {
     return;
   }
@@ -55,7 +55,7 @@ void RelaxedBCD::set_start(bool batch) {
     if (!d.velocity.empty()) {
       add_map_(trained_part(start, trained), trained_part(d.velocity[l], trained), d.options.momentum_of(l));
     }
-    if (d.outside && trained.weight) {
+    if (trained.weight) {
       project_(d.options.weight_regularizer()[l], start.weight);
     }
   }

@@ -43,4 +43,13 @@ void check_weight_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegul
   }
 }
 
+bool is_outside(const TrainedMlp& mlp, const PerLayer<WeightRegularizer>& regularizers) {
+  for (size_t l = 0; l < mlp.depth(); ++l) {
+    if (mlp.trained[l].weight && !is_inside(regularizers[l], mlp.committed[l].weight)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace torchbcd

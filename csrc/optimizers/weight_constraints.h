@@ -12,4 +12,7 @@ namespace torchbcd {
 /// or a later one's weights may be negative, or its frozen ones are outside what they have to be.
 void check_weight_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegularizer>& regularizers);
 
+/// Whether weights that are trained are not within their constraints, at the last complete sweep.
+bool is_outside(const TrainedMlp& mlp, const PerLayer<WeightRegularizer>& regularizers);
+
 }  // namespace torchbcd

@@ -372,6 +372,28 @@ void options_have_names() {
   EXPECT_THROWS(c10::ValueError, optimizer.set_option("inner_sweeps", {1.5}), "whole number");
 }
 
+void constraints_hold() {
+  using torchbcd::regularizers::MaxNorm;
+  const Batch batch;
+  torch::nn::Sequential model = make_model();
+  torchbcd::RelaxedBCD optimizer(
+      model, torchbcd::RelaxedBCDOptions().weight_regularizer(torchbcd::regularizers::Monotone(3, {0}, {1})));
+  optimizer.options().weight_regularizer()[2] = torchbcd::regularizers::Nonnegative() + MaxNorm(0.5);
+  for (int k = 0; k < 5; ++k) {
+    optimizer.step(batch.x, batch.y);
+  }
+  const std::vector<at::Tensor> w = {copies(model)[0], copies(model)[2], copies(model)[4]};
+  EXPECT(w[0].select(1, 0).ge(0).all().item<bool>() && w[0].select(1, 1).le(0).all().item<bool>());
+  EXPECT(w[1].ge(0).all().item<bool>() && w[2].ge(0).all().item<bool>());
+  EXPECT(w[2].norm(2, 1).le(0.5).all().item<bool>());
+  const std::vector<double> numbers = MaxNorm(0.5).numbers();
+  optimizer.set_option("weight_regularizer", numbers);
+  EXPECT(optimizer.option("weight_regularizer").size() == 3 * numbers.size());
+  EXPECT(optimizer.options().weight_regularizer()[1] == MaxNorm(0.5));
+  optimizer.options().weight_regularizer()[0] = torchbcd::regularizers::InputSigns({6});
+  EXPECT_THROWS(c10::ValueError, optimizer.step(batch.x, batch.y), "must name inputs below 6");
+}
+
 void checkpoints_continue(const std::string& folder) {
   using torchbcd::regularizers::Box;
   using torchbcd::regularizers::ElasticNet;
@@ -479,6 +501,7 @@ int main(int argc, char** argv) {
   models_change();
   calls_one_at_a_time();
   options_have_names();
+  constraints_hold();
   checkpoints_continue(folder.string());
   heads_are_exact(folder.string());
   std::filesystem::remove_all(folder);

@@ -30,7 +30,10 @@ def regularizer_value(regularizer, values):
     inside &= values.float() <= torch.tensor(terms.high).float() + 1e-7
     if not inside.all():
         return float("inf")
-    return (terms.l1 * values.abs() + terms.l2 / 2 * values.square()).sum().item()
+    total = (terms.l1 * values.abs() + terms.l2 / 2 * values.square()).sum()
+    if isinstance(terms, reg.WeightRegularizer):
+        total += terms.by_input * values.norm(dim=0).sum() + terms.by_unit * values.norm(dim=1).sum()
+    return total.item()
 
 
 def row_losses(loss, v, y):

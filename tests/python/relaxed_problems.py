@@ -24,7 +24,8 @@ def lifted_objective(variables, penalties, regularizer, loss, y, *, clamped):
         if variables.b[i] is not None:
             product = product + variables.b[i].double()
         total += penalty / 2 * (variables.U[i].double() - product).square().sum().item()
-        total += penalty * regularizer_value(regularizer, variables.W[i])
+        own = regularizer[i] if isinstance(regularizer, list) else regularizer
+        total += penalty * regularizer_value(own, variables.W[i])
     if not clamped:
         total += row_losses(loss, variables.V[-1].double(), y).sum().item()
     return total

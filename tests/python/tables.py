@@ -190,6 +190,16 @@ CONFIGURATIONS = {
     "BCD, layer parallel": bcd(
         options={"order": "layer_parallel", "regularize_bias": True, "weight_regularizer": regularizers.L2(0.05)}
     ),
+    "BCD, norms": bcd(
+        options={
+            "alpha": 0.1,
+            "weight_regularizer": [
+                regularizers.GroupL1(0.1) + regularizers.L1(0.01),
+                regularizers.GroupL1(0.1, by="unit") + regularizers.L2(0.1),
+                regularizers.MaxNorm(8.0),
+            ],
+        }
+    ),
     "BCD, a list of blocks": bcd(
         options={"order": [(v, i) for i in (1, 3, 2) for v in "WVU"], "loss": "squared", "loss_weight": "paper"}
     ),
@@ -213,6 +223,9 @@ CONFIGURATIONS = {
         },
         bias=False,
     ),
+    "RelaxedBCD, monotone": relaxed(
+        options={"weight_regularizer": regularizers.Monotone([0, 2], [1]) + regularizers.MaxNorm(0.8)}
+    ),
     "RelaxedBCD, momentum": relaxed(options={"momentum": 0.7, "loss": "logistic", "loss_weight": "mean"}),
     "RelaxedBCD, decay": relaxed(options={"weight_decay": 0.03, "penalty_ratio": 0.1}),
     "RelaxedBCD, persistent": relaxed(options={"persistent": True}, promise="run", batches=False, overflows=True),
@@ -230,6 +243,16 @@ CONFIGURATIONS = {
     "DLAM, eq. (1), box": dlam(
         options={"eps": SHRINKING, "weight_damping": 0.0, "weight_regularizer": regularizers.Box(-2.0, 2.0)},
         overflows=True,
+    ),
+    "DLAM, norms": dlam(
+        options={
+            "eps": 0.1,
+            "weight_regularizer": [
+                regularizers.GroupL1(0.1),
+                regularizers.GroupL1(0.1, by="unit") + regularizers.L2(0.1),
+                regularizers.MaxNorm(8.0) + regularizers.L1(0.01),
+            ],
+        }
     ),
     "DLAM, polynomial": dlam(options={"joint": True, "eps": 0.05}, hidden=("polynomial", "tanh")),
     "DLAM, not monotone": dlam(options={"monotone": False, "joint": True, "output_solver": "fista"}, promise=""),

@@ -63,6 +63,16 @@ def test_mini_batches_on_the_digits(tmp_path):
     assert_is_png(out)
 
 
+def test_monotone_regression_and_pruning(tmp_path):
+    done = run(ROOT / "examples/python/monotone.py", "--epochs", 10, "--prune-epochs", 150, cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    assert "moves in the wrong direction 0.0%" in next(line for line in lines if line.startswith("monotone"))
+    kept = next(line for line in lines if line.startswith("pruned")).split(": ")[1].split(", ")
+    assert "bmi" in kept
+    assert sum("noise" in name for name in kept) < 5
+    assert "widths 24, 24, 1 are now" in done.stdout
+
+
 def test_data_that_is_not_there(tmp_path):
     failed = run(EXAMPLE, "--dataset", "mnist", "--data-root", tmp_path, cwd=tmp_path, check=False)
     assert failed.returncode != 0

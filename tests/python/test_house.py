@@ -68,6 +68,16 @@ def test_the_library_links_no_python():
         )
 
 
+def test_constants_have_names_of_their_own():
+    """Several files are compiled as one, and which ones changes with every new file."""
+    found = {}
+    for path in SOURCES:
+        if path.suffix == ".cpp":
+            for name in set(re.findall(r"^(?:constexpr|const)\b[^=({\n]*\b(k[A-Z]\w+)", path.read_text(), re.M)):
+                found.setdefault(name, []).append(path.name)
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}
+
+
 def test_files_stay_readable():
     for path in [*SOURCES, *(ROOT / "torchbcd").glob("*.py")]:
         lines = len(path.read_text().splitlines())

@@ -187,7 +187,6 @@ def test_refused_in_the_constructor(method, name, bad, error, message):
         ({"weight_decay": 0.6, "lr": 2.0}, r"weight_decay \(times lr\) of layer 1 must be in \[0, 1\)"),
         ({"relaxation": 1.5, "weight_regularizer": reg.L1(0.1)}, r"in \[0, 1\] with a regulariser"),
         ({"row_blocks": 2, "weight_regularizer": reg.L2(0.1)}, "must be 1 where it has a weight_regularizer"),
-        ({"momentum": 0.1, "weight_regularizer": reg.Box(-1, 1)}, "must be 0 where a weight_regularizer sets"),
     ],
 )
 def test_options_that_do_not_go_together(options, message):

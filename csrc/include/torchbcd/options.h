@@ -91,8 +91,7 @@ struct RelaxedBCDOptions {
   /// The most that a batch's states move, relative to their norm, > 0. Not given: no cap.
   TORCH_ARG(PerLayer<std::optional<double>>, cap) = 0.25;
   /// The part of its last step that a layer's W and b go on before a sweep, in [0, 1). Not given: 0.7, or 0.5
-  /// in nets of more than twelve layers; 0 where a weight_regularizer sets bounds, and with persistent. An
-  /// optimizer sets it when it is made.
+  /// in nets of more than twelve layers; 0 with persistent. An optimizer sets it when it is made.
   TORCH_ARG(PerLayer<std::optional<double>>, momentum) = std::nullopt;
   /// The part of a layer's W, times lr, that is taken off before a sweep, in [0, 1). Not given:
   /// default_weight_decay.
@@ -130,16 +129,15 @@ struct RelaxedBCDOptions {
   }
   double momentum_of(size_t layer) const {
     const size_t depth = momentum_.values().size();
-    const bool none = persistent_ || weight_regularizer_[layer].constrains();
-    return momentum_[layer].value_or(none ? 0 : depth > 12 ? 0.5 : 0.7);
+    return momentum_[layer].value_or(persistent_ ? 0 : depth > 12 ? 0.5 : 0.7);
   }
   /// weight_decay where it is not given: 2e-4 where targets are classes, 1e-4 where they are numbers; 0 where
-  /// there is a weight_regularizer, and with persistent. 0 for the last of several layers: hidden ones refit
-  /// what it loses faster than they lose anything themselves, and grow without end.
+  /// a weight_regularizer is more than constraints, and with persistent. 0 for the last of several layers:
+  /// hidden ones refit what it loses faster than they lose anything themselves, and grow without end.
   double default_weight_decay(size_t layer, bool classes) const {
     const size_t depth = weight_decay_.values().size();
     const bool last = layer > 0 && layer + 1 == depth;
-    const bool none = persistent_ || last || !weight_regularizer_[layer].none();
+    const bool none = persistent_ || last || weight_regularizer_[layer].penalizes();
     return none ? 0 : classes ? 2e-4 : 1e-4;
   }
   double weight_decay_of(size_t layer, bool classes) const {

@@ -39,6 +39,8 @@ struct WeightRegularizer {
   /// Whether it is a sum over entries, one function for all.
   bool of_entries() const { return by_input == 0 && !of_rows() && !has_signs() && !monotone; }
   bool constrains() const { return entries.bounded() || has_signs() || std::isfinite(radius); }
+  /// Whether it is more than constraints.
+  bool penalizes() const { return entries.l1 != 0 || entries.l2 != 0 || by_input != 0 || by_unit != 0; }
   bool quadratic() const { return of_entries() && entries.quadratic(); }
   bool none() const { return of_entries() && entries.none(); }
 
