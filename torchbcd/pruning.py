@@ -22,7 +22,7 @@ def prune_zeros(model: nn.Sequential) -> nn.Sequential:
     * A hidden unit that reads nothing (its row is zero) has the same state :math:`\sigma(b)` for every input:
       that goes into the next Linear's bias, which is made where it is needed, and the unit goes.
     * An input that nothing reads (its column of the first Linear is zero) goes too. The result still takes all
-      inputs: it begins, after a Flatten, with :class:`torchbcd.nn.Select`, whose ``index`` has those left.
+      inputs: :class:`torchbcd.nn.Select` stands before its layers, whose ``index`` has those left.
 
     One removal may cause another, so it goes on until there are none. A layer keeps at least one unit, and a
     model one input. :func:`torchbcd.regularizers.GroupL1` makes such zeros.
@@ -54,9 +54,11 @@ def prune_zeros(model: nn.Sequential) -> nn.Sequential:
         >>> torch.allclose(small(x), model(x), atol=1e-6)
         True
     """
-    selected, model = _without_select(model)
     read = read_model(model)
     read.read()
+    before = [copy.deepcopy(found.module) for found in read._first]
+    selected = before[-1] if before and isinstance(before[-1], Select) else None  # of an earlier call
+    before = before if selected is None else before[:-1]
     modules = [copy.deepcopy(found.module) for found in read._found]
     at = {p: module for p, module in enumerate(modules) if isinstance(module, nn.Linear)}
     first, *_ = places = list(at)
@@ -74,16 +76,7 @@ def prune_zeros(model: nn.Sequential) -> nn.Sequential:
         modules[position] = _linear(linear, weight, bias)
     if selected is not None or len(kept) < inputs:
         modules.insert(first, Select((kept if selected is None else selected.index[kept]).tolist()))
-    return nn.Sequential(*modules)
-
-
-def _without_select(model: nn.Sequential) -> tuple[Select | None, nn.Sequential]:
-    """A Select that an earlier call has put there, and the model without it."""
-    children = list(model.children()) if type(model) is nn.Sequential else []
-    for position, module in enumerate(children[:2]):
-        if isinstance(module, Select):
-            return module, nn.Sequential(*children[:position], *children[position + 1 :])
-    return None, model
+    return nn.Sequential(*before, *modules)
 
 
 def _read_by(weight: Tensor) -> Tensor:

@@ -145,3 +145,19 @@ def test_what_is_trained_on():
     optimizer.step(x, y)
     prune_zeros(model)
     optimizer.step(x, y)
+
+
+def test_modules_before_the_layers_stay():
+    """A backbone is copied, and what it makes is selected from."""
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(1, 3, 3), nn.GELU(), nn.Flatten()).requires_grad_(False)
+    model = nn.Sequential(backbone, nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 2))
+    with torch.no_grad():
+        model[1].weight[:, [0, 7]] = 0
+        model[1].weight[2] = 0
+    x = torch.randn(6, 1, 4, 4)
+    small = torchbcd.prune_zeros(torchbcd.prune_zeros(model))
+    assert torch.allclose(small(x), model(x), atol=1e-6)
+    assert [module.in_features for module in small.modules() if isinstance(module, nn.Linear)] == [10, 4]
+    assert sum(isinstance(module, torchbcd.nn.Select) for module in small) == 1
+    torchbcd.RelaxedBCD(small).step(x, torch.arange(6) % 2)  # and is trained on
