@@ -15,7 +15,6 @@
 #include <torchbcd/torchbcd.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <deque>
 #include <exception>
 #include <filesystem>
@@ -29,6 +28,8 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "arguments.h"
 
 namespace {
 
@@ -47,15 +48,6 @@ constexpr const char* kUsage =
     "usage: learn_on --model CHECKPOINT --widths 64,50,10 --out CHECKPOINT [--batch-size 50]\n"
     "                [--learn layers|head] [--alpha 1] [--state HEAD] [--forget ROWS] < ROWS\n";
 
-std::vector<int64_t> numbers(const std::string& list) {
-  std::vector<int64_t> values;
-  std::istringstream stream(list);
-  for (std::string item; std::getline(stream, item, ',');) {
-    values.push_back(std::stoll(item));
-  }
-  return values;
-}
-
 Arguments parse(int argc, char** argv) {
   Arguments a;
   const std::map<std::string, std::function<void(const std::string&)>> known = {
@@ -68,18 +60,10 @@ Arguments parse(int argc, char** argv) {
       {"--forget", [&](const std::string& value) { a.forget = std::stoll(value); }},
       {"--alpha", [&](const std::string& value) { a.alpha = std::stod(value); }},
   };
-  for (int i = 1; i < argc; i += 2) {
-    const auto option = known.find(argv[i]);
-    if (option == known.end() || i + 1 == argc) {
-      std::fputs(kUsage, stderr);
-      std::exit(2);
-    }
-    option->second(argv[i + 1]);
-  }
+  parse_options(argc, argv, known, kUsage);
   if (a.model.empty() || a.out.empty() || a.widths.size() < 2 || a.batch_size < 1 || a.forget < 0 ||
       (a.learn != "layers" && a.learn != "head")) {
-    std::fputs(kUsage, stderr);
-    std::exit(2);
+    refuse(kUsage);
   }
   return a;
 }

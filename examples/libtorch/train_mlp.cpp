@@ -8,13 +8,12 @@
 
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <map>
-#include <sstream>
 #include <string>
 
+#include "arguments.h"
 #include "idx.h"
 
 namespace {
@@ -33,15 +32,6 @@ constexpr const char* kUsage =
     "usage: train_mlp [--data FOLDER] [--hidden 300,300,300] [--epochs 3] [--batch-size 200] [--seed 0]\n"
     "                 [--load CHECKPOINT] [--save CHECKPOINT]\n";
 
-std::vector<int64_t> numbers(const std::string& list) {
-  std::vector<int64_t> values;
-  std::istringstream stream(list);
-  for (std::string item; std::getline(stream, item, ',');) {
-    values.push_back(std::stoll(item));
-  }
-  return values;
-}
-
 Arguments parse(int argc, char** argv) {
   Arguments arguments;
   const std::map<std::string, std::function<void(const std::string&)>> known = {
@@ -53,14 +43,7 @@ Arguments parse(int argc, char** argv) {
       {"--load", [&](const std::string& value) { arguments.load = value; }},
       {"--save", [&](const std::string& value) { arguments.save = value; }},
   };
-  for (int i = 1; i < argc; i += 2) {
-    const auto option = known.find(argv[i]);
-    if (option == known.end() || i + 1 == argc) {
-      std::fputs(kUsage, stderr);
-      std::exit(2);
-    }
-    option->second(argv[i + 1]);
-  }
+  parse_options(argc, argv, known, kUsage);
   return arguments;
 }
 
