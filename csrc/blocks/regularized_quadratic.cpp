@@ -327,7 +327,8 @@ class QuadraticPlusRegularizer::Rows {
   }
 
   // Goes to the best of some points that is better than here; to the first one, a step down to a kink, also
-  // where rounding hides that it is: or the entry that has met the kink would be in the way of all that follow.
+  // where rounding hides that it is: or the entry that has met the kink would be in the way of all that
+  // follow.
   void go_to_lowest(const std::vector<at::Tensor>& points) {
     at::Tensor best = value();
     best = best + best.abs() * kLevel;

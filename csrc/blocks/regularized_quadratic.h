@@ -28,7 +28,8 @@ class QuadraticPlusRegularizer {
   /// subdifferential, entry by entry, relative to the largest entry of B and of the 1-norm's weight. A row is
   /// never worse than it was; entries that the regulariser sets to zero or to a bound are exactly there.
   /// `ridge` (m, 1), where defined, adds ridge_i/2 |x_i|^2 over the regularised columns of row i; x is then
-  /// found as closely as rounding allows, whatever it was, since a ridge is searched for by what |x_i| becomes.
+  /// found as closely as rounding allows, whatever it was, since a ridge is searched for by what |x_i|
+  /// becomes.
   void minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& linear,
                  const at::Tensor& ridge = {}) const;
 

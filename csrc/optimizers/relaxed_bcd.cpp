@@ -158,7 +158,8 @@ void RelaxedBCD::check_options_together() const {
 }
 
 // Where a sweep starts: at the model's weights W, or, with momentum or decay, at (1 - decay) W + momentum D
-// with the last step D; where that, or W itself, is outside a layer's constraints, at the nearest weight within.
+// with the last step D; where that, or W itself, is outside a layer's constraints, at the nearest weight
+// within.
 void RelaxedBCD::set_start(bool batch) {
   Data& d = *data_;
   const RelaxedRows& rows = batch ? d.batch : d.bound;
