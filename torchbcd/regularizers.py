@@ -293,6 +293,10 @@ def GroupL1(weight: float, by: str = "input") -> WeightRegularizer:  # noqa: N80
         weight: :math:`\lambda \ge 0`.
         by: "input" for columns, "unit" for rows.
 
+    Raises:
+        TypeError: The weight is not a number.
+        ValueError: The weight is negative or not finite, or ``by`` is something else.
+
     Example:
         >>> GroupL1(0.1, by="unit").by_unit
         0.1
@@ -314,6 +318,10 @@ def MaxNorm(radius: float) -> WeightRegularizer:  # noqa: N802
     Args:
         radius: r > 0.
 
+    Raises:
+        TypeError: The radius is not a number.
+        ValueError: It is not positive, or not finite.
+
     Example:
         >>> MaxNorm(2.0).radius
         2.0
@@ -331,6 +339,10 @@ def InputSigns(  # noqa: N802
     Args:
         nonnegative: Inputs, from 0.
         nonpositive: Likewise.
+
+    Raises:
+        TypeError: An input is not a whole number.
+        ValueError: There is none, one is negative, or one is in both lists.
 
     Example:
         >>> InputSigns([0, 3], [1]).nonnegative

@@ -223,11 +223,12 @@ class QuadraticPlusRegularizer::Rows {
   // A Newton step of each row on its entries that are on no kink. Where it would cross some, entries stop at
   // those that they meet, and the step has the length that is best of some, that up to the first kink among
   // them.
-  void newton() {
+  // Whether some row has met a kink, so that another step may get further.
+  bool newton() {
     const at::Tensor free = free_entries();
     const int64_t most = free.sum(1).max().item<int64_t>();
     if (most == 0) {
-      return;
+      return false;
     }
     const auto [marks, index] = free.to(at::kChar).topk(most, 1);
     const at::Tensor real = marks.to(at::kBool);
@@ -251,11 +252,13 @@ class QuadraticPlusRegularizer::Rows {
           .copy_(at::cholesky_solve(wanted.narrow(0, begin, count).unsqueeze(2), factor).squeeze(2));
     }
     const at::Tensor move = at::zeros_like(x_).scatter_(1, index, at::where(real, step, 0));
-    std::vector<at::Tensor> points = {stopped_at_kinks((move * reach(move)).add_(x_))};
+    const at::Tensor up_to_a_kink = reach(move);
+    std::vector<at::Tensor> points = {stopped_at_kinks((move * up_to_a_kink).add_(x_))};
     for (const double part : {1.0, 0.5, 0.25, 0.125, 0.0625}) {
       points.push_back(stopped_at_kinks(x_ + move * part));
     }
     go_to_lowest(points);
+    return up_to_a_kink.lt(1).any().item<bool>();
   }
 
   void keep(const at::Tensor& index) {
@@ -369,8 +372,7 @@ void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& 
     rows.descend();
     at::Tensor goes_on = rows.distance().amax(1, true).gt(enough.index_select(0, live));
     if (pass >= kFirstPasses && (pass - kFirstPasses) % kPassesBetween == 0) {
-      for (int step = 0; step < kNewtonSteps; ++step) {
-        rows.newton();
+      for (int step = 0; step < kNewtonSteps && rows.newton(); ++step) {
       }
       const at::Tensor value = rows.value();
       goes_on.logical_and_(before - value >

@@ -181,6 +181,8 @@ def test_export_keeps_the_operators():
         torchbcd.nn,
         torchbcd.optimizer,
         torchbcd.package,
+        torchbcd.pruning,
+        torchbcd.regularizers,
         torchbcd.relaxed,
         torchbcd.special_cases,
     ],
