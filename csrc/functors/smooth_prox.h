@@ -5,16 +5,15 @@
 //   next_break(u)      the least point beyond u at which one of the three stops being monotone, or jumps
 //   steepest()         a bound of |sigma'|
 //   period()           where it has one: the length after which it repeats
-//   lowest()           where it falls and then rises: the point between; the other point of a value is
-//   farther
-//                      from it on the left than on the right, so that no point left of it is as good as one
-//                      right of it where b is on the right
+//   lowest()           where it falls and then rises: the point between. On its left a value is attained
+//                      farther from it than on its right, so that where b is on the right, no point on the
+//                      left is as good as that on the right with its value
 //
 // Between two breaks the three lie, on any interval, between their values at its ends, which bounds h, h' and
-// h'' there. An interval is dropped where h is above the least value known, or h' has one sign, so that an
-// end is best; where h'' > 0 its one minimiser is found by Newton's method; else it is cut in two. Everything
-// that is not dropped shrinks to the stationary points of h where it is not strictly convex, of which
-// problems in general position have none.
+// h'' there (Moore's interval arithmetic, exact for monotone functions). An interval is dropped where h is
+// above the least value known, or h' has one sign, so that an end is best; where h'' > 0 its one minimiser is
+// found by Newton's method; else it is cut in two. What is never dropped shrinks to the stationary points of
+// h at which it is not strictly convex, of which problems in general position have none.
 #pragma once
 
 #include "functors/smooth_trials.h"
@@ -206,6 +205,9 @@ struct SmoothProx {
     if (b >= lowest) {  // away from a nothing is gained
       low = gap > 0 ? b : std::fmax(low, lowest);
       high = gap > 0 ? high : b;
+    } else if (gap <= 0 && lowest < kInfinity) {  // lowest is nearer to b than what is beyond, and not worse
+      low = b;
+      high = std::fmin(high, lowest);
     }
     Point best = at_b;
     while (low < high) {

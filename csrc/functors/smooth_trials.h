@@ -2,15 +2,24 @@
 //
 //   jet(u)                     sigma(u), sigma'(u) and sigma''(u), in arithmetic of float or double
 //   bends()                    bounds of sigma'', -sigma'' and |sigma'''|
-//   smooth_between(low, high)  where sigma or sigma' jumps somewhere: whether not there
+//   dip(G)                     if it knows it: a bound of G |sigma''| - sigma'^2 where sigma is adverse, as
+//   below smooth_between(low, high)  where sigma or sigma' jumps somewhere: whether not there
 //
-// It finds a stationary point u of h between b and where sigma is a. No better point has |sigma - a| or
-// sqrt(gamma) |. - b| above G = sqrt(2 h(u)). Where sigma rises, the points that have neither are an
-// interval, and u is its least if h is convex there: h'' = sigma'^2 + (sigma - a) sigma'' + gamma, and
-// sigma'' is adverse where it has the sign of a - sigma. There |(sigma - a) sigma''| <= G bends(), and if it
-// is so at b, then sigma' is at least as large as at b until it is so no longer, for good: true of each sigma
-// there is here. Where it is not known that sigma rises, h has to be convex as far as G allows, with |sigma -
-// a| growing by steepest().
+// It moves from b towards where sigma is a, to a stationary point u of h. No better point has |sigma - a| or
+// sqrt(gamma) |. - b| above G = sqrt(2 h(u)). On an interval that holds the minimiser and on which sigma is
+// monotone, the points that have neither are an interval too, and u is the best of them if h'' = sigma'^2 +
+// (sigma - a) sigma'' + gamma > 0 there. sigma'' is adverse where it has the sign of a - sigma. There |(sigma
+// - a) sigma''| <= G bends(); and |sigma'| is at least as large as at b if sigma'' is adverse at b, which it
+// then is until it is so no longer, for good: true of each sigma there is here. With u_m = lowest(), the
+// interval is
+//
+//   b >= u_m: to the right where sigma(b) <= a, to the left down to u_m otherwise (functors/smooth_prox.h).
+//   b < u_m, sigma(b) >= a: to the right up to u_m, which is as near to a as any point beyond, or beyond
+//   where
+//     sigma is a before that, and nearer to b.
+//   b < u_m, sigma(b) < a: to the left; any point right of u_m is at a distance of u_m - b or more, and any
+//     between loses to b. There h' has one sign change: r = h'' - gamma > 0 up to where sigma'' = 0, beyond
+//     which r falls, since sigma', sigma - a < 0 and sigma'', sigma''' > 0; and h'(b) > 0.
 #pragma once
 
 #include "functors/elementary.h"
@@ -29,7 +38,7 @@ struct Bends {
   double up, down, third;
 };
 
-// Where sigma begins to rise for good; b beyond it has its minimiser there.
+// Where sigma begins to rise for good; infinity where it is not known.
 template <typename Activation>
 TORCHBCD_HOST_DEVICE double lowest_of(const Activation& activation) {
   if constexpr (requires { activation.lowest(); }) {
@@ -65,15 +74,20 @@ struct SmoothTrial {
     const double size = std::fabs(gap);
     const double steep = activation.steepest();
     // As SmoothProx::solve() has it.
-    const double lowest = lowest_of(activation);
-    const double rises = b >= lowest ? 1.0 : 0.0;
     const double far = size / std::sqrt(gamma);
     const double near = steep * size / gamma;
     const double reach = far < near ? far : near;
-    const double floor = rises > 0 ? lowest : -kInfinity;
-    const double left = b - reach > floor ? b - reach : floor;
-    const double low = rises * gap > 0 ? b : left;
-    const double high = rises > 0 ? (gap > 0 ? b + reach : b) : b + reach;
+    const double lowest = lowest_of(activation);
+    const double rises = b >= lowest ? 1.0 : 0.0;
+    const double rightwards = gap > 0 ? rises : 1 - rises;
+    const double left = b - reach;
+    const double right = b + reach;
+    const double left_floor = rises > 0 ? lowest : left;
+    const double right_floor = rises > 0 ? right : lowest;
+    const double left_end = left > left_floor ? left : left_floor;
+    const double right_end = right < right_floor ? right : right_floor;
+    const double low = rightwards > 0 ? b : left_end;
+    const double high = rightwards > 0 ? right_end : b;
 
     const double tangent = b + at_b.slope * gap / (at_b.slope * at_b.slope + gamma);
     const double below = tangent < high ? tangent : high;
@@ -96,18 +110,21 @@ struct SmoothTrial {
     const double most = std::sqrt(square);             // G
     const double longest = std::sqrt(square / gamma);  // of the ways to better points
     const double adverse = gap * at_b.second > 0 ? at_b.slope * at_b.slope : 0.0;
-    const double rising = gamma + adverse >= most * (gap > 0 ? bends.up : bends.down) ? 1.0 : 0.0;
-    const double moves = steep * longest;
-    const double upper = (gap + moves > 0 ? gap + moves : 0.0) * bends.up;
-    const double lower = (moves - gap > 0 ? moves - gap : 0.0) * bends.down;
-    const double any = (gamma >= upper ? 1.0 : 0.0) * (gamma >= lower ? 1.0 : 0.0);
-    double known = rises > 0 ? rising : any;
+    const double bound = most * (gap > 0 ? bends.up : bends.down);
+    double convex = gamma + adverse >= bound ? 1.0 : 0.0;
+    if constexpr (requires { activation.dip(most); }) {
+      convex = gamma >= activation.dip(most) ? 1.0 : convex;
+    }
+    const double alone = longest <= lowest - b ? 1.0 : 0.0;
+    const double anywhere = gamma >= (size + steep * longest) * (bends.up + bends.down) ? 1.0 : alone;
+    const double falling = gap > 0 ? anywhere : convex;
+    double known = rises > 0 ? convex : falling;
+    known = lowest < kInfinity ? known : 0.0;
     if constexpr (requires { activation.smooth_between(low, high); }) {
       known *= activation.smooth_between(low > b - longest ? low : b - longest,
                                          high < b + longest ? high : b + longest);
     }
-    const double bend =
-        3 * steep * (bends.up > bends.down ? bends.up : bends.down) + (size + moves) * bends.third;
+    const double bend = 3 * steep * (bends.up > bends.down ? bends.up : bends.down) + size * bends.third;
     return {next, known * found_by(step, next, h.second, bend) > 0 ? kSettled : kUnsettled};
   }
 };

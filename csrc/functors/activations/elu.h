@@ -71,11 +71,16 @@ struct ELU : SmoothActivation<ELU> {
   }
   TORCHBCD_HOST_DEVICE Jet<double> branch(double u, double inside) const { return jet(u, inside > 0); }
   TORCHBCD_HOST_DEVICE double next_break(double u) const { return u < 0 ? 0 : kInfinity; }
-  TORCHBCD_HOST_DEVICE double steepest() const { return scale * std::fmax(1.0, std::fabs(alpha) * rate); }
+  TORCHBCD_HOST_DEVICE double steepest() const {
+    const double below = std::fabs(alpha) * rate;
+    return below > 1 ? scale * below : scale;
+  }
   TORCHBCD_HOST_DEVICE Bends bends() const {
     const double bend = scale * alpha * rate * rate;
     return {bend > 0 ? bend : 0.0, bend < 0 ? -bend : 0.0, std::fabs(bend) * rate};
   }
+  // sigma'' = rate sigma'
+  TORCHBCD_HOST_DEVICE double dip(double most) const { return 0.25 * (most * rate) * (most * rate); }
   // Beyond zero only where sigma' does not jump.
   TORCHBCD_HOST_DEVICE double smooth_between(double low, double high) const {
     const double jump = alpha * rate - 1;

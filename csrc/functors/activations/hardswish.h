@@ -28,10 +28,14 @@ struct HardSwish : SmoothActivation<HardSwish> {
             u < -3 ? T(0) : (u >= 3 ? T(1) : u / 3 + T(0.5))};
   }
 
+  template <typename C>
+  TORCHBCD_HOST_DEVICE Jet<C> jet(C u) const {
+    return {value(u), derivative(u), u <= -3 ? C(0) : (u >= 3 ? C(0) : C(1.0 / 3))};
+  }
   TORCHBCD_HOST_DEVICE Jet<double> branch(double u, double inside) const {
-    return inside <= -3
-               ? Jet<double>{0, 0, 0}
-               : (inside >= 3 ? Jet<double>{u, 1, 0} : Jet<double>{u * (u + 3) / 6, u / 3 + 0.5, 1.0 / 3});
+    return inside <= -3  ? Jet<double>{0, 0, 0}
+           : inside >= 3 ? Jet<double>{u, 1, 0}
+                         : Jet<double>{u * (u + 3) / 6, u / 3 + 0.5, 1.0 / 3};
   }
   TORCHBCD_HOST_DEVICE double next_break(double u) const {
     const double breaks[] = {-3, -1.5, 3};
@@ -39,6 +43,13 @@ struct HardSwish : SmoothActivation<HardSwish> {
   }
   TORCHBCD_HOST_DEVICE double lowest() const { return -1.5; }
   TORCHBCD_HOST_DEVICE double steepest() const { return 1.5; }
+  TORCHBCD_HOST_DEVICE Bends bends() const { return {0.3334, 0, 0}; }
+  // Between the points that its slope jumps at, or beyond one.
+  TORCHBCD_HOST_DEVICE double smooth_between(double low, double high) const {
+    const double right = low >= 3 ? 1.0 : 0.0;
+    const double between = high <= 3 ? (low >= -3 ? 1.0 : 0.0) : right;
+    return high <= -3 ? 1.0 : between;
+  }
 };
 
 }  // namespace torchbcd::functors

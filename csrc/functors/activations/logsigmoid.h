@@ -28,6 +28,8 @@ struct LogSigmoid : SmoothActivation<LogSigmoid> {
   TORCHBCD_HOST_DEVICE double next_break(double u) const { return u < 0 ? 0 : kInfinity; }
   TORCHBCD_HOST_DEVICE double steepest() const { return 1; }
   TORCHBCD_HOST_DEVICE Bends bends() const { return {0, 0.25, 0.0963}; }
+  // As of a softplus, whose mirror image it is.
+  TORCHBCD_HOST_DEVICE double dip(double most) const { return 0.25 * most * most / (1 + most); }
 
   // -log(e^-t - 1) = t - log(1 - e^t)
   TORCHBCD_HOST_DEVICE double preimage_low(double t) const {

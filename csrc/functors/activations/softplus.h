@@ -57,6 +57,11 @@ struct Softplus : SmoothActivation<Softplus> {
   }
   TORCHBCD_HOST_DEVICE double steepest() const { return 1; }
   TORCHBCD_HOST_DEVICE Bends bends() const { return {0.25 * beta, 0, 0.0963 * beta * beta}; }
+  // sigma' = s, sigma'' = beta s (1 - s)
+  TORCHBCD_HOST_DEVICE double dip(double most) const {
+    const double z = beta * most;
+    return 0.25 * z * z / (1 + z);
+  }
   TORCHBCD_HOST_DEVICE double smooth_between(double low, double high) const {
     const double last = threshold / beta;
     return high < last * (1 - 1e-15) ? 1.0 : (low > last * (1 + 1e-15) ? 1.0 : 0.0);

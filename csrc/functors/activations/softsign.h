@@ -35,6 +35,11 @@ struct Softsign : SmoothActivation<Softsign> {
   TORCHBCD_HOST_DEVICE double next_break(double u) const { return u < 0 ? 0 : kInfinity; }
   TORCHBCD_HOST_DEVICE double steepest() const { return 1; }
   TORCHBCD_HOST_DEVICE Bends bends() const { return {2, 2, 6}; }
+  // |sigma''| = 2 s^3 and sigma' = s^2 with 0 < s <= 1.
+  TORCHBCD_HOST_DEVICE double dip(double most) const {
+    const double square = most * most;
+    return 3 * most < 2 ? 1.6875 * square * square : 2 * most - 1;
+  }
 
   TORCHBCD_HOST_DEVICE double preimage_low(double t) const {
     return t <= -1 ? -kInfinity : (t >= 1 ? kInfinity : t / (1 - std::fabs(t)));
