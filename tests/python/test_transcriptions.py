@@ -31,6 +31,7 @@ EXACT, ITERATIVE = 1e-10, 1e-6
 MISSED = 0.02  # of the decrease that a search from many starts finds, where an activation is inside the block
 # Of a block with this polynomial inside, which rises and falls, the library's few starts find less.
 MISSED_HILLY = 0.25
+MISSED_FLAT = 0.05  # a tanhshrink, which never falls, has one start, and is flat at zero
 
 
 def tolerance(regularizer):
@@ -242,7 +243,7 @@ class TestAlgorithm1:
         loss = loss_for(hidden, regularizer, tuple(known))
         optimizer, literal = build_bcd([2, 3, 2, 3], [hidden], loss, regularizer, 2)
         differ, missed = {}, {}
-        may_miss = MISSED_HILLY if hidden == "hilly polynomial" else MISSED
+        may_miss = {"hilly polynomial": MISSED_HILLY, "tanhshrink": MISSED_FLAT}.get(hidden, MISSED)
         for sweep in (1, 2):
             optimizer.step()
             w, b, _, v = optimizer.variables()
