@@ -4,6 +4,7 @@
 #   make test         build and run everything that can be tested without a GPU
 #   make lint         clang-format, ruff, mypy
 #   make bench        time sweeps against the published formulas and the floor
+#   make docs         build the pages of docs/ into build/docs/html, every warning an error; runs the gallery
 #   make cuda-check   beside torch's CUDA build: build and train without a toolkit; compile and link the CUDA kernels
 #   make gpu-test     on a machine with a GPU: build for it with the python at hand, run what needs it, time it
 #   make sanitize     build the library under AddressSanitizer and UBSan, run the tests on it
@@ -25,9 +26,9 @@ COMPILED := $(filter %.cpp,$(LIBRARY_SOURCES))
 # Minutes, at five seconds of a core a file, unity build and torch's headers included.
 BUILD_MINUTES = $$(( ($(words $(COMPILED)) * 5 / $${MAX_JOBS:-$$(getconf _NPROCESSORS_ONLN)} + 59) / 60 ))
 BUILD_INPUTS := $(LIBRARY_SOURCES) CMakeLists.txt $(wildcard cmake/*) setup.py pyproject.toml
-PYTHON_SOURCES := setup.py torchbcd tests examples benchmarks
+PYTHON_SOURCES := setup.py torchbcd tests examples benchmarks docs
 
-.PHONY: demo test lint bench cuda-check gpu-test sanitize format clean build
+.PHONY: demo test lint bench docs cuda-check gpu-test sanitize format clean build
 .DELETE_ON_ERROR:
 
 demo: build
@@ -52,6 +53,17 @@ bench: build
 	$(BIN)/python benchmarks/bench_sweep.py
 	$(BIN)/python benchmarks/bench_dlam.py
 	$(BIN)/python benchmarks/bench_relaxed.py
+
+# Sphinx, in the same environment, since it imports torchbcd. All pages anew, since one that has not changed would keep its
+# warnings to itself. Doxygen reads the C++ headers where the machine has it; where not, the C++ reference says so.
+docs: build $(VENV)/.docs-installed
+	@command -v doxygen > /dev/null || echo "==> no doxygen: the C++ reference is left out (apt-get install doxygen)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -E -a -b html -j1 -W --keep-going -n -d build/docs/doctrees docs build/docs/html
+	@echo "==> build/docs/html/index.html"
+
+$(VENV)/.docs-installed: docs/requirements.txt $(VENV)/.installed
+	@$(BIN)/pip install --quiet --requirement docs/requirements.txt
+	@touch $@
 
 build: $(VENV)/.built
 

@@ -23,6 +23,7 @@ from torchbcd.dladmm import DLADMM, DladmmVariables  # noqa: E402
 from torchbcd.dlam import DLAM, DlamVariables, EpsSchedule  # noqa: E402
 from torchbcd.package import cmake_prefix_path  # noqa: E402
 from torchbcd.preprocessing import standardize_, unstandardize_  # noqa: E402
+from torchbcd.pruning import prune_zeros  # noqa: E402
 from torchbcd.relaxed import RelaxedBCD  # noqa: E402
 from torchbcd.reports import DladmmReport, DlamReport, FitResult, RelaxedReport, SweepReport  # noqa: E402
 from torchbcd.ridge_head import RidgeHead, refit_last_layer  # noqa: E402
@@ -52,6 +53,7 @@ __all__ = [
     "load_checkpoint",
     "losses",
     "nn",
+    "prune_zeros",
     "refit_last_layer",
     "regularizers",
     "save_checkpoint",

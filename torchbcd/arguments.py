@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from torchbcd.regularizers import Regularizer
+from torchbcd.regularizers import Monotone, Regularizer
 
 Closure: TypeAlias = Callable[[], tuple[Tensor, Tensor] | None]
 PerLayer: TypeAlias = float | Sequence[float]
-PerLayerRegularizer: TypeAlias = Regularizer | Sequence[Regularizer | None] | None
+PerLayerRegularizer: TypeAlias = Regularizer | Monotone | Sequence[Regularizer | None] | None
 
 
 def plain(value: Any) -> Any:

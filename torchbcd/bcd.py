@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from torchbcd import _C, arguments, diagnostics, distributed, fitting, losses
+from torchbcd import _C, arguments, diagnostics, fitting, losses
 from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
 from torchbcd.optimizer import SweepOptimizer
-from torchbcd.regularizers import Regularizer
+from torchbcd.regularizers import from_numbers
 from torchbcd.reports import FitResult, SweepReport
 
 if TYPE_CHECKING:
@@ -134,7 +134,6 @@ class BCD(SweepOptimizer[_C.BCD]):
     """
 
     _object_class = _C.BCD
-    _copied = ("_process_group",)
 
     def __init__(
         self,
@@ -166,12 +165,7 @@ class BCD(SweepOptimizer[_C.BCD]):
             "order": arguments.order(order),
             "inner_sweeps": inner_sweeps,
         }
-        self._process_group = process_group
-        with distributed.same_everywhere(process_group) as described:
-            super().__init__(model, loss, loss_weight, options)
-            described.update(distributed.description(self))
-        if process_group is not None:
-            self._object.set_process_group(process_group.group_name)
+        super().__init__(model, loss, loss_weight, options, process_group)
 
     def bind(
         self,
@@ -288,7 +282,7 @@ class BCD(SweepOptimizer[_C.BCD]):
         Source:
             [Z], Theorem 3.
         """
-        self._check_all_rows_here("this diagnostic")
+        self._check_all_rows("this diagnostic")
         return diagnostics.stationarity(*self._problem_and_point(self._push().point()))
 
     def fit(
@@ -322,7 +316,7 @@ class BCD(SweepOptimizer[_C.BCD]):
             ValueError: As for :meth:`bind`; or ``max_sweeps`` or ``tol`` is out of range.
         """
         count = fitting.check(max_sweeps, tol)
-        self._check_all_rows_here("fit")
+        self._check_all_rows("fit")
         self.bind(x, y, sample_weight)
         return fitting.sweep_until(self.step, count, tol, callback)
 
@@ -334,18 +328,6 @@ class BCD(SweepOptimizer[_C.BCD]):
         """
         return Variables(**cast("dict[str, list[Any]]", self._push().variables()))
 
-    def __getstate__(self) -> dict[str, Any]:  # noqa: D105 (the base class documents it)
-        self._check_all_rows_here("a copy")
-        return super().__getstate__()
-
-    def script_object(self) -> Any:  # noqa: D102 (the base class documents it)
-        self._check_all_rows_here("script_object")
-        return super().script_object()
-
-    def _check_all_rows_here(self, what: str) -> None:
-        if self._process_group is not None:
-            raise ValueError(f"{what} needs all rows in one process (this optimizer has a process_group)")
-
     def _problem_and_point(self, raw: _C.Point) -> tuple[diagnostics.Problem, diagnostics.Point]:
         """What the diagnostics work on, in float64."""
         variables = {
@@ -355,7 +337,7 @@ class BCD(SweepOptimizer[_C.BCD]):
         penalties = []
         for layer in range(len(lists["W"])):
             gamma, rho, alpha, alpha_weight, weights, states = raw.penalties(layer)
-            regularizers = Regularizer(*weights), Regularizer(*states)
+            regularizers = from_numbers(weights), from_numbers(states)
             penalties.append(diagnostics.Penalties(gamma, rho, alpha, alpha_weight, *regularizers))
         problem = diagnostics.Problem(
             splitting=raw.splitting,
@@ -384,7 +366,7 @@ class _ReportSource:
         return self._object.sweep_terms(self._sweep, before)
 
     def _point(self, before: bool) -> tuple[diagnostics.Problem, diagnostics.Point, _C.Point]:
-        self._optimizer._check_all_rows_here("this diagnostic")
+        self._optimizer._check_all_rows("this diagnostic")
         raw = self._object.sweep_point(self._sweep, before)
         return *self._optimizer._problem_and_point(raw), raw
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from torchbcd.dlam_stationarity import DlamStationarity
-from torchbcd.lifted import Penalties, Point, Problem, apply
+from torchbcd.lifted import Penalties, Point, Problem, apply, norms_of_weight
 from torchbcd.linear_rate import LinearRate, PowerRate, linear_rate, power_rate
 from torchbcd.losses import row_losses
 from torchbcd.regularizers import Regularizer
@@ -111,7 +111,7 @@ def _square(new: Tensor, old: Tensor) -> float:
 def _regularizer(terms: Regularizer, values: Tensor) -> float:
     if terms.l1 == 0 and terms.l2 == 0:
         return 0.0
-    return float(torch.ops.torchbcd.regularizer_penalty(values, *terms.numbers).sum())
+    return float(torch.ops.torchbcd.regularizer_penalty(values, terms.l1, terms.l2, terms.low, terms.high).sum())
 
 
 def _activation_penalty(problem: Problem, point: Point, i: int) -> float:
@@ -175,7 +175,9 @@ def descent(problem: Problem, before: Point, after: Point, blocks: Blocks | None
         bias = at.b[i]
         of_bias = problem.regularize_bias and bias is not None
         covered = torch.cat([at.w[i], cast(Tensor, bias)[:, None]], 1) if of_bias else at.w[i]
-        return _regularizer(penalties.weight_regularizer, covered)
+        return _regularizer(penalties.weight_regularizer, covered) + norms_of_weight(
+            penalties.weight_regularizer, at.w[i]
+        )
 
     known: dict[tuple[str, int], float] = {}
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -31,6 +33,46 @@ def description(optimizer: SweepOptimizer[Any]) -> dict[str, object]:
         **{name: [layer[name] for layer in layers] for name in layers[0]},
         **optimizer._object.scheme_options(),
     }
+
+
+class Ranks:
+    """Numbers over the processes of a group; what it is given, where there is none.
+
+    Args:
+        group: The group, or None.
+    """
+
+    def __init__(self, group: ProcessGroup | None) -> None:
+        self._group = group
+
+    def _reduced(self, numbers: list[float], how: dist.ReduceOp.RedOpType) -> list[float]:
+        if self._group is None:
+            return numbers
+        device = "cuda" if dist.get_backend(self._group) == "nccl" else "cpu"
+        values = torch.tensor(numbers, dtype=torch.float64, device=device)
+        dist.all_reduce(values, how, group=self._group)
+        return [float(value) for value in values]
+
+    def total(self, number: float) -> float:
+        """The sum."""
+        return self._reduced([number], dist.ReduceOp.SUM)[0]
+
+    def most(self, number: int) -> int:
+        """The largest."""
+        return int(self._reduced([number], dist.ReduceOp.MAX)[0]) if self._group is not None else number
+
+    def mean(self, number: float, weight: float = 1.0) -> float:
+        """The mean, weighted."""
+        if self._group is None:
+            return number
+        total, weights = self._reduced([weight * number if weight else 0.0, weight], dist.ReduceOp.SUM)
+        return total / weights
+
+    def batches(self, rows: Tensor, size: int, steps: int) -> tuple[Tensor, ...]:
+        """Rows in so many batches: of a size, or, in several processes, as many as all of them take."""
+        if self._group is None:
+            return torch.split(rows, size)
+        return torch.tensor_split(rows, steps)
 
 
 @contextmanager

@@ -29,11 +29,9 @@ from torch import Tensor
 
 from torchbcd.lifted import (
     Activation,
-    add,
     apply,
     loss_subdifferential,
-    regularizer_subdifferential,
-    shortest,
+    shortest_of_weight,
     slopes,
 )
 from torchbcd.regularizers import Regularizer
@@ -106,11 +104,10 @@ def dlam_stationarity(problem: DlamProblem, variables: Variables) -> DlamStation
         pulls.append(problem.rho[layer] * (q - z[layer] if bias is None else q + bias.double() - z[layer]))
     weight, states, outside = [], [], False
     for layer, pull in enumerate(pulls):
-        terms = regularizer_subdifferential(problem.weight_regularizers[layer], w[layer], dtype)
-        outside = outside or bool((terms[0] > terms[1]).any())
         of_weight, of_bias = problem.trained[layer]
-        gradient = pull.t() @ a[layer]
-        distance = float(shortest(*add(terms, (gradient, gradient))).norm()) if of_weight else 0.0
+        nearest = shortest_of_weight(problem.weight_regularizers[layer], w[layer], pull.t() @ a[layer], dtype)
+        outside = outside or bool(nearest.isinf().any())
+        distance = float(nearest.norm()) if of_weight else 0.0
         weight.append(hypot(distance, float(pull.sum(0).norm()) if of_bias else 0.0))
         if layer < last:
             ahead = pulls[layer + 1] @ w[layer + 1]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchbcd.regularizers import Regularizer
+from torchbcd.regularizers import Regularizer, WeightRegularizer
 
 __all__ = ["Activation", "Interval", "Penalties", "Point", "Problem"]
 
@@ -162,6 +162,51 @@ def regularizer_subdifferential(terms: Regularizer, x: Tensor, dtype: torch.dtyp
     high = high.masked_fill((x >= upper) & (terms.high < torch.inf), torch.inf)
     outside = (x < lower) | (x > upper)
     return low.masked_fill(outside, torch.inf), high.masked_fill(outside, -torch.inf)
+
+
+def norms_of_weight(terms: Regularizer, w: Tensor) -> float:
+    """What the norms of a weight's columns and rows add to its regulariser."""
+    if not isinstance(terms, WeightRegularizer):
+        return 0.0
+    return float(terms.by_input * w.norm(dim=0).sum() + terms.by_unit * w.norm(dim=1).sum())
+
+
+def shortest_of_weight(terms: Regularizer, w: Tensor, gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    """The element of a gradient plus a regulariser's subdifferential in W that is nearest to zero; inf outside.
+
+    A column or row of zeros has the ball of its norm's weight as subdifferential, one that is as long as the radius
+    allows the cone of what leads outwards. As long is what float rounding of ``dtype`` cannot tell from it.
+    """
+    low, high = add(regularizer_subdifferential(terms, w, dtype), (gradient, gradient))
+    if not isinstance(terms, WeightRegularizer):
+        return shortest(low, high)
+    for columns, sign in ((terms.nonnegative, 1.0), (terms.nonpositive, -1.0)):
+        at = torch.zeros_like(w, dtype=torch.bool)
+        at[:, list(columns)] = True
+        low = low.masked_fill(at & (sign * w <= 0), -torch.inf) if sign > 0 else low
+        high = high.masked_fill(at & (sign * w <= 0), torch.inf) if sign < 0 else high
+        outside = at & (sign * w < 0)
+        low, high = low.masked_fill(outside, torch.inf), high.masked_fill(outside, -torch.inf)
+    zeros = []
+    for weight, dim in ((terms.by_input, 0), (terms.by_unit, 1)):
+        length = w.norm(dim=dim, keepdim=True)
+        point = torch.where(length > 0, weight * w / length, 0)
+        low, high = low + point, high + point
+        zeros.append((weight, dim, length == 0))
+    length = w.norm(dim=1, keepdim=True)
+    nearest = shortest(low, high)
+    if terms.radius < torch.inf:
+        # An entry that is not zero is on no bound, so that its interval is a point.
+        outwards = -(torch.where(w != 0, nearest, 0) * w).sum(1, keepdim=True) / length.square()
+        touches = length >= terms.radius * (1 - 64 * torch.finfo(dtype).eps)
+        times = torch.where(touches, outwards.clamp_min(0), 0)
+        nearest = shortest(low + times * w, high + times * w)
+        longer = w.to(dtype).norm(dim=1, keepdim=True).double() > terms.radius
+        nearest = nearest.masked_fill(longer, torch.inf)
+    for weight, dim, zero in zeros:
+        size = nearest.norm(dim=dim, keepdim=True)
+        nearest = torch.where(zero, nearest * (1 - weight / size.clamp_min(1e-300)).clamp_min(0), nearest)
+    return nearest
 
 
 def shortest(low: Tensor, high: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from torchbcd import arguments, fit_rules, losses
+from torchbcd.distributed import Ranks
 from torchbcd.preprocessing import first_linear, is_first_poorly_scaled, standardize_first_
 from torchbcd.reports import EpochReport
 
@@ -97,7 +98,11 @@ def _run(
 ) -> list[EpochReport]:
     """All epochs. The validation inputs are what reaches the first layer."""
     groups, generator = optimizer.param_groups, settings.generator
-    steps = -(-len(x) // settings.batch_size)
+    ranks = Ranks(optimizer._process_group)
+    # In several processes each has a part in every batch, a smaller one where it has fewer rows.
+    steps = ranks.most(-(-len(x) // settings.batch_size))
+    count = int(ranks.total(len(x)))
+    batch = min(int(ranks.total(min(settings.batch_size, len(x)))), count)
     total = settings.epochs * steps
     average = settings.average
     if average == "auto":
@@ -110,7 +115,7 @@ def _run(
     rates = [group["lr"] for group in groups]
     decays = [group["weight_decay"] for group in groups]
     least = [optimizer._object.default_weight_decay(layer, y) for layer in range(len(groups))]
-    fit_rules.set_weight_decays(groups, least, min(settings.batch_size, len(x)), len(x), total)
+    fit_rules.set_weight_decays(groups, least, batch, count, total)
     done, best, since = 0, inf, 0
     best_state: dict[str, Tensor] | None = None
     reports: list[EpochReport] = []
@@ -118,7 +123,7 @@ def _run(
         for epoch in range(1, settings.epochs + 1):
             before = 0.0
             shuffled = torch.randperm(len(x), generator=generator, device="cpu")
-            for rows in torch.split(shuffled, settings.batch_size):
+            for rows in ranks.batches(shuffled, settings.batch_size, steps):
                 if settings.decay:
                     for group, rate in zip(groups, rates, strict=True):
                         group["lr"] = rate * min(1.0, (1 - done / total) / (1 - settings.hold))
@@ -135,10 +140,13 @@ def _run(
             evaluated = module if averaged is None else cast("nn.Sequential", averaged.module)
             loss = accuracy = None
             if callable(validation):
-                loss = float(validation(optimizer._model.whole(evaluated)))
+                loss = ranks.mean(float(validation(optimizer._model.whole(evaluated))))
             elif validation is not None:
                 loss, accuracy = _evaluate(optimizer, evaluated, *validation, classes)
-            reports.append(EpochReport(epoch, before / len(x), loss, accuracy))
+                rows_seen = len(validation[0])
+                loss = ranks.mean(loss, rows_seen)
+                accuracy = None if accuracy is None else ranks.mean(accuracy, rows_seen)
+            reports.append(EpochReport(epoch, before / count, loss, accuracy))
             if settings.callback is not None:
                 settings.callback(reports[-1])
             if settings.patience is not None and loss is not None:
@@ -162,7 +170,11 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, wanted: bool | Non
     """Fold scale and offset into the first layer where asked to, or where that is safe and needed."""
     model = optimizer._model
     optimizer._scale_seen = True
-    if wanted is False:
+    if optimizer._process_group is not None and wanted:
+        raise ValueError(
+            "standardize needs all rows in one process; scale the inputs by the same numbers in each of them"
+        )
+    if wanted is False or optimizer._process_group is not None:
         return
     few = model.frozen_first is not None and len(x) > _ROWS_SEEN
     weight = model.parameters()[0][0]

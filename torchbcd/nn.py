@@ -8,7 +8,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-__all__ = ["Polynomial", "Sign", "Sine"]
+__all__ = ["Polynomial", "Select", "Sign", "Sine"]
 
 
 class Polynomial(torch.nn.Module):
@@ -48,6 +48,36 @@ class Polynomial(torch.nn.Module):
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"{self.coefficients}"
+
+
+class Select(torch.nn.Module):
+    """The columns of its inputs that are listed, in that order: what :func:`torchbcd.prune_zeros` begins with.
+
+    Args:
+        index: Columns, from 0; at least one.
+
+    Raises:
+        ValueError: There is no column, or one is negative.
+
+    Example:
+        >>> Select([0, 2])(torch.tensor([[1.0, 2.0, 3.0]]))
+        tensor([[1., 3.]])
+    """
+
+    def __init__(self, index: Sequence[int]) -> None:
+        super().__init__()
+        if not index or min(index) < 0:
+            raise ValueError(f"index must list columns, from 0 (got {list(index)})")
+        self.index: Tensor
+        self.register_buffer("index", torch.tensor([int(j) for j in index]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The columns."""
+        return x.index_select(1, self.index)
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows."""
+        return f"{self.index.tolist()}"
 
 
 class Sign(torch.nn.Module):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple
 from math import nan
 from operator import is_, itemgetter
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from torchbcd import _C, arguments, losses
+from torchbcd import _C, arguments, distributed, losses
 from torchbcd.convert import Activation, read_model
-from torchbcd.regularizers import Regularizer
+from torchbcd.regularizers import Monotone, Regularizer, from_numbers
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["SweepOptimizer"]
 
@@ -22,17 +24,17 @@ ObjectT = TypeVar("ObjectT", bound="_C._Optimizer")
 
 
 def _to_python(name: str, value: Any) -> Any:
-    """An option of the library's for a param group: a regulariser for its four numbers."""
-    return Regularizer(*value) if name.endswith("_regularizer") and value is not None else value
+    """An option of the library's for a param group: a regulariser for its numbers."""
+    return from_numbers(value) if name.endswith("_regularizer") and value is not None else value
 
 
 def _to_plain(value: Any) -> Any:
     """The reverse: what a state_dict holds."""
-    return list(astuple(value)) if isinstance(value, Regularizer) else value
+    return list(value.numbers) if isinstance(value, Regularizer) else value
 
 
 def _numbers(name: str, value: Any) -> list[float]:
-    """An option of a layer as the TorchScript classes take it: NaN for None, four for a regulariser."""
+    """An option of a layer as the TorchScript classes take it: NaN for None, a regulariser's own."""
     if name.endswith("_regularizer"):
         return list((value or Regularizer()).numbers)
     return [nan if value is None else float(value)]
@@ -76,6 +78,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         loss: Name or object of :mod:`torchbcd.losses`.
         loss_weight: A number > 0, or "mean".
         options: The library's options, by name: a value, or a sequence with one for each layer.
+        process_group: Processes that have the rows of the data between them.
         activation: What the sweeps see in place of the model's activations.
     """
 
@@ -85,6 +88,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
     # Options that schedulers look for among the defaults, and attributes that a copy has too.
     _scheduled: ClassVar[tuple[str, ...]] = ()
     _copied: ClassVar[tuple[str, ...]] = ()
+    _process_group: ProcessGroup | None = None  # of a copy, too, which there is none of with one
 
     def __init__(
         self,
@@ -92,15 +96,23 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         loss: str | losses.Loss,
         loss_weight: float | str,
         options: Mapping[str, object],
+        process_group: ProcessGroup | None = None,
     ) -> None:
-        loss = losses.resolve(loss)
-        weight = arguments.loss_weight(loss_weight, loss.reduction == "mean")
-        self._build(model, loss, {**options, **weight})
+        self._process_group = process_group
+        with distributed.same_everywhere(process_group) as described:
+            loss = losses.resolve(loss)
+            weight = arguments.loss_weight(loss_weight, loss.reduction == "mean")
+            self._build(model, loss, {**options, **weight})
+            described.update(distributed.description(self))
+        if process_group is not None:
+            self._object.set_process_group(process_group.group_name, process_group.rank())
 
     def _build(self, model: nn.Sequential, loss: losses.Loss, options: Mapping[str, object]) -> None:
         self._model = read_model(model, self._training_activation)
         self._loss = loss
         plain = {name: arguments.plain(value) for name, value in options.items()}
+        if isinstance(signs := plain.get("weight_regularizer"), Monotone):
+            plain["weight_regularizer"] = signs.of_layers(len(self._model.linears))
         self._object: ObjectT = self._object_class(self._model.read(), loss.name, plain)
         self._pushed: list[object] = []
         self._has_tensors = False
@@ -162,6 +174,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy is made of: the model, options and state."""
+        self._check_all_rows("a copy")
         return {
             "model": self._model.module,
             "loss": self._loss,
@@ -198,6 +211,15 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             ValueError: There is no data yet.
         """
         return self._push().objective()
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of the tensors that the last bind or step has summed over the processes of ``process_group``.
+
+        It is what a process gives to all-reduces; a ring of p processes sends 2 (p - 1) / p times as much. What
+        has been read since, such as :meth:`objective`, is in it. 0 without a group.
+        """
+        return self._object.bytes_sent
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's state: options, and bound data with their split variables, as copies.
@@ -264,6 +286,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             >>> script.sweeps()
             1
         """
+        self._check_all_rows("script_object")
         own = self._push().state_dict()["torchbcd"]
         options = {
             name: [x for group in self.param_groups for x in _numbers(name, group[name])]
@@ -283,6 +306,10 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         )
         script.load_state((own["tensors"], own["numbers"]))
         return script
+
+    def _check_all_rows(self, what: str) -> None:
+        if self._process_group is not None:
+            raise ValueError(f"{what} needs all rows in one process (this optimizer has a process_group)")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refused once the optimizer is built: the groups are the model's Linear modules.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from torchbcd.bcd import Variables
 from torchbcd.optimizer import SweepOptimizer
 from torchbcd.preprocessing import first_linear, is_first_poorly_scaled
 from torchbcd.reports import EpochReport, RelaxedReport
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["RelaxedBCD"]
 
@@ -89,6 +92,9 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             never rises over the whole run ([Z], Theorem 2), at the price of a slower true loss.
         output_penalty: :math:`\rho_N` of losses other than "squared", > 0.
         loss_weight: :math:`w`, > 0, or "mean". For the squared loss it scales L and changes nothing else.
+        process_group: Processes of ``torch.distributed`` that have the rows of the data between them: each step
+            is on all of their rows, and ends with the same weights in each, to the bit (docs/distributed.md).
+            Needs ``row_blocks=1``.
 
     Raises:
         TypeError: ``model`` is not an ``nn.Sequential``, or an argument has the wrong type.
@@ -147,6 +153,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         persistent: bool = False,
         output_penalty: float = 1.0,
         loss_weight: float | str = 1.0,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         options = {
             "relaxation": relaxation,
@@ -166,7 +173,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             "persistent": persistent,
             "output_penalty": output_penalty,
         }
-        super().__init__(model, loss, loss_weight, options)
+        super().__init__(model, loss, loss_weight, options, process_group)
         self._certificate = certificate
         self._scale_seen = False
 

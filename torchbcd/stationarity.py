@@ -26,6 +26,7 @@ from torchbcd.lifted import (
     loss_subdifferential,
     regularizer_subdifferential,
     shortest,
+    shortest_of_weight,
     slopes,
 )
 
@@ -81,9 +82,11 @@ def stationarity(problem: Problem, point: Point) -> Stationarity:
     """
     found = _of_three(problem, point) if problem.splitting == 3 else _of_two(problem, point)
     for i in range(problem.depth):
-        for low, high in (_of_weight(problem, point, i), _of_bias(problem, point, i)):
-            if bool((low > high).any()):  # of a frozen weight, too: the objective is infinite
-                return found._replace(residual=inf)
+        w, (low, high) = point.w[i], _of_bias(problem, point, i)
+        terms = problem.penalties[i].weight_regularizer
+        weight = shortest_of_weight(terms, w, torch.zeros_like(w), problem.dtype)
+        if bool(weight.isinf().any() or (low > high).any()):  # of a frozen weight, too: the objective is infinite
+            return found._replace(residual=inf)
     return found
 
 
@@ -141,10 +144,11 @@ def _of_three(problem: Problem, point: Point) -> Stationarity:
     for i, pull in enumerate(pulls):
         # A bound of a hardtanh in the data's dtype, too, is a kink.
         u.append(_distance_at_kinks(-pull, *_multipliers(problem, point, i, unit * point.u[i].abs())))
-        terms = _of_weight(problem, point, i)
+        terms = problem.penalties[i].weight_regularizer
         of_weight, of_bias = problem.trained[i]
         bias = _norm(_at(pull.sum(0)), _of_bias(problem, point, i)) if of_bias else 0.0
-        weight.append(sqrt((_norm(_at(pull.t() @ point.v[i]), terms) if of_weight else 0.0) ** 2 + bias**2))
+        nearest = shortest_of_weight(terms, point.w[i], pull.t() @ point.v[i], problem.dtype)
+        weight.append(sqrt((float(nearest.norm()) if of_weight else 0.0) ** 2 + bias**2))
         if i + 1 == problem.depth:
             v.append(_of_output(problem, point))
         else:

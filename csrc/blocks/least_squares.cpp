@@ -93,19 +93,21 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
               primal_is_cheaper(static_cast<double>(v_.size(0)), static_cast<double>(outputs),
                                 static_cast<double>(v_.size(1)))),
       sum_over_ranks_(std::move(sum_over_ranks)),
-      bias_l2_(penalties.regularize_bias ? penalties.regularizer.l2 : 0),
-      bias_gain_((penalties.alpha + penalties.regularizer.l2) / (penalties.alpha_bias + bias_l2_)) {
+      bias_l2_(penalties.regularize_bias ? penalties.regularizer.entries.l2 : 0),
+      bias_gain_((penalties.alpha + penalties.regularizer.entries.l2) / (penalties.alpha_bias + bias_l2_)) {
   const double ridge = penalties.alpha / penalties.rho;
   const double bias_ridge = (penalties.alpha_bias + bias_l2_) / penalties.rho;
-  const double weight_ridge = ridge * ((penalties.alpha + penalties.regularizer.l2) / penalties.alpha);
+  const double weight_ridge =
+      ridge * ((penalties.alpha + penalties.regularizer.entries.l2) / penalties.alpha);
   if (!penalties.regularizer.quadratic()) {
-    problem_ = QuadraticPlusRegularizer(gram_matrix({.a = v_,
-                                                     .ridge = ridge,
-                                                     .ones_column = bias,
-                                                     .ones_ridge = penalties.alpha_bias / penalties.rho,
-                                                     .sum_over_ranks = sum_over_ranks_}),
-                                        penalties.regularizer, 1 / penalties.rho,
-                                        v_.size(1) + (penalties.regularize_bias && bias ? 1 : 0));
+    // Times the relaxation, which leaves the Hessian as it is.
+    problem_ = WeightQuadratic(gram_matrix({.a = v_,
+                                            .ridge = ridge,
+                                            .ones_column = bias,
+                                            .ones_ridge = penalties.alpha_bias / penalties.rho,
+                                            .sum_over_ranks = sum_over_ranks_}),
+                               penalties.regularizer, penalties.relaxation / penalties.rho,
+                               v_.size(1) + (penalties.regularize_bias && bias ? 1 : 0));
   } else if (primal_) {
     factor_ = factor({.a = v_,
                       .ridge = weight_ridge,
@@ -147,12 +149,16 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   if (!penalties_.regularizer.quadratic()) {
     const at::Tensor centre = joined(previous);
     const at::Tensor solution = centre.clone();
-    problem_.minimise_(solution, centre, cross_product(residual));
+    at::Tensor linear = cross_product(residual);
+    if (penalties_.relaxation != 1) {
+      linear.mul_(penalties_.relaxation);
+    }
+    problem_.minimise_(solution, centre, linear);
     split_out(solution, next);
     return;
   }
   const int64_t inputs = v_.size(1);
-  const double l2 = penalties_.regularizer.l2;
+  const double l2 = penalties_.regularizer.entries.l2;
   const double moved = primal_ ? 0 : l2 / (penalties_.alpha + l2);
   const double bias_moved = primal_ || !bias_ ? 0 : bias_l2_ / (penalties_.alpha_bias + bias_l2_);
   at::Tensor working = residual.to(v_.scalar_type());

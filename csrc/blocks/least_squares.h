@@ -8,9 +8,11 @@
 #pragma once
 
 #include "blocks/regularized_quadratic.h"
+#include "blocks/weight_quadratic.h"
 #include "linalg/affine_map.h"
 #include "linalg/spd.h"
 #include "torchbcd/regularizers.h"
+#include "torchbcd/weight_regularizers.h"
 
 namespace torchbcd {
 
@@ -44,15 +46,17 @@ struct WeightPenalties {
   double rho = 1;
   double alpha = 1;
   double alpha_bias = alpha;
-  Regularizer regularizer = {};  // of W
-  bool regularize_bias = false;  // and of b
+  WeightRegularizer regularizer = {};  // of W
+  bool regularize_bias = false;        // and of b
+  double relaxation = 1;               // with a regulariser that is not a squared norm
 
   bool operator==(const WeightPenalties&) const = default;
 };
 
 /// The W block, argmin over (W', b') of
 /// rho/2 |U - V W'^T - 1 b'^T|^2 + alpha/2 |W' - W|^2 + alpha_bias/2 |b' - b|^2 + r(W'), and r(b') where
-/// asked for. With inputs of no columns it is that of b alone.
+/// asked for. With inputs of no columns it is that of b alone. A relaxation nu in (0, 1] divides the
+/// quadratic part's Hessian in W', about (W, b): without r, a step of nu times the minimiser's.
 class WeightBlock {
  public:
   /// `v` (n, d) are the layer's inputs; `outputs` is d'. The primal factor (d x d) serves every sweep
@@ -76,7 +80,7 @@ class WeightBlock {
   double bias_l2_;    // the regulariser's squared norm, where it is of b too
   double bias_gain_;  // (alpha + l2) / (alpha_bias + bias_l2): how much more W is bound than b
   SpdFactor factor_;
-  QuadraticPlusRegularizer problem_;
+  WeightQuadratic problem_;
 };
 
 }  // namespace torchbcd

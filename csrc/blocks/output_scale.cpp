@@ -18,21 +18,27 @@ constexpr double kFar = 3;  // from here on t (p - mean) is nearer to the target
 }  // namespace
 
 bool match_output_scale(const at::Tensor& p, const at::Tensor& y, const functors::AnyLoss& loss,
-                        const AffineMap& map) {
+                        const AffineMap& map, const SumOverRanks& sum) {
   const at::Tensor outputs = p.to(at::kDouble);
   const at::Tensor targets = y.to(at::kDouble);
-  const at::Tensor mean = outputs.mean(0);
+  const at::Tensor mean = row_mean(outputs, sum);
   const bool values = predicts_targets(loss);
-  const at::Tensor centre = values && map.bias.defined() ? targets.mean(0) : at::zeros_like(mean);
+  const at::Tensor centre = values && map.bias.defined() ? row_mean(targets, sum) : at::zeros_like(mean);
   const at::Tensor spread = map.bias.defined() ? outputs - mean : outputs;
-  const double found = norm_squared(spread);
-  const double wanted = values ? norm_squared(targets - centre) : static_cast<double>(outputs.numel());
+  const auto total = [&](double number) {
+    if (sum) {
+      sum_over_ranks(sum, p.device(), {&number});
+    }
+    return number;
+  };
+  const double found = total(norm_squared(spread));
+  const double wanted = total(values ? norm_squared(targets - centre) : static_cast<double>(outputs.numel()));
   if (wanted == 0 || !(found > kFar * kFar * wanted)) {
     return false;
   }
   const double t = std::sqrt(wanted / found);
   const auto loss_of = [&](const at::Tensor& v) {
-    return passes::row_losses(targets, v, loss).sum().item<double>();
+    return total(passes::row_losses(targets, v, loss).sum().item<double>());
   };
   if (!(loss_of(centre + spread * t) < loss_of(outputs))) {
     return false;

@@ -9,11 +9,13 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mv.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+#include <cmath>
 #include <tuple>
 #include <vector>
 
@@ -83,12 +85,34 @@ Regularizer with_bounds_of(const Regularizer& regularizer, at::ScalarType type) 
   return result;
 }
 
-QuadraticPlusRegularizer::QuadraticPlusRegularizer(const at::Tensor& hessian, const Regularizer& regularizer,
-                                                   double scale, int64_t regularized)
+bool ColumnBounds::any() const {
+  const auto finite = [](double end) { return std::isfinite(end); };
+  return std::any_of(low.begin(), low.end(), finite) || std::any_of(high.begin(), high.end(), finite);
+}
+
+at::Tensor ColumnBounds::on(const at::Device& device, const std::vector<double>& ends) const {
+  return at::tensor(ends, at::kDouble).unsqueeze(0).to(device);
+}
+
+ColumnBounds column_bounds(const WeightRegularizer& regularizer, int64_t columns, at::ScalarType type) {
+  const Regularizer entries = with_bounds_of(regularizer.entries, type);
+  ColumnBounds bounds{std::vector<double>(columns, entries.low), std::vector<double>(columns, entries.high)};
+  for (const int64_t j : columns > 0 ? regularizer.nonnegative : std::vector<int64_t>()) {
+    bounds.low.at(j) = std::max(bounds.low.at(j), 0.0);
+  }
+  for (const int64_t j : columns > 0 ? regularizer.nonpositive : std::vector<int64_t>()) {
+    bounds.high.at(j) = std::min(bounds.high.at(j), 0.0);
+  }
+  return bounds;
+}
+
+QuadraticPlusRegularizer::QuadraticPlusRegularizer(const at::Tensor& hessian,
+                                                   const WeightRegularizer& regularizer, double scale,
+                                                   int64_t regularized)
     : hessian_(hessian.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true)),
       regularizer_(regularizer),
-      l1_(scale * regularizer.l1),
-      l2_(scale * regularizer.l2),
+      l1_(scale * regularizer.entries.l1),
+      l2_(scale * regularizer.entries.l2),
       regularized_(regularized) {
   hessian_.diagonal().narrow(0, 0, regularized).add_(l2_);
   const at::Tensor diagonal = hessian_.diagonal().contiguous().cpu();
@@ -98,23 +122,39 @@ QuadraticPlusRegularizer::QuadraticPlusRegularizer(const at::Tensor& hessian, co
 // Some rows: where they are, and their gradient of the smooth part there.
 class QuadraticPlusRegularizer::Rows {
  public:
-  Rows(const QuadraticPlusRegularizer& problem, const Regularizer& bounds, const at::Tensor& x,
-       const at::Tensor& centre, const at::Tensor& linear)
-      : problem_(problem), bounds_(bounds), x_(wide(x)), centre_(wide(centre)), linear_(wide(linear)) {
+  Rows(const QuadraticPlusRegularizer& problem, const ColumnBounds& bounds, const at::Tensor& x,
+       const at::Tensor& centre, const at::Tensor& linear, const at::Tensor& ridge)
+      : problem_(problem),
+        bounds_(bounds),
+        bounded_(bounds.any()),
+        low_(bounds.on(x.device(), bounds.low)),
+        high_(bounds.on(x.device(), bounds.high)),
+        x_(wide(x)),
+        centre_(wide(centre)),
+        linear_(wide(linear)),
+        ridge_(ridge) {
     if (problem_.l2_ != 0) {  // l2/2 |x|^2 = l2/2 |x - c|^2 + l2 <c, x - c> + ...
       covered(linear_).sub_(covered(centre_), problem_.l2_);
     }
-    gradient_ = at::mm(x_ - centre_, problem_.hessian_).sub_(linear_);
+    if (ridge_.defined()) {
+      covered(linear_).sub_(covered(centre_) * ridge_);
+    }
+    set_gradient();
   }
 
   const at::Tensor& x() const { return x_; }
 
   // The objective up to a constant, (m, 1).
   at::Tensor value() const {
-    const Regularizer terms = {.l1 = problem_.l1_, .low = bounds_.low, .high = bounds_.high};
-    return row_sum((gradient_ - linear_).mul_(x_ - centre_))
-        .mul_(0.5)
-        .add_(row_regularizer(terms, covered(x_)));
+    const at::Tensor entries = covered(x_);
+    at::Tensor value = row_sum((gradient_ - linear_).mul_(x_ - centre_))
+                           .mul_(0.5)
+                           .add_(row_regularizer({.l1 = problem_.l1_}, entries));
+    if (bounded_) {
+      const at::Tensor outside = entries.lt(low_).logical_or_(entries.gt(high_));
+      value.masked_fill_(outside.any(1, /*keepdim=*/true), kInfinity);
+    }
+    return value;
   }
 
   // The distance of zero from the subdifferential, entry by entry.
@@ -126,9 +166,9 @@ class QuadraticPlusRegularizer::Rows {
       const at::Tensor at_zero = of_covered - of_covered.clamp(-problem_.l1_, problem_.l1_);
       of_covered.copy_(at::where(entries == 0, at_zero, of_covered + entries.sign() * problem_.l1_));
     }
-    if (bounds_.bounded()) {  // on a bound only what leads inside counts
-      of_covered.masked_fill_((entries <= bounds_.low).logical_and_(of_covered > 0), 0);
-      of_covered.masked_fill_((entries >= bounds_.high).logical_and_(of_covered < 0), 0);
+    if (bounded_) {  // on a bound only what leads inside counts
+      of_covered.masked_fill_((entries <= low_).logical_and_(of_covered > 0), 0);
+      of_covered.masked_fill_((entries >= high_).logical_and_(of_covered < 0), 0);
     }
     return distance.abs_();
   }
@@ -149,17 +189,32 @@ class QuadraticPlusRegularizer::Rows {
         if (j > 0) {
           slope = slope + at::mv(moves.narrow(1, 0, j), own.select(1, j).narrow(0, 0, j));
         }
-        at::Tensor next = entry - slope / curvature;
-        if (begin + j < problem_.regularized_) {
-          if (problem_.l1_ != 0) {
+        const bool regularized = begin + j < problem_.regularized_;
+        at::Tensor next, threshold;
+        if (regularized && ridge_.defined()) {
+          const at::Tensor curvatures = ridge_.squeeze(1) + curvature;
+          next = entry - slope / curvatures;
+          threshold = problem_.l1_ / curvatures;
+        } else {
+          next = entry - slope / curvature;
+        }
+        if (regularized) {
+          if (threshold.defined() && problem_.l1_ != 0) {
+            next.sub_(next.clamp(-threshold, threshold));
+          } else if (problem_.l1_ != 0) {
             next.sub_(next.clamp(-problem_.l1_ / curvature, problem_.l1_ / curvature));
           }
-          next.clamp_(bounds_.low, bounds_.high);
+          next.clamp_(bounds_.low[static_cast<size_t>(begin + j)],
+                      bounds_.high[static_cast<size_t>(begin + j)]);
         }
         moves.select(1, j).copy_(next - entry);
         entry.copy_(next);
       }
       gradient_.addmm_(moves, panel);
+      const int64_t with_ridge = std::min(width, problem_.regularized_ - begin);
+      if (ridge_.defined() && with_ridge > 0) {
+        gradient_.narrow(1, begin, with_ridge).addcmul_(moves.narrow(1, 0, with_ridge), ridge_);
+      }
     }
   }
 
@@ -185,6 +240,10 @@ class QuadraticPlusRegularizer::Rows {
       at::Tensor system = problem_.hessian_.index({in.unsqueeze(2), in.unsqueeze(1)});
       system.mul_(used.unsqueeze(2)).mul_(used.unsqueeze(1));
       system.diagonal(0, 1, 2).add_(used.logical_not());
+      if (ridge_.defined()) {
+        const at::Tensor covers = in.lt(problem_.regularized_).logical_and_(used);
+        system.diagonal(0, 1, 2).add_(ridge_.narrow(0, begin, count) * covers);
+      }
       const at::Tensor factor = std::get<0>(at::linalg_cholesky_ex(system));
       step.narrow(0, begin, count)
           .copy_(at::cholesky_solve(wanted.narrow(0, begin, count).unsqueeze(2), factor).squeeze(2));
@@ -202,14 +261,22 @@ class QuadraticPlusRegularizer::Rows {
     centre_ = centre_.index_select(0, index);
     linear_ = linear_.index_select(0, index);
     gradient_ = gradient_.index_select(0, index);
+    ridge_ = ridge_.defined() ? ridge_.index_select(0, index) : ridge_;
   }
 
  private:
+  void set_gradient() {
+    const at::Tensor change = x_ - centre_;
+    gradient_ = at::mm(change, problem_.hessian_).sub_(linear_);
+    if (ridge_.defined()) {
+      covered(gradient_).addcmul_(covered(change), ridge_);
+    }
+  }
   at::Tensor covered(const at::Tensor& t) const { return t.narrow(1, 0, problem_.regularized_); }
   at::Tensor free_entries() const {
     at::Tensor free = at::ones(x_.sizes(), x_.options().dtype(at::kBool));
     const at::Tensor entries = covered(x_);
-    covered(free).copy_(entries.gt(bounds_.low).logical_and_(entries.lt(bounds_.high)));
+    covered(free).copy_(entries.gt(low_).logical_and_(entries.lt(high_)));
     if (problem_.l1_ != 0) {
       covered(free).logical_and_(entries.ne(0));
     }
@@ -221,7 +288,7 @@ class QuadraticPlusRegularizer::Rows {
     at::Tensor part = at::ones({x_.size(0), 1}, x_.options());
     const at::Tensor entries = covered(x_), moves = covered(move);
     const at::Tensor divisor = at::where(moves == 0, 1, moves);
-    const auto meet = [&](double kink, const at::Tensor& towards) {
+    const auto meet = [&](const at::Tensor& kink, const at::Tensor& towards) {
       const at::Tensor when = at::where(towards, (entries - kink).neg_() / divisor, 1);
       part = at::minimum(part, when.amin(1, true).clamp_min_(0));
     };
@@ -229,11 +296,11 @@ class QuadraticPlusRegularizer::Rows {
       return part;
     }
     if (problem_.l1_ != 0) {
-      meet(0, entries * moves < 0);
+      meet(at::zeros({}, entries.options()), entries * moves < 0);
     }
-    if (bounds_.bounded()) {
-      meet(bounds_.low, moves < 0);
-      meet(bounds_.high, moves > 0);
+    if (bounded_) {
+      meet(low_, moves < 0);
+      meet(high_, moves > 0);
     }
     return part;
   }
@@ -245,7 +312,7 @@ class QuadraticPlusRegularizer::Rows {
     if (problem_.l1_ != 0) {
       entries.masked_fill_((entries * before < 0).logical_or_(entries.abs() <= before.abs() * 1e-14), 0);
     }
-    entries.clamp_(bounds_.low, bounds_.high);
+    entries.clamp_(low_, high_);
     return next;
   }
 
@@ -255,7 +322,7 @@ class QuadraticPlusRegularizer::Rows {
     at::Tensor x = x_, gradient = gradient_;
     for (const at::Tensor& next : points) {
       x_ = next;
-      gradient_ = at::mm(x_ - centre_, problem_.hessian_).sub_(linear_);
+      set_gradient();
       const at::Tensor there = value();
       const at::Tensor lower = there < best;
       x = at::where(lower, x_, x);
@@ -269,18 +336,20 @@ class QuadraticPlusRegularizer::Rows {
   static at::Tensor wide(const at::Tensor& t) { return t.to(at::kDouble, false, /*copy=*/true); }
 
   const QuadraticPlusRegularizer& problem_;
-  const Regularizer bounds_;
-  at::Tensor x_, centre_, linear_, gradient_;
+  const ColumnBounds& bounds_;
+  const bool bounded_;
+  const at::Tensor low_, high_;  // (1, regularised columns)
+  at::Tensor x_, centre_, linear_, gradient_, ridge_;
 };
 
 void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& centre,
-                                         const at::Tensor& linear) const {
+                                         const at::Tensor& linear, const at::Tensor& ridge) const {
   if (x.numel() == 0) {
     return;
   }
   const double tolerance = x.scalar_type() == at::kDouble ? 1e-10 : 1e-7;
-  const Regularizer bounds = with_bounds_of(regularizer_, x.scalar_type());
-  Rows rows(*this, bounds, x, centre, linear);
+  const ColumnBounds bounds = column_bounds(regularizer_, regularized_, x.scalar_type());
+  Rows rows(*this, bounds, x, centre, linear, ridge);
   const at::Tensor enough = linear.abs().amax(1, true).to(at::kDouble).clamp_min_(l1_).mul_(tolerance);
   const at::Tensor start = rows.value();
   const at::Tensor solution = rows.x().clone();
@@ -305,7 +374,7 @@ void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& 
     }
   }
   const at::Tensor rounded = solution.to(x.scalar_type());
-  const at::Tensor end = Rows(*this, bounds, rounded, centre, linear).value();
+  const at::Tensor end = Rows(*this, bounds, rounded, centre, linear, ridge).value();
   x.copy_(at::where(end < start, rounded, x));
 }
 

@@ -10,7 +10,8 @@
 
 #include <algorithm>
 
-#include "blocks/regularized_quadratic.h"
+#include "blocks/weight_quadratic.h"
+#include "blocks/weight_terms.h"
 #include "kernels/passes.h"
 #include "linalg/spd.h"
 
@@ -24,7 +25,7 @@ double square_norm(const AffineMap& map) {
 }  // namespace
 
 WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap& from, double rho,
-                       const Regularizer& omega, double theta_guess, const WeightStepBuffers& buffers,
+                       const WeightRegularizer& omega, double theta_guess, const WeightStepBuffers& buffers,
                        const AffineMap& next, const at::Tensor& q_out) {
   WeightStep step;
   const bool bias = from.bias.defined();
@@ -43,12 +44,12 @@ WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap
     return rho * passes::sum_of_squares(buffers.product);
   };
   if (omega.quadratic()) {
-    if (omega.l2 != 0) {
-      direction.weight.sub_(from.weight, omega.l2);
+    if (omega.entries.l2 != 0) {
+      direction.weight.sub_(from.weight, omega.entries.l2);
     }
     const double curvature = measure();
     step.theta = step.distance > 0 ? curvature / step.distance : 0;
-    const double length = step.theta + omega.l2 > 0 ? 1 / (step.theta + omega.l2) : 0;
+    const double length = step.theta + omega.entries.l2 > 0 ? 1 / (step.theta + omega.entries.l2) : 0;
     next.weight.copy_(from.weight).add_(direction.weight, length);
     if (bias) {
       next.bias.copy_(from.bias).add_(direction.bias, length);
@@ -63,7 +64,7 @@ WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap
     constexpr int kTrials = 100;
     for (;;) {
       next.weight.copy_(from.weight).add_(gradient.weight, 1 / step.theta);
-      passes::prox_regularizer(next.weight, omega, 1 / step.theta, next.weight);
+      prox_weight_regularizer_(omega, 1 / step.theta, next.weight);
       at::sub_out(direction.weight, next.weight, from.weight);
       if (bias) {
         next.bias.copy_(from.bias).add_(gradient.bias, 1 / step.theta);
@@ -82,7 +83,7 @@ WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap
 }
 
 void exact_weights(const at::Tensor& a, const at::Tensor& residual, const AffineMap& previous, double rho,
-                   const Regularizer& omega, const char* where, const AffineMap& next) {
+                   const WeightRegularizer& omega, const char* where, const AffineMap& next) {
   const int64_t inputs = a.size(1);
   const bool bias = previous.bias.defined();
   const at::Tensor v = a.to(at::kDouble), r = residual.to(at::kDouble);
@@ -95,8 +96,8 @@ void exact_weights(const at::Tensor& a, const at::Tensor& residual, const Affine
   const at::Tensor start = joined(previous).to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
   if (omega.quadratic()) {
     constexpr double kRank = 1e-12;  // of the Gram matrix's eigenvalues
-    gram.diagonal().narrow(0, 0, inputs).add_(omega.l2 / rho);
-    cross.narrow(1, 0, inputs).sub_(start.narrow(1, 0, inputs), omega.l2 / rho);
+    gram.diagonal().narrow(0, 0, inputs).add_(omega.entries.l2 / rho);
+    cross.narrow(1, 0, inputs).sub_(start.narrow(1, 0, inputs), omega.entries.l2 / rho);
     split_out(at::mm(cross, at::linalg_pinv(gram, kRank, /*hermitian=*/true)).add_(start), next);
     return;
   }
@@ -107,10 +108,11 @@ void exact_weights(const at::Tensor& a, const at::Tensor& residual, const Affine
   constexpr double kTolerance = 1e-10;
   constexpr int kSteps = 100;
   const double ridge = kRidge * std::max(gram.diagonal().mean().item<double>(), 1e-30);
+  const double strength = std::max({omega.entries.l1, omega.by_input, omega.by_unit});
   const at::Tensor hessian = gram.clone();
   hessian.diagonal().add_(ridge);
-  const QuadraticPlusRegularizer problem(hessian, omega, 1 / rho, inputs);
-  const double enough = kTolerance * std::max(cross.abs().max().item<double>(), omega.l1 / rho);
+  const WeightQuadratic problem(hessian, omega, 1 / rho, inputs);
+  const double enough = kTolerance * std::max(cross.abs().max().item<double>(), strength / rho);
   const at::Tensor solution = start.clone();
   for (int step = 0; step < kSteps; ++step) {
     const at::Tensor from = solution.clone();

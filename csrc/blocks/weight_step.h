@@ -9,7 +9,7 @@
 #pragma once
 
 #include "linalg/affine_map.h"
-#include "torchbcd/regularizers.h"
+#include "torchbcd/weight_regularizers.h"
 
 namespace torchbcd {
 
@@ -33,7 +33,7 @@ struct WeightStepBuffers {
 /// theta known to satisfy (2), where phi(W) = rho/2 |z - a W^T - 1 b^T|^2; q_out = a next^T. `theta_guess` is
 /// tried first where theta has to be searched for.
 WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap& from, double rho,
-                       const Regularizer& omega, double theta_guess, const WeightStepBuffers& buffers,
+                       const WeightRegularizer& omega, double theta_guess, const WeightStepBuffers& buffers,
                        const AffineMap& next, const at::Tensor& q_out);
 
 /// next = argmin over W of phi(W) + Omega(W), eq. (1), found from the Gram matrix of [a 1] in float64;
@@ -41,6 +41,6 @@ WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap
 /// squared norm this is the one nearest to `previous`, singular values of [a 1] below 1e-6 of the largest
 /// counting as zero; with any other Omega it is one of them. Errors begin with `where`.
 void exact_weights(const at::Tensor& a, const at::Tensor& residual, const AffineMap& previous, double rho,
-                   const Regularizer& omega, const char* where, const AffineMap& next);
+                   const WeightRegularizer& omega, const char* where, const AffineMap& next);
 
 }  // namespace torchbcd

@@ -59,7 +59,12 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
                          }))
       .def_property_readonly("bound", &Optimizer::bound)
       .def_property_readonly("sweeps", &Optimizer::sweeps)
+      .def_property_readonly("bytes_sent", &Optimizer::bytes_sent)
       .def_property_readonly("last_sweep", &Optimizer::last_sweep)
+      .def("set_process_group",
+           wrap_pybind_function_no_gil([](Optimizer& self, const std::string& name, int64_t rank) {
+             self.set_process_group(name, rank);
+           }))
       .def("checked", wrap_pybind_function([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
                                               const std::string& of) { return self.checked(x, y, of); }))
       .def("layer_options", [](Optimizer& self) { return to_python(self.layer_options()); })
@@ -118,8 +123,6 @@ void bind_bcd(py::module_& m) {
       .def_property_readonly("blocks", blocks_of)
       .def("penalties", penalties_of);
   with_bind_from(optimizer_class<BCD, BCDOptions>(m, "BCD"))
-      .def("set_process_group", wrap_pybind_function_no_gil(
-                                    [](BCD& self, const std::string& name) { self.set_process_group(name); }))
       .def("step", wrap_pybind_function_no_gil([](BCD& self) { self.step(); }))
       .def("step_batch", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& x, const at::Tensor& y,
                                                         const OptionalTensor& sample_weight) {
@@ -181,8 +184,7 @@ void bind_dlam(py::module_& m) {
 
 PYBIND11_MODULE(_C, m) {
   using namespace torchbcd;
-  pybind11::class_<Mlp>(m, "Mlp");
-  pybind11::class_<SweepId>(m, "SweepId").def_readonly("sweep", &SweepId::sweep);
+  python::bind_model(m);
   pybind11::class_<ObjectiveTerms>(m, "ObjectiveTerms")
       .def_readonly("loss", &ObjectiveTerms::loss)
       .def_readonly("activation_penalty", &ObjectiveTerms::activation_penalty)
@@ -190,8 +192,6 @@ PYBIND11_MODULE(_C, m) {
       .def_readonly("weight_penalty", &ObjectiveTerms::weight_penalty)
       .def_readonly("state_penalty", &ObjectiveTerms::state_penalty)
       .def("total", &ObjectiveTerms::total);
-  m.def("before_layers", torch::wrap_pybind_function(python::before_layers));
-  m.def("read_modules", torch::wrap_pybind_function(python::read_modules));
   m.def("relaxed_options_for_any_depth", python::options_for_any_depth);
   python::bind_bcd(m);
   python::bind_relaxed(m);

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/InferenceMode.h>
+#include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 
 #include "doors/optional_tensors.h"
 #include "optimizers/found_modules.h"
+#include "torchbcd/split_optimizer.h"
 
 namespace torchbcd::python {
 
@@ -68,6 +70,13 @@ inline Mlp read_modules(const std::vector<PythonModule>& modules, const std::str
     };
   }
   return mlp;
+}
+
+inline void bind_model(pybind11::module_& m) {
+  pybind11::class_<Mlp>(m, "Mlp");
+  pybind11::class_<SweepId>(m, "SweepId").def_readonly("sweep", &SweepId::sweep);
+  m.def("before_layers", torch::wrap_pybind_function(before_layers));
+  m.def("read_modules", torch::wrap_pybind_function(read_modules));
 }
 
 }  // namespace torchbcd::python

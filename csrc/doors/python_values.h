@@ -4,7 +4,6 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
-#include <array>
 #include <map>
 #include <string>
 #include <tuple>
@@ -145,13 +144,12 @@ inline std::vector<std::pair<char, size_t>> blocks_of(const BCD::Point& point) {
 /// gamma, rho, alpha, alpha_weight, r and s of a layer.
 inline auto penalties_of(const BCD::Point& point, size_t l) {
   const BCDOptions& o = point.options;
-  const auto terms = [](const Regularizer& r) { return std::array{r.l1, r.l2, r.low, r.high}; };
   return std::tuple{o.gamma()[l],
                     o.rho_of(l),
                     o.alpha()[l],
                     o.alpha_weight_of(l),
-                    terms(o.weight_regularizer()[l]),
-                    terms(o.state_regularizer()[l])};
+                    o.weight_regularizer()[l].numbers(),
+                    WeightRegularizer(o.state_regularizer()[l]).numbers()};
 }
 
 /// What every sweep asks between blocks: whether Python has a signal to handle (Ctrl-C), and the caller's own

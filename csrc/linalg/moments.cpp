@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/add.h>
+#include <ATen/ops/maximum.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/mv.h>
@@ -19,7 +20,7 @@ namespace {
 
 constexpr int64_t kEntries = 1 << 23;  // of a chunk in float64: 64 MB
 constexpr int64_t kLeastRows = 256;    // of a chunk
-// What rounding may leave below zero of a diagonal entry that was subtracted from, relative to what it was.
+// What rounding may leave below zero of a diagonal entry that was subtracted from, relative to its peak.
 constexpr double kRounding = 1e-8;
 // What it may leave of a sum of weights.
 constexpr double kWeightRounding = 1e-13;
@@ -63,6 +64,7 @@ Moments of_chunk(const at::Tensor& given_f, const at::Tensor& given_y, const at:
     m.cross = at::mm(y.t(), f);
   }
   m.gram = gram_matrix({.a = f});
+  m.peak = m.gram.diagonal().clone();
   return m;
 }
 
@@ -76,7 +78,8 @@ Moments Moments::none(int64_t features, int64_t outputs, bool centred, const at:
           at::zeros({features}, options),
           at::zeros({outputs}, options),
           at::zeros({features, features}, options),
-          at::zeros({outputs, features}, options)};
+          at::zeros({outputs, features}, options),
+          at::zeros({features}, options)};
 }
 
 Moments Moments::of(const at::Tensor& f, const at::Tensor& y, const at::Tensor& w, int64_t outputs,
@@ -124,6 +127,7 @@ void Moments::add(Moments other) {
   }
   gram.add_(other.gram);
   cross.add_(other.cross);
+  peak = at::maximum(at::maximum(peak, other.peak), gram.diagonal());
   weight = total;
   rows += other.rows;
 }
@@ -155,12 +159,12 @@ bool Moments::subtract(Moments other) {
     other.gram.addr_(step_f, step_f, 1, factor);
     other.cross.addr_(at::sub(other.mean_y, means_y), step_f, 1, factor);
   }
-  const at::Tensor before = gram.diagonal();
-  const at::Tensor after = at::sub(before, other.gram.diagonal());
-  if (after.lt(at::mul(before, -kRounding)).any().item<bool>()) {
+  const at::Tensor after = at::sub(gram.diagonal(), other.gram.diagonal());
+  if (after.lt(at::mul(peak, -kRounding)).any().item<bool>()) {
     return false;
   }
   gram.sub_(other.gram);
+  gram.diagonal().clamp_min_(0);
   cross.sub_(other.cross);
   mean_f = means_f;
   mean_y = means_y;

@@ -22,6 +22,7 @@ struct Moments {
   at::Tensor mean_f;       // (d,)
   at::Tensor mean_y;       // (c,)
   at::Tensor gram, cross;  // (d, d), both triangles, and (c, d)
+  at::Tensor peak;  // (d,): the largest that the gram's diagonal has been, which its rounding is relative to
 
   /// Of no rows.
   static Moments none(int64_t features, int64_t outputs, bool centred, const at::Device& device);

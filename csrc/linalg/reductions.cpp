@@ -1,12 +1,15 @@
 #include "linalg/reductions.h"
 
+#include <ATen/ops/div.h>
 #include <ATen/ops/dot.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/mean.h>
 #include <ATen/ops/ne.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -91,6 +94,17 @@ std::vector<at::Tensor> clone_all(const std::vector<at::Tensor>& tensors) {
   return copies;
 }
 
+at::Tensor row_mean(const at::Tensor& matrix, const SumOverRanks& sum) {
+  if (!sum) {
+    return at::mean(matrix, 0);
+  }
+  const at::Tensor sums = at::zeros({matrix.size(1) + 1}, matrix.options().dtype(at::kDouble));
+  sums.narrow(0, 0, matrix.size(1)).copy_(matrix.sum(0, /*keepdim=*/false, at::kDouble));
+  sums.select(0, matrix.size(1)).fill_(static_cast<double>(matrix.size(0)));
+  sum(sums);
+  return at::div(sums.narrow(0, 0, matrix.size(1)), sums.select(0, matrix.size(1))).to(matrix.scalar_type());
+}
+
 void sum_over_ranks(const SumOverRanks& sum, const at::Device& device, const std::vector<double*>& numbers) {
   std::vector<double> values;
   for (const double* number : numbers) {
@@ -102,6 +116,22 @@ void sum_over_ranks(const SumOverRanks& sum, const at::Device& device, const std
   for (size_t i = 0; i < numbers.size(); ++i) {
     *numbers[i] = values[i];
   }
+}
+
+std::vector<at::Tensor> Totals::of(const std::vector<at::Tensor>& sums) const {
+  if (!sum_) {
+    return sums;
+  }
+  const at::Tensor all = at::stack(sums);
+  sum_(all);
+  return all.unbind();
+}
+
+double Totals::of(double sum) const {
+  if (sum_) {
+    sum_over_ranks(sum_, device_, {&sum});
+  }
+  return sum;
 }
 
 }  // namespace torchbcd

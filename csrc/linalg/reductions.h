@@ -36,7 +36,26 @@ bool all_equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& 
 /// Copies; undefined ones stay so.
 std::vector<at::Tensor> clone_all(const std::vector<at::Tensor>& tensors);
 
+/// The mean of the rows of all processes, (d,), in the precision of `matrix` (n, d).
+at::Tensor row_mean(const at::Tensor& matrix, const SumOverRanks& sum);
+
 /// Replaces each number by its sum over the processes, which meet on `device`.
 void sum_over_ranks(const SumOverRanks& sum, const at::Device& device, const std::vector<double*>& numbers);
+
+/// Sums of numbers over the processes, which meet on one device; what it is given, where there is one alone.
+class Totals {
+ public:
+  Totals(const SumOverRanks& sum, const at::Device& device) : sum_(sum), device_(device) {}
+
+  bool several() const { return static_cast<bool>(sum_); }
+  /// Of several numbers on the device at once, which nothing waits for.
+  std::vector<at::Tensor> of(const std::vector<at::Tensor>& sums) const;
+  at::Tensor of(const at::Tensor& sum) const { return of(std::vector<at::Tensor>{sum}).front(); }
+  double of(double sum) const;
+
+ private:
+  const SumOverRanks& sum_;
+  at::Device device_;
+};
 
 }  // namespace torchbcd

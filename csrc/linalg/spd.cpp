@@ -12,6 +12,7 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/square.h>
 #include <ATen/ops/sum.h>
+#include <ATen/ops/tril_indices.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -92,7 +93,12 @@ at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
     k.select(0, d).select(0, d).fill_(static_cast<double>(n));
   }
   if (system.sum_over_ranks) {
-    system.sum_over_ranks(k.tril_());
+    const at::Tensor places =
+        at::tril_indices(k.size(0), k.size(1), 0, at::TensorOptions().dtype(at::kLong).device(k.device()));
+    const c10::List<std::optional<at::Tensor>> triangle({places.select(0, 0), places.select(0, 1)});
+    const at::Tensor sums = k.index(triangle);
+    system.sum_over_ranks(sums);
+    k.tril_().index_put_(triangle, sums);
   }
   products.diagonal().add_(as_held_by(k, system.ridge));
   if (system.ones_column) {

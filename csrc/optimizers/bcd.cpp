@@ -16,7 +16,6 @@
 #include "optimizers/bcd_data.h"
 #include "optimizers/found_modules.h"
 #include "optimizers/option_table.h"
-#include "optimizers/process_group.h"
 #include "optimizers/saved_state.h"
 #include "sweeps/bcd_order.h"
 #include "sweeps/layers.h"
@@ -70,11 +69,23 @@ const OptionTable& BCD::table() { return bcd_options(); }
 const OptionTable& BCD::option_table() const { return table(); }
 void* BCD::option_values() const { return &data_->options; }
 bool BCD::bound() const { return data_->bound.defined(); }
-bool BCD::has_other_ranks() const { return static_cast<bool>(data_->sum_over_ranks); }
 
 void BCD::check_options_together() const {
-  TORCH_CHECK_VALUE(!data_->sum_over_ranks || data_->options.splitting() == 3, mlp_->name,
-                    ": rows in several processes need splitting 3, whose W blocks are least squares");
+  if (has_other_ranks()) {
+    check_takes_ranks();
+  }
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    const bool plain = data_->options.weight_regularizer()[l].of_entries();
+    TORCH_CHECK_VALUE(plain || data_->options.splitting() == 3, mlp_->name,
+                      ": splitting 2 needs weight_regularizers that are sums over entries, without norms and "
+                      "signs of inputs (layer ",
+                      l + 1, " has another one)");
+    TORCH_CHECK_VALUE(
+        plain || !data_->options.regularize_bias(), mlp_->name,
+        ": regularize_bias needs weight_regularizers that are sums over entries, which a bias is "
+        "one more of (layer ",
+        l + 1, " has another one)");
+  }
   blocks_in_order(data_->options, mlp_->depth());
   if (data_->options.order() == "joint") {
     check_joint();
@@ -98,82 +109,49 @@ void BCD::check_joint() const {
   }
 }
 
-// What every rank must have alike before a step. The weights are, but for those that somebody has changed.
-void BCD::check_ranks(const char* way) {
-  if (!data_->sum_over_ranks) {
-    return;
-  }
-  Fingerprint fingerprint;
-  fingerprint.add(way);
-  for (const std::string& option : option_names()) {
-    fingerprint.add(this->option(option));
-  }
-  for (const std::string& option : choice_names()) {
-    fingerprint.add(choice(option));
-  }
-  for (size_t l = 0; l < mlp_->depth() && data_->weights_changed; ++l) {
-    for (const at::Tensor& t : tensors_of({mlp_->committed[l]})) {
-      fingerprint.add(t);
-    }
-    fingerprint.add(
-        std::vector<double>{mlp_->trained[l].weight ? 1.0 : 0.0, mlp_->trained[l].bias ? 1.0 : 0.0});
-  }
-  TORCH_CHECK_VALUE(
-      ranks_agree(data_->sum_over_ranks, mlp_->committed[0].weight.device(), fingerprint), mlp_->name,
-      ": the processes differ, in an option, in weights or requires_grad changed since the last "
-      "sweep, or in how they step; all of them must be the same in every process");
-  data_->weights_changed = false;
-}
-
 void BCD::parameters_changed() {
-  data_->weights_changed = true;
   data_->bound.residuals = Residuals::kStale;
   data_->batch.residuals = Residuals::kStale;
 }
 
-void BCD::set_sum_over_ranks(std::function<void(const at::Tensor&)> sum) {
+void BCD::check_takes_ranks() const {
   TORCH_CHECK_VALUE(data_->options.splitting() == 3, mlp_->name,
-                    ": rows in several processes need splitting 3, whose W blocks are least squares");
-  data_->sum_over_ranks = std::move(sum);
-  mlp_->rows_elsewhere = has_other_ranks();
-  data_->weights_changed = true;
+                    ": a process_group needs splitting=3, whose W blocks are least squares (got ",
+                    data_->options.splitting(), ")");
+}
+
+void BCD::unbind() {
   data_->bound = {};
   data_->stepped = Data::Stepped::kNothing;
   data_->has_before = false;
-  moved();
-}
-
-void BCD::set_process_group(const std::string& name) {
-  const Call call = mlp_->call(Call::Kind::kChange);
-  TORCH_CHECK_VALUE(data_->options.splitting() == 3, "a process_group needs splitting=3 (got ",
-                    data_->options.splitting(), ")");
-  broadcast_from_first_rank(tensors_of(mlp_->parameters), name);
-  set_sum_over_ranks(sum_over_process_group(name));
 }
 
 void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight,
                const std::vector<at::Tensor>& u, const std::vector<at::Tensor>& v) {
   const Call call = mlp_->call(Call::Kind::kChange);
-  sync();
   BcdRows rows;
-  rows.x = mlp_->inputs("x", x);
-  rows.y = mlp_->targets("y", y, rows.rows());
-  rows.row_weight = mlp_->row_weight(sample_weight, rows.rows());
-  rows.population = data_->rows_of_all_ranks(rows.rows(), rows.x.device());
+  std::vector<at::Tensor> outputs, states;
+  begin("bind", [&] {
+    sync();
+    rows.x = mlp_->inputs("x", x);
+    rows.y = mlp_->targets("y", y, rows.rows());
+    rows.row_weight = mlp_->row_weight(sample_weight, rows.rows());
+    TORCH_CHECK_VALUE(u.empty() || data_->options.splitting() == 3, mlp_->name,
+                      ": u is a variable with splitting 3 alone (got splitting 2)");
+    outputs = mlp_->states("u", u, rows.rows());
+    states = mlp_->states("v", v, rows.rows());
+    for (size_t l = 0; l < states.size(); ++l) {
+      const Regularizer& bounds = data_->options.state_regularizer()[l];
+      TORCH_CHECK_VALUE(std::isfinite(regularizer_value(bounds, states[l])), mlp_->name, ": v of layer ",
+                        l + 1, " must lie within the bounds of its state_regularizer, ", bounds.low, " and ",
+                        bounds.high);
+    }
+  });
+  rows.population = mlp_->rows_of_all_ranks(rows.rows());
   rows.current = BcdVariables::allocate(rows.rows(), mlp_->committed);
   rows.next = BcdVariables::allocate(rows.rows(), mlp_->committed);
   rows.cache.enabled = true;
-  TORCH_CHECK_VALUE(u.empty() || data_->options.splitting() == 3, mlp_->name,
-                    ": u is a variable with splitting 3 alone (got splitting 2)");
-  const std::vector<at::Tensor> states = mlp_->states("v", v, rows.rows());
-  for (size_t l = 0; l < states.size(); ++l) {
-    const Regularizer& bounds = data_->options.state_regularizer()[l];
-    TORCH_CHECK_VALUE(std::isfinite(regularizer_value(bounds, states[l])), mlp_->name, ": v of layer ", l + 1,
-                      " must lie within the bounds of its state_regularizer, ", bounds.low, " and ",
-                      bounds.high);
-  }
-  forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, rows,
-               mlp_->states("u", u, rows.rows()), states);
+  forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, rows, outputs, states);
   data_->bound = std::move(rows);
   data_->stepped = Data::Stepped::kBound;
   data_->has_before = false;
@@ -210,27 +188,30 @@ void BCD::sweep(bool batch) {
 
 void BCD::step() {
   const Call call = mlp_->call(Call::Kind::kStep);
-  sync();
-  TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
-  check_ranks("bound");
+  begin("bound", [&] {
+    sync();
+    TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
+  });
   sweep(/*batch=*/false);
   data_->stepped = Data::Stepped::kBound;
 }
 
 void BCD::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
   const Call call = mlp_->call(Call::Kind::kStep);
-  sync();
-  const at::Tensor inputs = mlp_->inputs("x", x);
-  const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
-  const at::Tensor row_weight = mlp_->row_weight(sample_weight, inputs.size(0));
-  check_ranks("batch");
+  at::Tensor inputs, targets, row_weight;
+  begin("batch", [&] {
+    sync();
+    inputs = mlp_->inputs("x", x);
+    targets = mlp_->targets("y", y, inputs.size(0));
+    row_weight = mlp_->row_weight(sample_weight, inputs.size(0));
+  });
   moved();
   BcdRows& batch = data_->batch;
   data_->resize_batch(inputs.size(0), mlp_->committed);
   batch.x = inputs;
   batch.y = targets;
   batch.row_weight = row_weight;
-  batch.population = data_->rows_of_all_ranks(batch.rows(), inputs.device());
+  batch.population = mlp_->rows_of_all_ranks(batch.rows());
   forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, batch);
   sweep(/*batch=*/true);
   data_->bound.residuals = Residuals::kStale;
@@ -239,15 +220,17 @@ void BCD::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
 
 void BCD::step_rows(const at::Tensor& index, const at::Tensor& x, const at::Tensor& y) {
   const Call call = mlp_->call(Call::Kind::kStep);
-  sync();
-  data_->check_index(mlp_->name, index);
   BcdRows& bound = data_->bound;
   BcdRows& batch = data_->batch;
-  const at::Tensor rows = index.to(bound.x.device(), at::kLong);
-  if (x.defined()) {
-    data_->check_rows(*mlp_, rows, x, y);
-  }
-  check_ranks("rows");
+  at::Tensor rows;
+  begin("rows", [&] {
+    sync();
+    data_->check_index(mlp_->name, index);
+    rows = index.to(bound.x.device(), at::kLong);
+    if (x.defined()) {
+      data_->check_rows(*mlp_, rows, x, y);
+    }
+  });
   moved();
   data_->resize_batch(rows.size(0), mlp_->committed);
   batch.x = at::index_select(bound.x, 0, rows);
@@ -363,10 +346,10 @@ void BCD::load_state(const SavedState& state) {
   BcdRows rows;
   std::vector<AffineMap> committed = mlp_->committed;
   if (reader.has("x")) {
-    rows.x = mlp_->inputs("state['x']", reader.tensor("x"));
+    rows.x = mlp_->layer_inputs("state['x']", reader.tensor("x"));
     rows.y = mlp_->targets("state['y']", reader.tensor("y"), rows.rows());
     rows.row_weight = mlp_->row_weight(reader.sample_weight(), rows.rows());
-    rows.population = data_->rows_of_all_ranks(rows.rows(), rows.x.device());
+    rows.population = mlp_->rows_of_all_ranks(rows.rows());
     rows.current = BcdVariables::allocate(rows.rows(), committed);
     rows.next = BcdVariables::allocate(rows.rows(), committed);
     rows.cache.enabled = true;

@@ -14,8 +14,6 @@ struct BCD::Data {
 
   BCDOptions options;
   BCDOptions swept;  // those of the last sweep
-  SumOverRanks sum_over_ranks;
-  bool weights_changed = false;  // by somebody else since the last step
   BcdRows bound;
   BcdRows batch;  // views of the first rows of the storage
   BcdVariables storage_current;
@@ -24,14 +22,7 @@ struct BCD::Data {
   bool has_before = false;  // whether the variables of before the last sweep are still there
 
   BcdProblem problem(const TrainedMlp& mlp, const BCDOptions& with) const {
-    return {mlp.name, mlp.activations, mlp.loss, mlp.trained, with, sum_over_ranks};
-  }
-  int64_t rows_of_all_ranks(int64_t rows, const at::Device& device) const {
-    auto total = static_cast<double>(rows);
-    if (sum_over_ranks) {
-      torchbcd::sum_over_ranks(sum_over_ranks, device, {&total});
-    }
-    return static_cast<int64_t>(total);
+    return {mlp.name, mlp.activations, mlp.loss, mlp.trained, with, mlp.sum_over_ranks};
   }
   // Whether a question is about the batch; `last_rows` asks for the rows of the last step alone.
   bool on_batch(bool last_rows) const {

@@ -165,7 +165,7 @@ void DLADMM::load_state(const SavedState& state) {
   DladmmRows rows;
   std::vector<AffineMap> committed = mlp_->committed;
   if (reader.has("x")) {
-    const at::Tensor x = mlp_->inputs("state['x']", reader.tensor("x"));
+    const at::Tensor x = mlp_->layer_inputs("state['x']", reader.tensor("x"));
     const int64_t n = x.size(0);
     rows = DladmmRows::allocate(x, mlp_->targets("state['y']", reader.tensor("y"), n),
                                 mlp_->row_weight(reader.sample_weight(), n), committed);

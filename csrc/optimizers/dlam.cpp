@@ -308,7 +308,7 @@ void DLAM::load_state(const SavedState& state) {
   std::vector<AffineMap> committed = mlp_->committed;
   std::vector<AffineMap> previous = data_->previous;
   if (reader.has("x")) {
-    const at::Tensor x = mlp_->inputs("state['x']", reader.tensor("x"));
+    const at::Tensor x = mlp_->layer_inputs("state['x']", reader.tensor("x"));
     const int64_t n = x.size(0);
     rows = DlamRows::allocate(x, mlp_->targets("state['y']", reader.tensor("y"), n),
                               mlp_->row_weight(reader.sample_weight(), n), committed);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <type_traits>
 
@@ -49,12 +50,49 @@ decltype(auto) visit_value(const OptionRow& row, void* options, size_t layer, co
       row.in(options));
 }
 
+// What a regulariser that is not one of entries is told; empty where it is right. Norms and bounds share a
+// closed form where the bounds are at zero alone, norms of columns and of rows none.
+std::string complaint(const WeightRegularizer& r) {
+  const auto weight = [](double x) { return std::isfinite(x) && x >= 0; };
+  if (!weight(r.by_input) || !weight(r.by_unit)) {
+    return c10::str("must have finite weights >= 0 (got ", r.by_input, " by input and ", r.by_unit,
+                    " by unit)");
+  }
+  if (!(r.radius > 0)) {
+    return c10::str("must have a radius > 0 (got ", r.radius, ")");
+  }
+  if (r.by_input != 0 && r.of_rows()) {
+    return "must not have norms both by input and by unit: their sum has no closed form";
+  }
+  const auto at_zero = [](double end) { return end == 0 || std::isinf(end); };
+  if ((r.by_input != 0 || r.of_rows()) && !(at_zero(r.entries.low) && at_zero(r.entries.high))) {
+    return c10::str("must have bounds at 0 alone beside norms (got ", r.entries.low, " and ", r.entries.high,
+                    ")");
+  }
+  for (const std::vector<int64_t>* inputs : {&r.nonnegative, &r.nonpositive}) {
+    for (const int64_t j : *inputs) {
+      if (j < 0) {
+        return c10::str("must have inputs >= 0 (got ", j, ")");
+      }
+    }
+  }
+  for (const int64_t j : r.nonnegative) {
+    if (std::find(r.nonpositive.begin(), r.nonpositive.end(), j) != r.nonpositive.end()) {
+      return c10::str("must have one sign for an input (got two for input ", j, ")");
+    }
+  }
+  return {};
+}
+
 // What an option's value is for Python, what it takes, and what it is in numbers, by its type.
 c10::IValue to_ivalue(double x) { return x; }
 c10::IValue to_ivalue(const std::optional<double>& x) { return x ? c10::IValue(*x) : c10::IValue(); }
 c10::IValue to_ivalue(int64_t x) { return x; }
 c10::IValue to_ivalue(bool x) { return x; }
 c10::IValue to_ivalue(const std::string& x) { return x; }
+c10::IValue to_ivalue(const WeightRegularizer& r) {
+  return r.none() ? c10::IValue() : python_list(r.numbers());
+}
 c10::IValue to_ivalue(const Regularizer& r) {
   return r.none() ? c10::IValue() : python_list({r.l1, r.l2, r.low, r.high});
 }
@@ -64,7 +102,10 @@ const char* kind(const std::optional<double>&) { return "a number or None"; }
 const char* kind(const int64_t&) { return "a whole number"; }
 const char* kind(const bool&) { return "True or False"; }
 const char* kind(const std::string&) { return "a name"; }
-const char* kind(const Regularizer&) { return "a torchbcd.regularizers object or None"; }
+const char* kind(const WeightRegularizer&) { return "a torchbcd.regularizers object or None"; }
+const char* kind(const Regularizer&) {
+  return "a torchbcd.regularizers object that is a sum over entries, or None";
+}
 
 bool is_number(const c10::IValue& value) { return value.isDouble() || value.isInt(); }
 double to_number(const c10::IValue& value) { return value.toScalar().toDouble(); }
@@ -94,25 +135,34 @@ bool read(const c10::IValue& value, std::string& x) {
   x = right ? value.toStringRef() : x;
   return right;
 }
-bool read(const c10::IValue& value, Regularizer& r) {
+bool read(const c10::IValue& value, WeightRegularizer& r) {
   if (value.isNone()) {
     r = {};
     return true;
   }
-  if (!value.isList() || value.toListRef().size() != 4) {
+  if (!value.isList() || !std::all_of(value.toListRef().begin(), value.toListRef().end(), is_number)) {
     return false;
   }
-  const auto numbers = value.toListRef();
-  if (!std::all_of(numbers.begin(), numbers.end(), is_number)) {
-    return false;
-  }
-  r = {to_number(numbers[0]), to_number(numbers[1]), to_number(numbers[2]), to_number(numbers[3])};
-  return true;
+  std::vector<double> numbers;
+  std::transform(value.toListRef().begin(), value.toListRef().end(), std::back_inserter(numbers), to_number);
+  const double* next = numbers.data();
+  const double* const end = next + numbers.size();
+  const std::optional<WeightRegularizer> found = WeightRegularizer::read(next, end);
+  r = found.value_or(r);
+  return found && next == end;
+}
+bool read(const c10::IValue& value, Regularizer& r) {
+  WeightRegularizer found(r);
+  const bool right = read(value, found) && found.of_entries();
+  r = right ? found.entries : r;
+  return right;
 }
 
-void append(std::vector<double>& numbers, const Regularizer& r) {
-  numbers.insert(numbers.end(), {r.l1, r.l2, r.low, r.high});
+void append(std::vector<double>& numbers, const WeightRegularizer& r) {
+  const std::vector<double> own = r.numbers();
+  numbers.insert(numbers.end(), own.begin(), own.end());
 }
+void append(std::vector<double>& numbers, const Regularizer& r) { append(numbers, WeightRegularizer(r)); }
 void append(std::vector<double>& numbers, const std::optional<double>& x) {
   numbers.push_back(x.value_or(kNotGiven));
 }
@@ -127,6 +177,8 @@ template <typename T>
 void from_numbers(const char* name, const double* numbers, T& x) {
   if constexpr (std::is_same_v<T, Regularizer>) {
     x = {numbers[0], numbers[1], numbers[2], numbers[3]};
+  } else if constexpr (std::is_same_v<T, WeightRegularizer>) {
+    TORCH_INTERNAL_ASSERT(false, "regularisers of weights have no fixed count of numbers");
   } else if constexpr (std::is_same_v<T, std::optional<double>>) {
     x = std::isnan(*numbers) ? std::nullopt : std::optional<double>(*numbers);
   } else if constexpr (std::is_same_v<T, bool>) {
@@ -157,6 +209,9 @@ bool holds(const OptionRow& row, const std::string& x) {
 bool holds(const OptionRow&, const Regularizer& r) {
   return std::isfinite(r.l1) && r.l1 >= 0 && std::isfinite(r.l2) && r.l2 >= 0 && r.low <= r.high;
 }
+bool holds(const OptionRow& row, const WeightRegularizer& r) {
+  return holds(row, r.entries) && complaint(r).empty();
+}
 
 // What a value that is out of range is told.
 std::string complaint(const OptionRow& row, double x) {
@@ -169,6 +224,9 @@ std::string complaint(const OptionRow& row, const std::string& x) {
 std::string complaint(const OptionRow&, const Regularizer& r) {
   return r.low <= r.high ? c10::str("must have finite weights >= 0 (got l1 = ", r.l1, ", l2 = ", r.l2, ")")
                          : c10::str("must have low <= high (got ", r.low, " and ", r.high, ")");
+}
+std::string complaint(const OptionRow& row, const WeightRegularizer& r) {
+  return holds(row, r.entries) ? complaint(r) : complaint(row, r.entries);
 }
 
 }  // namespace
@@ -299,6 +357,29 @@ std::string kind_of(void* options, const OptionRow& row) {
   return row.of_layers(options) ? one + ", or one for each layer" : one;
 }
 
+namespace {
+
+// Regularisers one after the other: one for all layers, or one for each.
+bool set_regularizers(PerLayer<WeightRegularizer>& kept, size_t layers, c10::ArrayRef<double> numbers) {
+  std::vector<WeightRegularizer> all;
+  for (const double* next = numbers.begin(); next != numbers.end();) {
+    std::optional<WeightRegularizer> found = WeightRegularizer::read(next, numbers.end());
+    if (!found) {
+      return false;
+    }
+    all.push_back(std::move(*found));
+  }
+  if (all.size() != 1 && all.size() != layers) {
+    return false;
+  }
+  for (size_t l = 0; l < layers; ++l) {
+    kept[l] = all[all.size() == 1 ? 0 : l];
+  }
+  return true;
+}
+
+}  // namespace
+
 std::vector<double> option_numbers(void* options, const OptionRow& row, size_t depth) {
   TORCH_CHECK_VALUE(!row.is_choice(), "torchbcd: ", row.name, " is a name, one of ", listed(row.choices, "'"),
                     ", not a number");
@@ -310,8 +391,15 @@ std::vector<double> option_numbers(void* options, const OptionRow& row, size_t d
 }
 
 void set_option_numbers(void* options, const OptionRow& row, size_t depth, c10::ArrayRef<double> numbers) {
-  const size_t all = option_numbers(options, row, depth).size();
   const size_t layers = row.of_layers(options) ? depth : 1;
+  const OptionRef kept_in = row.in(options);
+  if (auto* const* regularizers = std::get_if<PerLayer<WeightRegularizer>*>(&kept_in)) {
+    TORCH_CHECK_VALUE(set_regularizers(**regularizers, layers, numbers), "torchbcd: ", row.name,
+                      " must be 4 or ", 4 * layers, " numbers, or more where they are not of entries (got ",
+                      numbers.size(), ")");
+    return;
+  }
+  const size_t all = option_numbers(options, row, depth).size();
   const size_t one = all / layers;
   TORCH_CHECK_VALUE(numbers.size() == one || numbers.size() == all, "torchbcd: ", row.name, " must be ", one,
                     " or ", all, " numbers (got ", numbers.size(), ")");

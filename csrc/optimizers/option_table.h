@@ -16,13 +16,14 @@
 #include "torchbcd/export.h"
 #include "torchbcd/per_layer.h"
 #include "torchbcd/regularizers.h"
+#include "torchbcd/weight_regularizers.h"
 
 namespace torchbcd {
 
 /// Where an option's value is kept; PerLayer makes it an option of layers.
-using OptionRef =
-    std::variant<PerLayer<double>*, PerLayer<std::optional<double>>*, PerLayer<int64_t>*,
-                 PerLayer<Regularizer>*, double*, std::optional<double>*, int64_t*, bool*, std::string*>;
+using OptionRef = std::variant<PerLayer<double>*, PerLayer<std::optional<double>>*, PerLayer<int64_t>*,
+                               PerLayer<Regularizer>*, PerLayer<WeightRegularizer>*, double*,
+                               std::optional<double>*, int64_t*, bool*, std::string*>;
 
 /// What a number has to be, in words and as a test. "Not given" is always right where it can be said at all.
 struct Range {
@@ -90,7 +91,8 @@ class TORCHBCD_API OptionTable {
 };
 
 /// An option, a layer's or the optimizer's, as Python has it: a number, None, a bool, or a name; a
-/// regulariser is the list of its four numbers (l1, l2, low, high), or None.
+/// regulariser is the list of its numbers (WeightRegularizer::numbers; four where it is one of entries), or
+/// None.
 TORCHBCD_API c10::IValue get_option(void* options, const OptionRow& row, size_t layer);
 /// The reverse. Throws a TypeError, with the option's name, where the value is of another kind.
 void set_option(void* options, const OptionRow& row, size_t layer, const c10::IValue& value);
@@ -99,8 +101,8 @@ TORCHBCD_API void set_option_of_all(void* options, const OptionRow& row, const c
 /// "a number", "a whole number or None", ...: what set_option takes.
 TORCHBCD_API std::string kind_of(void* options, const OptionRow& row);
 
-/// The same as numbers alone, for TorchScript: one for each layer, four where it is a regulariser, or a
-/// single one. NaN stands for None, 0 and 1 for a bool.
+/// The same as numbers alone, for TorchScript: one for each layer, those of a regulariser one after the
+/// other, or a single one. NaN stands for None, 0 and 1 for a bool.
 std::vector<double> option_numbers(void* options, const OptionRow& row, size_t depth);
 void set_option_numbers(void* options, const OptionRow& row, size_t depth, c10::ArrayRef<double> numbers);
 

@@ -3,7 +3,9 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
+#include <ATen/ops/tensor.h>
 
+#include <algorithm>
 #include <array>
 
 namespace torchbcd {
@@ -49,12 +51,14 @@ void Fingerprint::add(const at::Tensor& t) {
 
 // By Cauchy and Schwarz the ranks' numbers h are equal where (sum of 1)(sum of h^2) = (sum of h)^2. In pieces
 // of 22 bits, which float64 holds exactly for up to 512 ranks.
-bool ranks_agree(const SumOverRanks& sum, const at::Device& device, const Fingerprint& fingerprint) {
+Agreement agree(const SumOverRanks& sum, const at::Device& device, const Fingerprint& fingerprint,
+                bool failed) {
   constexpr uint64_t kPiece = (uint64_t{1} << 22U) - 1;
   double ranks = 1;
+  double failures = failed ? 1 : 0;
   std::array<double, 3> pieces{};
   std::array<double, 3> squares{};
-  std::vector<double*> numbers = {&ranks};
+  std::vector<double*> numbers = {&ranks, &failures};
   for (size_t i = 0; i < pieces.size(); ++i) {
     pieces[i] = static_cast<double>((fingerprint.value() >> (22 * i)) & kPiece);
     squares[i] = pieces[i] * pieces[i];
@@ -62,12 +66,30 @@ bool ranks_agree(const SumOverRanks& sum, const at::Device& device, const Finger
     numbers.push_back(&squares[i]);
   }
   sum_over_ranks(sum, device, numbers);
+  Agreement agreement{true, static_cast<int64_t>(failures)};
   for (size_t i = 0; i < pieces.size(); ++i) {
-    if (ranks * squares[i] != pieces[i] * pieces[i]) {
-      return false;
-    }
+    agreement.same = agreement.same && ranks * squares[i] == pieces[i] * pieces[i];
   }
-  return true;
+  return agreement;
+}
+
+// A sum over the ranks, of which the others have zeros.
+std::string what_failed(const SumOverRanks& sum, const at::Device& device, const Agreement& agreement,
+                        const std::string& said) {
+  constexpr size_t kCharacters = 1000;
+  if (agreement.failures != 1) {
+    return {};
+  }
+  std::vector<double> bytes(kCharacters, 0);
+  std::copy_n(said.begin(), std::min(said.size(), kCharacters), bytes.begin());
+  const at::Tensor sums = at::tensor(bytes, at::TensorOptions().dtype(at::kDouble)).to(device);
+  sum(sums);
+  const at::Tensor found = sums.cpu();
+  std::string text;
+  for (size_t i = 0; i < kCharacters && found.const_data_ptr<double>()[i] != 0; ++i) {
+    text.push_back(static_cast<char>(found.const_data_ptr<double>()[i]));
+  }
+  return text;
 }
 
 }  // namespace torchbcd

@@ -30,7 +30,18 @@ class Fingerprint {
   uint64_t value_ = 14695981039346656037U;
 };
 
-/// Whether every rank has the same fingerprint; every rank gets the same answer.
-bool ranks_agree(const SumOverRanks& sum, const at::Device& device, const Fingerprint& fingerprint);
+/// What the ranks have told each other; every rank gets the same answer.
+struct Agreement {
+  bool same = true;      // whether all have the same fingerprint
+  int64_t failures = 0;  // ranks that have failed
+};
+
+/// By one collective.
+Agreement agree(const SumOverRanks& sum, const at::Device& device, const Fingerprint& fingerprint,
+                bool failed);
+
+/// What the one rank that has failed says; empty where there are several.
+std::string what_failed(const SumOverRanks& sum, const at::Device& device, const Agreement& agreement,
+                        const std::string& said);
 
 }  // namespace torchbcd

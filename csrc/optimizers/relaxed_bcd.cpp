@@ -12,10 +12,12 @@
 
 #include "blocks/input_metric.h"
 #include "blocks/output_scale.h"
+#include "blocks/weight_terms.h"
 #include "kernels/passes.h"
 #include "linalg/reductions.h"
 #include "optimizers/found_modules.h"
 #include "optimizers/option_table.h"
+#include "optimizers/relaxed_data.h"
 #include "optimizers/saved_state.h"
 #include "optimizers/trained_mlp.h"
 #include "sweeps/layers.h"
@@ -26,7 +28,6 @@ namespace {
 
 // Relaxations must stay below 2, and learn no better above this one.
 constexpr double kMostGrown = 1.5;
-constexpr int kGuardHalvings = 10;
 
 const OptionTable& relaxed_options() {
   using Options = RelaxedBCDOptions;
@@ -59,37 +60,6 @@ const OptionTable& relaxed_options() {
 }
 
 }  // namespace
-
-struct RelaxedBCD::Data {
-  RelaxedBCDOptions options;
-  RelaxedBCDOptions swept;               // those of the last sweep
-  std::vector<AffineMap> velocity;       // with momentum, the step of the last sweep; otherwise empty
-  std::vector<AffineMap> start_storage;  // with momentum or decay
-  bool start_apart = false;              // whether a sweep starts there, rather than at the model's weights
-  RelaxedRows bound;
-  RelaxedRows storage;                // of mini-batches, as large as the largest so far
-  RelaxedRows batch;                  // views of its first rows
-  const RelaxedRows* last = nullptr;  // those of the last sweep
-  RelaxedProgress progress;
-  std::optional<bool> standardize;  // whether the data want it, which the first rows tell
-  RelaxedReport report;
-
-  RelaxedProblem problem(const TrainedMlp& mlp, const RelaxedBCDOptions& with) const {
-    return {mlp.name, mlp.activations, mlp.loss, mlp.trained, with};
-  }
-  const std::vector<AffineMap>& start(const TrainedMlp& mlp) const {
-    return start_apart ? start_storage : mlp.committed;
-  }
-  bool has_momentum() const {
-    for (size_t l = 0; l < options.momentum().values().size(); ++l) {
-      if (options.momentum_of(l) > 0) {
-        return true;
-      }
-    }
-    return false;
-  }
-  RelaxedRows& resize_batch(int64_t n, const std::vector<AffineMap>& maps);
-};
 
 // Views of the first n rows of the storage, which grows as it has to.
 RelaxedRows& RelaxedBCD::Data::resize_batch(int64_t n, const std::vector<AffineMap>& maps) {
@@ -141,9 +111,27 @@ void* RelaxedBCD::option_values() const { return &data_->options; }
 bool RelaxedBCD::bound() const { return data_->bound.defined(); }
 const RelaxedReport& RelaxedBCD::report() const { return data_->report; }
 
+void RelaxedBCD::check_takes_ranks() const {
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    TORCH_CHECK_VALUE(
+        data_->options.row_blocks()[l] == 1, mlp_->name,
+        ": a process_group needs row_blocks=1, since blocks of rows are not solved for exactly (got ",
+        data_->options.row_blocks()[l], " in layer ", l + 1, ")");
+  }
+}
+
+void RelaxedBCD::unbind() {
+  data_->bound = {};
+  data_->last = nullptr;
+  data_->standardize.reset();
+}
+
 void RelaxedBCD::set_lr(double lr) { set_option("lr", {lr}); }
 
 void RelaxedBCD::check_options_together() const {
+  if (has_other_ranks()) {
+    check_takes_ranks();
+  }
   const RelaxedBCDOptions& o = data_->options;
   bool moves_start = false;
   for (size_t l = 0; l < mlp_->depth(); ++l) {
@@ -151,7 +139,7 @@ void RelaxedBCD::check_options_together() const {
       TORCH_CHECK_VALUE(holds, mlp_->name, ": ", option, " of layer ", l + 1, " must be ", range, " (got ",
                         value, ")");
     };
-    const Regularizer& regularizer = o.weight_regularizer()[l];
+    const WeightRegularizer& regularizer = o.weight_regularizer()[l];
     const double relaxation = o.relaxation_of(l);
     const double momentum = o.momentum_of(l);
     const double decay = o.weight_decay_of(l, /*classes=*/true);
@@ -162,110 +150,13 @@ void RelaxedBCD::check_options_together() const {
     check("row_blocks", static_cast<double>(o.row_blocks()[l]), o.row_blocks()[l] == 1 || regularizer.none(),
           "1 where it has a weight_regularizer");
     const bool moves = momentum > 0 || o.weight_decay()[l].value_or(0) > 0;
-    TORCH_CHECK_VALUE(!moves || !regularizer.bounded(), mlp_->name, ": momentum and weight_decay of layer ",
-                      l + 1, " must be 0 where a weight_regularizer sets bounds: they may lead out of them");
+    TORCH_CHECK_VALUE(!moves || !regularizer.constrains(), mlp_->name,
+                      ": momentum and weight_decay of layer ", l + 1,
+                      " must be 0 where a weight_regularizer sets bounds: they may lead out of them");
     moves_start = moves_start || momentum > 0 || decay > 0;
   }
   TORCH_CHECK_VALUE(!moves_start || !o.persistent(), mlp_->name,
                     ": persistent variables go with no momentum and no weight_decay");
-}
-
-// Where a sweep starts: at the model's weights W, or, with momentum or decay, at (1 - decay) W + momentum D
-// with the last step D.
-void RelaxedBCD::set_start(bool batch) {
-  Data& d = *data_;
-  const RelaxedRows& rows = batch ? d.batch : d.bound;
-  d.start_apart = d.has_momentum();
-  if (!d.start_apart) {
-    d.velocity.clear();
-  }
-  for (size_t l = 0; l < mlp_->depth(); ++l) {
-    d.start_apart = d.start_apart || d.options.weight_decay_of(l, rows.classes) > 0;
-  }
-  if (!d.start_apart) {
-    return;
-  }
-  if (d.start_storage.empty()) {
-    d.start_storage = allocate_like(mlp_->committed);
-  }
-  for (size_t l = 0; l < mlp_->depth(); ++l) {
-    const AffineMap& from = mlp_->committed[l];
-    const AffineMap& start = d.start_storage[l];
-    const Trained trained = mlp_->trained[l];
-    const double decay = d.options.weight_decay_of(l, rows.classes);
-    const bool centred = l == 0 && *d.standardize;
-    copy_scaled(from, trained.weight && !centred ? 1 - decay : 1, start);
-    if (trained.weight && centred) {
-      shrink_centred_({start.weight, trained.bias ? start.bias : at::Tensor()}, decay, rows.x);
-    }
-    if (!d.velocity.empty()) {
-      add_map_(trained_part(start, trained), trained_part(d.velocity[l], trained), d.options.momentum_of(l));
-    }
-  }
-}
-
-// An untrained net's outputs are as large as its inputs. The last layer is scaled first, since hidden layers
-// that answer for outputs a thousand times too large would only learn to be silent.
-bool RelaxedBCD::match_output_scale(bool batch) {
-  Data& d = *data_;
-  RelaxedRows& rows = batch ? d.batch : d.bound;
-  const size_t last = mlp_->depth() - 1;
-  if (!(mlp_->trained[last] == Trained{true, mlp_->committed[last].bias.defined()}) ||
-      d.options.weight_regularizer()[last].bounded() ||
-      !std::holds_alternative<functors::Identity>(mlp_->activations[last])) {
-    return false;
-  }
-  if (!d.start_apart) {
-    d.start_storage = clone_maps(mlp_->committed);
-  }
-  const AffineMap& map = d.start_storage[last];
-  if (!torchbcd::match_output_scale(rows.p[last], rows.y, mlp_->loss, map)) {
-    return false;
-  }
-  affine_out(last == 0 ? rows.x : rows.v[last - 1], map, rows.p[last]);
-  rows.v[last].copy_(rows.p[last]);
-  d.start_apart = true;
-  return true;
-}
-
-// With momentum: the step from the model's weights of before, which commit has left in `next`.
-void RelaxedBCD::keep_velocity() {
-  if (!data_->has_momentum()) {
-    return;
-  }
-  if (data_->velocity.empty()) {
-    data_->velocity = allocate_like(mlp_->committed);
-  }
-  difference_out(mlp_->committed, mlp_->next, data_->velocity);
-}
-
-// The batch's true loss at the new weights must not exceed that at the old ones: the step is halved until it
-// does not, and dropped if nothing helps. After a forward pass with the old weights, rows.p has their
-// outputs.
-void RelaxedBCD::guard(bool forward_with_old) {
-  const RelaxedRows& rows = *data_->last;
-  const auto loss_at = [&](const std::vector<AffineMap>& maps) {
-    const std::vector<at::Tensor> products = allocate_states(rows.rows(), maps);
-    const std::vector<at::Tensor> states = allocate_states(rows.rows(), maps);
-    forward_out(rows.x, maps, mlp_->activations, products, states);
-    return weighted_loss(rows.y, states.back(), mlp_->loss);
-  };
-  const auto loss_before = [&] {
-    return weighted_loss(rows.y, passes::activation(rows.p.back(), mlp_->activations.back()), mlp_->loss);
-  };
-  const std::vector<AffineMap>& next = mlp_->next;
-  const std::vector<AffineMap>& old = mlp_->committed;
-  const double before = forward_with_old ? loss_before() : loss_at(old);
-  for (int halving = 0; halving <= kGuardHalvings && !(loss_at(next) <= before); ++halving) {
-    ++data_->report.guard_halvings;
-    for (size_t l = 0; l < mlp_->depth(); ++l) {
-      const double weight = halving < kGuardHalvings ? 0.5 : 1.0;  // towards the old weights
-      next[l].weight.lerp_(old[l].weight, weight);
-      if (next[l].bias.defined()) {
-        next[l].bias.lerp_(old[l].bias, weight);
-      }
-    }
-  }
 }
 
 // One sweep, committed only when all of it has succeeded.
@@ -275,7 +166,7 @@ void RelaxedBCD::sweep(bool batch) {
   const bool persistent = d.options.persistent() && !batch;
   const bool restored = persistent && !rows.saved_u.empty();
   if (!d.standardize) {
-    d.standardize = poorly_scaled(rows.x, mlp_->committed.front().bias.defined());
+    d.standardize = poorly_scaled(rows.x, mlp_->committed.front().bias.defined(), mlp_->sum_over_ranks);
   }
   set_start(batch);
   d.last = &rows;
@@ -288,7 +179,7 @@ void RelaxedBCD::sweep(bool batch) {
   const RelaxedProblem problem = d.problem(*mlp_, d.swept);
   bool rescaled = false;
   if (restored) {
-    products_out(rows.x, rows.saved_v, mlp_->committed, rows.p);
+    products_out(rows.x, rows.saved_v, d.start(*mlp_), rows.p);
     for (size_t l = 0; l < mlp_->depth(); ++l) {
       rows.v[l].copy_(rows.saved_v[l]);
       at::sub_out(rows.slack[l], rows.saved_u[l], rows.p[l]);
@@ -296,7 +187,7 @@ void RelaxedBCD::sweep(bool batch) {
   } else {
     forward_out(rows.x, d.start(*mlp_), mlp_->activations, rows.p, rows.v);
     rescaled = sweeps() == 0 && match_output_scale(batch);
-    rows.penalties = relaxed_penalties(problem, d.start(*mlp_), rows.rows());
+    rows.penalties = relaxed_penalties(problem, d.start(*mlp_), rows.population);
   }
   d.report = sweep_relaxed(
       {{problem, d.start(*mlp_), mlp_->next, rows, observer_}, restored, *d.standardize, d.progress});
@@ -321,12 +212,15 @@ void RelaxedBCD::sweep(bool batch) {
 
 void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y) {
   const Call call = mlp_->call(Call::Kind::kChange);
-  sync();
-  const at::Tensor inputs = mlp_->inputs("x", x);
-  const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
+  at::Tensor inputs, targets;
+  begin("bind", [&] {
+    sync();
+    inputs = mlp_->inputs("x", x);
+    targets = mlp_->targets("y", y, inputs.size(0));
+  });
   RelaxedRows rows = RelaxedRows::allocate(inputs.size(0), mlp_->committed);
   rows.x = inputs;
-  rows.set_targets(targets, tells_classes(y));
+  rows.set_targets(targets, tells_classes(y), mlp_->sum_over_ranks);
   data_->bound = std::move(rows);
   data_->last = nullptr;
   data_->standardize.reset();
@@ -335,22 +229,27 @@ void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y) {
 
 const RelaxedReport& RelaxedBCD::step() {
   const Call call = mlp_->call(Call::Kind::kStep);
-  sync();
-  TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
+  begin("bound", [&] {
+    sync();
+    TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
+  });
   sweep(/*batch=*/false);
   return data_->report;
 }
 
 const RelaxedReport& RelaxedBCD::step(const at::Tensor& x, const at::Tensor& y) {
   const Call call = mlp_->call(Call::Kind::kStep);
-  sync();
-  TORCH_CHECK_VALUE(!data_->options.persistent(), mlp_->name,
-                    ": persistent variables need bound data; call bind(x, y) and step()");
-  const at::Tensor inputs = mlp_->inputs("x", x);
-  const at::Tensor targets = mlp_->targets("y", y, inputs.size(0));
+  at::Tensor inputs, targets;
+  begin("batch", [&] {
+    sync();
+    TORCH_CHECK_VALUE(!data_->options.persistent(), mlp_->name,
+                      ": persistent variables need bound data; call bind(x, y) and step()");
+    inputs = mlp_->inputs("x", x);
+    targets = mlp_->targets("y", y, inputs.size(0));
+  });
   RelaxedRows& rows = data_->resize_batch(inputs.size(0), mlp_->committed);
   rows.x = inputs;
-  rows.set_targets(targets, tells_classes(y));
+  rows.set_targets(targets, tells_classes(y), mlp_->sum_over_ranks);
   sweep(/*batch=*/true);
   return data_->report;
 }
@@ -423,11 +322,11 @@ void RelaxedBCD::load_state(const SavedState& state) {
   }
   RelaxedRows rows;
   if (reader.has("x")) {
-    const at::Tensor x = mlp_->inputs("state['x']", reader.tensor("x"));
+    const at::Tensor x = mlp_->layer_inputs("state['x']", reader.tensor("x"));
     const at::Tensor y = mlp_->targets("state['y']", reader.tensor("y"), x.size(0));
     rows = RelaxedRows::allocate(x.size(0), mlp_->committed);
     rows.x = x;
-    rows.set_targets(y, reader.number("classes") != 0);
+    rows.set_targets(y, reader.number("classes") != 0, mlp_->sum_over_ranks);
     if (reader.has("U")) {
       rows.saved_u = allocate_states(x.size(0), mlp_->committed);
       rows.saved_v = allocate_states(x.size(0), mlp_->committed);

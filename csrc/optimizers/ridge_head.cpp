@@ -234,7 +234,7 @@ void RidgeHead::merge(const RidgeHead& other) {
   TORCH_CHECK_VALUE(!data_->moments.gram.defined() || data_->moments.gram.device() == device, kName,
                     ": the heads must be on one device (got ", device, " and another)");
   Moments added = theirs.moments;
-  for (at::Tensor* t : {&added.gram, &added.cross, &added.mean_f, &added.mean_y}) {
+  for (at::Tensor* t : {&added.gram, &added.cross, &added.mean_f, &added.mean_y, &added.peak}) {
     *t = t->clone();
   }
   added.grow(count);
@@ -345,7 +345,7 @@ SavedState RidgeHead::state() const {
   state.numbers["rows"] = {static_cast<double>(m.rows)};
   state.numbers["weight"] = {m.weight};
   if (m.gram.defined()) {
-    state.tensors["moments"] = clone_all({m.mean_f, m.mean_y, m.gram, m.cross});
+    state.tensors["moments"] = clone_all({m.mean_f, m.mean_y, m.gram, m.cross, m.peak});
   }
   return state;
 }
@@ -366,15 +366,15 @@ void RidgeHead::load_state(const SavedState& state) {
   m.weight = reader.number("weight");
   if (reader.has("moments")) {
     const std::vector<at::Tensor>& list = state.tensors.at("moments");
-    TORCH_CHECK_VALUE(list.size() == 4 && std::all_of(list.begin(), list.end(),
+    TORCH_CHECK_VALUE(list.size() == 5 && std::all_of(list.begin(), list.end(),
                                                       [](const at::Tensor& t) {
                                                         return t.defined() && t.scalar_type() == at::kDouble;
                                                       }),
-                      kName, ": the state must hold four float64 tensors named 'moments'");
+                      kName, ": the state must hold five float64 tensors named 'moments'");
     const Moments like = Moments::none(data_->features, outputs, m.centred, list[0].device());
-    const std::vector<at::Tensor> own = {like.mean_f, like.mean_y, like.gram, like.cross};
+    const std::vector<at::Tensor> own = {like.mean_f, like.mean_y, like.gram, like.cross, like.peak};
     reader.copy("moments", own);
-    m.mean_f = own[0], m.mean_y = own[1], m.gram = own[2], m.cross = own[3];
+    m.mean_f = own[0], m.mean_y = own[1], m.gram = own[2], m.cross = own[3], m.peak = own[4];
   }
   TORCH_CHECK_VALUE(std::isfinite(m.weight) && m.weight >= 0 && (m.gram.defined() || m.weight == 0), kName,
                     ": state['weight'] must be finite and >= 0, and 0 without moments (got ", m.weight, ")");

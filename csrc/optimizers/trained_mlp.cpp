@@ -264,13 +264,25 @@ at::Tensor TrainedMlp::features(const char* argument, const at::Tensor& x) const
 
 at::Tensor TrainedMlp::inputs(const char* argument, const at::Tensor& given) const {
   check_dense(name, argument, given);
-  const at::Tensor seen = mlp.frozen_first ? features(argument, given) : given;
-  const at::Tensor x = mlp.flatten && seen.dim() > 1 ? seen.flatten(1) : seen;
+  return layer_inputs(argument, mlp.frozen_first ? features(argument, given) : given);
+}
+
+int64_t TrainedMlp::rows_of_all_ranks(int64_t rows) const {
+  auto total = static_cast<double>(rows);
+  if (sum_over_ranks) {
+    torchbcd::sum_over_ranks(sum_over_ranks, committed.front().weight.device(), {&total});
+  }
+  return static_cast<int64_t>(total);
+}
+
+at::Tensor TrainedMlp::layer_inputs(const char* argument, const at::Tensor& given) const {
+  check_dense(name, argument, given);
+  const at::Tensor x = mlp.flatten && given.dim() > 1 ? given.flatten(1) : given;
   const at::Tensor& weight = parameters.front().weight;
   check_kind_of_model(name, argument, x, weight);
   TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) == weight.size(1), name, ": ", argument,
                     " must have shape (n, ", weight.size(1), ") (got ", x.sizes(), ")");
-  TORCH_CHECK_VALUE(x.size(0) > 0 || rows_elsewhere, name, ": ", argument,
+  TORCH_CHECK_VALUE(x.size(0) > 0 || sum_over_ranks, name, ": ", argument,
                     " must have at least one row (got ", x.sizes(), ")");
   const at::Tensor own = copy_of(x);
   TORCH_CHECK_VALUE(all_finite(own), name, ": ", argument, " must be finite (got NaN or infinite entries)");

@@ -11,6 +11,7 @@
 #include "functors/activations.h"
 #include "functors/losses.h"
 #include "linalg/affine_map.h"
+#include "linalg/reductions.h"
 #include "optimizers/call.h"
 #include "torchbcd/mlp.h"
 
@@ -30,7 +31,10 @@ struct TrainedMlp {
   std::vector<AffineMap> committed;   // the parameters' values at the last complete sweep
   std::vector<AffineMap> next;        // where the running sweep writes
   bool unchecked = true;              // whether nobody has seen yet if the committed ones are finite
-  bool rows_elsewhere = false;        // whether other processes have rows, so that this one may have none
+  SumOverRanks sum_over_ranks;        // where other processes have rows too, so that this one may have none
+  int64_t bytes_sent = 0;             // to them, since the last call of `begin`
+  int64_t rank = -1;                  // of this process among them, where it is known
+  bool weights_changed = false;       // by somebody else, since the ranks last made sure of them
   std::function<Mlp()> reread;        // where there is a model to look at, what it is now
   Caller caller;
 
@@ -57,6 +61,10 @@ struct TrainedMlp {
   /// A copy, checked, contiguous, of what reaches the first layer: modules before the layers have run, and it
   /// is flattened where the model does so. `argument` is how errors call it.
   at::Tensor inputs(const char* argument, const at::Tensor& x) const;
+  /// The same of what reaches the first layer itself, such as a state holds.
+  at::Tensor layer_inputs(const char* argument, const at::Tensor& x) const;
+  /// Rows of all processes.
+  int64_t rows_of_all_ranks(int64_t rows) const;
   /// A copy, checked; class indices encoded as the loss takes them.
   at::Tensor targets(const char* argument, const at::Tensor& y, int64_t rows) const;
   /// Copies, checked, (n, d_l) for every layer, or every hidden one, of values of a variable; or none where

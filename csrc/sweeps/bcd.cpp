@@ -214,7 +214,7 @@ class TwoSplitting final : public BcdBlocks {
     const at::Tensor predicted = product(l);
     const double gamma = options_.gamma()[l];
     const double alpha = proximal_weight(l, input);
-    const Regularizer& regularizer = options_.weight_regularizer()[l];
+    const Regularizer& regularizer = options_.weight_regularizer()[l].entries;  // there is nothing else
     const bool of_bias = options_.regularize_bias();
     if (linear(l)) {
       at::Tensor residual = rows_.next.residual[l];

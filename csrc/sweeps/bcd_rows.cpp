@@ -1,6 +1,7 @@
 // Rows of BCD with their split variables: where they start, and the objective at them.
 #include <algorithm>
 
+#include "blocks/weight_terms.h"
 #include "kernels/passes.h"
 #include "sweeps/bcd.h"
 
@@ -99,10 +100,10 @@ ObjectiveTerms objective_terms(const BcdProblem& problem, const std::vector<Affi
     sum_over_ranks(problem.sum_over_ranks, rows.x.device(), sums);
   }
   for (size_t l = 0; l < depth; ++l) {
-    const Regularizer& regularizer = options.weight_regularizer()[l];
+    const WeightRegularizer& regularizer = options.weight_regularizer()[l];
     const bool of_bias = options.regularize_bias() && maps[l].bias.defined();
     terms.weight_penalty.push_back(regularizer_value(regularizer, maps[l].weight) +
-                                   (of_bias ? regularizer_value(regularizer, maps[l].bias) : 0));
+                                   (of_bias ? regularizer_value(regularizer.entries, maps[l].bias) : 0));
   }
   return terms;
 }

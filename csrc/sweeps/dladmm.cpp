@@ -7,8 +7,8 @@
 #include <cmath>
 #include <utility>
 
-#include "blocks/regularized_quadratic.h"
 #include "blocks/weight_step.h"
+#include "blocks/weight_terms.h"
 #include "kernels/passes.h"
 
 namespace torchbcd {

@@ -13,6 +13,7 @@
 #include "blocks/least_squares.h"
 #include "blocks/proximal_gradient.h"
 #include "blocks/weight_step.h"
+#include "blocks/weight_terms.h"
 #include "kernels/passes.h"
 
 namespace torchbcd {
@@ -166,7 +167,7 @@ class DlamBlocks : Blocks<DlamSweep> {
     const at::Tensor& z = base_->z[l];
     const at::Tensor& q = l == 0 ? base_->q[0] : rows_.next.q[l];
     const double rho = options_.rho()[l];
-    const Regularizer& regularizer = options_.weight_regularizer()[l];
+    const WeightRegularizer& regularizer = options_.weight_regularizer()[l];
     const AffineMap& map = sweep_.maps[l];
     const AffineMap& next = sweep_.next_maps[l];
     const at::Tensor residual = scratch(0, z.size(1));
@@ -253,7 +254,7 @@ class DlamBlocks : Blocks<DlamSweep> {
   bool solve_weight(size_t l, const TrainedLayer& layer, const at::Tensor& a, const at::Tensor& z,
                     const at::Tensor& residual, double before) {
     const double rho = options_.rho()[l];
-    const Regularizer& regularizer = options_.weight_regularizer()[l];
+    const WeightRegularizer& regularizer = options_.weight_regularizer()[l];
     const double damping = *options_.weight_damping();
     const std::string name = where("W", l);
     at::Tensor target = residual;
@@ -283,7 +284,7 @@ class DlamBlocks : Blocks<DlamSweep> {
   // mu for theta, mu the weight of a squared norm.
   double weight_slack(size_t l, const at::Tensor& a, const at::Tensor& z, double omega, double theta) const {
     const double rho = options_.rho()[l];
-    const Regularizer& regularizer = options_.weight_regularizer()[l];
+    const WeightRegularizer& regularizer = options_.weight_regularizer()[l];
     const AffineMap from = extrapolated(sweep_.maps[l], sweep_.previous_maps[l], omega);
     const AffineMap& next = sweep_.next_maps[l];
     const at::Tensor inputs = a.to(at::kDouble);
@@ -293,7 +294,7 @@ class DlamBlocks : Blocks<DlamSweep> {
                    theta / 2 * norm_squared(change);
     if (from.bias.defined()) {
       const at::Tensor bias_change = next.bias.to(at::kDouble) - from.bias.to(at::kDouble);
-      const double theta_bias = theta + (regularizer.quadratic() ? regularizer.l2 : 0);
+      const double theta_bias = theta + (regularizer.quadratic() ? regularizer.entries.l2 : 0);
       model += rho * inner_product(r.sum(0), bias_change) + theta_bias / 2 * norm_squared(bias_change);
     }
     return relative_slack(model, rho / 2 * norm_squared(exact_residual(inputs, next, z)));

@@ -7,7 +7,7 @@
 #include <limits>
 #include <utility>
 
-#include "blocks/regularized_quadratic.h"
+#include "blocks/weight_terms.h"
 #include "kernels/passes.h"
 #include "linalg/reductions.h"
 #include "sweeps/dlam.h"

@@ -4,16 +4,11 @@
 #include <ATen/ops/add.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/gather.h>
-#include <ATen/ops/gt.h>
-#include <ATen/ops/index_select.h>
-#include <ATen/ops/max.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/slice.h>
 #include <ATen/ops/sum.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
@@ -24,33 +19,24 @@
 
 #include "blocks/input_metric.h"
 #include "blocks/least_squares.h"
+#include "blocks/relaxed_states.h"
+#include "blocks/weight_terms.h"
 #include "kernels/passes.h"
 
 namespace torchbcd {
 namespace {
 
-constexpr double kTiny = 1e-290;  // keeps a quotient of sums, which are float64, from 0 / 0
 constexpr double kLeastColumn = 1e-30;
-// How often a state block's step is halved where kinks or curvature make it raise L, before it is dropped.
-constexpr int kHalvings = 5;
 // The decrease of a block that was fitted on blocks of rows.
 const LazyValue kUnknown = {std::numeric_limits<double>::quiet_NaN(), 0, {}, {}};
-
-// |x|^2 as one number on the data's device, which nothing waits for.
-at::Tensor square_norm(const at::Tensor& x) { return at::sum(passes::row_sums_of_squares(x)); }
-
-// What the gradient R W of the states is multiplied by, so that float32 holds it and its image by W^T: 1, or,
-// where the rows of W are of unusual size, a power of two near 1/|w|^2, which changes no digit. `square` is
-// |w|^2, the mean over rows.
-double gradient_scale(double square) {
-  constexpr double kUsual = 0x1p40;
-  return square > 1 / kUsual && square < kUsual ? 1 : std::exp2(-std::rint(std::log2(square)));
-}
 
 class RelaxedBlocks : Blocks<RelaxedSweep> {
  public:
   explicit RelaxedBlocks(const RelaxedSweep& sweep)
-      : Blocks(sweep), loss_weight_(row_loss_weight(options_, rows_.rows())), clamped_(problem_.clamped()) {}
+      : Blocks(sweep),
+        totals_(problem_.sum_over_ranks, rows_.x.device()),
+        loss_weight_(row_loss_weight(options_, rows_.population)),
+        clamped_(problem_.clamped()) {}
 
   RelaxedReport run() {
     sweep_.progress = {depth(), sweep_.restored ? 0 : depth()};
@@ -62,10 +48,32 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
         joint_block(l);
       }
     }
+    total_report();
     return std::move(report_);
   }
 
  private:
+  // What the report has measured of the rows here, of all processes: whoever reads it, reads alone.
+  void total_report() {
+    if (!totals_.several()) {
+      return;
+    }
+    std::vector<at::Tensor*> measured = {&report_.before.plus, &report_.before.minus};
+    for (BlockDecrease& block : report_.decreases) {
+      measured.push_back(&block.decrease.plus);
+      measured.push_back(&block.decrease.minus);
+    }
+    std::vector<at::Tensor> sums;
+    for (const at::Tensor* part : measured) {
+      sums.push_back(part->defined() ? at::sum(*part).to(at::kDouble)
+                                     : at::zeros({}, rows_.x.options().dtype(at::kDouble)));
+    }
+    sums = totals_.of(sums);
+    for (size_t i = 0; i < measured.size(); ++i) {
+      *measured[i] = sums[i];
+    }
+  }
+
   void done(const char* block, size_t layer, LazyValue decrease) {
     report_.decreases.push_back({block, layer + 1, std::move(decrease)});
     Blocks::done(block, layer);
@@ -85,12 +93,12 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   bool in_blocks(size_t l) const { return rows_of_a_block(l) < rows_.rows(); }
 
   double regularizer(size_t l, const AffineMap& map) const {
-    const Regularizer& r = options_.weight_regularizer()[l];
+    const WeightRegularizer& r = options_.weight_regularizer()[l];
     return r.none() ? 0 : rows_.penalties[l] * regularizer_value(r, map.weight);
   }
 
   double loss_value(const at::Tensor& v) const {
-    return loss_weight_ * weighted_loss(rows_.y, v, problem_.loss);
+    return loss_weight_ * totals_.of(weighted_loss(rows_.y, v, problem_.loss));
   }
 
   // U_N and V_N = sigma(U_N): the target itself for the squared loss of a linear output, otherwise the
@@ -104,7 +112,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     for (size_t i = 0; i <= l; ++i) {
       constant += regularizer(i, sweep_.maps[i]);
       if (sweep_.restored && (i < l || !clamped_)) {
-        constant += rows_.penalties[i] / 2 * passes::sum_of_squares(rows_.slack[i]);
+        constant += rows_.penalties[i] / 2 * totals_.of(passes::sum_of_squares(rows_.slack[i]));
       }
     }
     if (clamped_) {
@@ -114,7 +122,8 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     } else {
       const double loss = loss_value(rows_.v[l]);
       report_.before.constant = constant + loss;
-      const double before = loss + (sweep_.restored ? rho / 2 * passes::sum_of_squares(slack) : 0);
+      const double before =
+          loss + (sweep_.restored ? rho / 2 * totals_.of(passes::sum_of_squares(slack)) : 0);
       const at::Tensor u = scratch(0, slack.size(1));
       if (std::holds_alternative<functors::Identity>(activation(l))) {
         passes::loss_update(rows_.y, rows_.p[l], at::ones({1, 1}, slack.options()), problem_.loss, {},
@@ -135,7 +144,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   // W_l and b_l: part of the way to the proximal ridge regression of the residual on the states that the
   // layer has read.
   void weight_block(size_t l) {
-    input_square_ = passes::sum_of_squares(input(l));
+    input_square_ = totals_.of(passes::sum_of_squares(input(l)));
     sweep_.progress.first_updated = l;
     if (frozen(l)) {
       return;
@@ -156,9 +165,9 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   // The first layer's step on standardised inputs, from zero; then what it is on the inputs. False, and
   // nothing done, where these do not vary.
   bool fit_standardized(const TrainedLayer& layer) {
-    const InputMetric metric(rows_.x, layer.bias());
+    const InputMetric metric(rows_.x, layer.bias(), problem_.sum_over_ranks);
     const at::Tensor standardized = metric.standardized(rows_.x);
-    const double square = passes::sum_of_squares(standardized);
+    const double square = totals_.of(passes::sum_of_squares(standardized));
     if (square == 0) {
       return false;
     }
@@ -176,14 +185,14 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     const double column = std::max(square / static_cast<double>(inputs(l)), kLeastColumn);
     const double damping = options_.damping_of(l, rows_.classes);
     const double alpha = damping * column;
-    const double alpha_bias = damping * std::min(column, static_cast<double>(rows_.rows()));
+    const double alpha_bias = damping * std::min(column, static_cast<double>(rows_.population));
     const std::string name = where("W", l);
     const double nu = options_.relaxation_of(l);
-    const Regularizer& r = options_.weight_regularizer()[l];
+    const WeightRegularizer& r = options_.weight_regularizer()[l];
     at::Tensor out = scratch(1 + static_cast<int>(l % 2), residual_.size(1));
     at::Tensor sums;
     const int64_t block = rows_of_a_block(l);
-    if (block < inputs(l) && r.none() && v.size(1) > 0) {
+    if (block < inputs(l) && r.none() && v.size(1) > 0 && !totals_.several()) {
       // On the side of the rows: D = Z^T V and d = c Z^T 1 with c = alpha / alpha_bias and Z = (V V^T + c 1
       // 1^T
       // + alpha I)^{-1} R, and the residual that the full step would leave is alpha Z, so that the new one
@@ -201,10 +210,25 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       }
       sums = passes::relaxed_residual(residual_, z, 1 - part, part * alpha, out);
     } else {
+      // The part nu of the minimiser's step; with kinks, where that would leave zeros and norms, the
+      // minimiser of what the step takes for a model (docs/relaxed.md).
+      const bool smooth = r.quadratic();
+      if (!smooth && nu == 0) {
+        copy_map(map, next);
+        return;
+      }
       out.copy_(residual_);
-      WeightBlock(v, layer.outputs(), layer.bias(), {1, alpha, alpha_bias, r}, /*always_primal=*/false,
-                  name.c_str())
+      WeightBlock(v, layer.outputs(), layer.bias(), {1, alpha, alpha_bias, r, false, smooth ? 1 : nu},
+                  /*always_primal=*/false, name.c_str(), problem_.sum_over_ranks)
           .solve(out, map, next);
+      if (!smooth) {
+        const AffineMap step = zeros_like(map);
+        difference_out({next}, {map}, {step});
+        affine_residual_out(residual_, v, step, out);
+        residual_ = out;
+        residual_sums_ = passes::row_sums_of_squares(out);
+        return;
+      }
       at::Tensor step = next.weight;
       step.sub_(map.weight).mul_(nu);
       at::addmm_out(out, residual_, v, step.t(), 1, -1);
@@ -219,51 +243,6 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     }
     residual_ = out;
     residual_sums_ = sums;
-  }
-
-  // What the joint block of layer l - 1 minimises along a ray:
-  // |R - (sigma(U + d) - V) W_l^T|^2 + ratio |S + d|^2, with S = U - P.
-  struct StateProblem {
-    functors::AnyActivation activation;
-    at::Tensor weight;
-    double ratio;            // rho_{l-1} / rho_l
-    double scale;            // a power of two that the gradient is multiplied by
-    at::Tensor scaled;       // the weight times that
-    at::Tensor u, v, slack;  // slack undefined: zero
-    at::Tensor residual;     // R
-    at::Tensor direction;
-    at::Tensor length;   // along the direction: one number, float64
-    at::Tensor product;  // scratch like R; for has_line the direction's, J z W_l^T
-    bool has_line;       // whether the product tells the value along the ray
-
-    double keep() const { return slack.defined() ? 1 : 0; }
-    const at::Tensor& slack_or_any() const { return slack.defined() ? slack : direction; }
-  };
-
-  struct StateMoved {
-    at::Tensor slack, change, slack_sums, sums;  // sums: of the objective above
-  };
-
-  static void move_unchecked(const StateProblem& problem, StateMoved& moved) {
-    moved.slack_sums =
-        passes::state_move(problem.u, problem.v, problem.direction, problem.slack_or_any(),
-                           problem.activation, problem.keep(), problem.length, moved.slack, moved.change);
-  }
-
-  static void move(const StateProblem& problem, StateMoved& moved) {
-    if (problem.has_line) {
-      const passes::LineMove line =
-          passes::line_move(problem.u, problem.v, problem.direction, problem.slack_or_any(),
-                            problem.activation, problem.keep(), problem.ratio, problem.residual,
-                            problem.product, problem.weight, problem.length, moved.slack, moved.change);
-      moved.slack_sums = line.slack_sums;
-      moved.sums = line.sums;
-      return;
-    }
-    move_unchecked(problem, moved);
-    at::Tensor residual = problem.product;
-    at::addmm_out(residual, problem.residual, moved.change, problem.weight.t(), 1, -1);
-    moved.sums = passes::row_sums_of_squares(residual).add_(moved.slack_sums, problem.ratio);
   }
 
   // U and V of layer l - 1 together, on V = sigma(U).
@@ -289,9 +268,13 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
         scratch(0, residual_.size(1)),
         options_.state_steps()[l] == 1 && passes::has_line_move(activation(i), residual_.device())};
     if (std::holds_alternative<functors::Sign>(activation(i))) {
-      set_flips(options_.over_relaxation()[l], problem);
+      set_flips(problem, options_.over_relaxation()[l], rows_.population, totals_);
     } else {
-      set_direction(l, in_blocks(l) ? options_.row_blocks()[l] : 1, problem, rows_.change[i]);
+      // V has not moved since the weights read it.
+      set_direction(problem,
+                    {options_.state_steps()[l], options_.over_relaxation()[l], options_.cap()[l].value_or(0),
+                     in_blocks(l) ? options_.row_blocks()[l] : 1, input_square_},
+                    rows_.change[i], totals_);
     }
     StateMoved moved{rows_.slack[i], rows_.change[i], {}, {}};
     LazyValue decrease = kUnknown;
@@ -302,7 +285,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       if (sweep_.restored) {
         start = passes::row_sums_of_squares(problem.slack).mul_(problem.ratio).add_(start);
       }
-      move_checked(problem, start, moved);
+      report_.halved += move_checked(problem, start, moved, totals_) ? 1 : 0;
       decrease = {0, rows_.penalties[l] / 2, start, moved.sums};
     }
     rows_.v[i].add_(moved.change);
@@ -312,100 +295,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     done("UV", i, std::move(decrease));
   }
 
-  // A step that kinks or curvature make raise L is halved, and halved again, and at last dropped.
-  void move_checked(StateProblem& problem, const at::Tensor& start, StateMoved& moved) {
-    const at::Tensor before = at::sum(start);
-    const auto fallen = [&] { return at::sum(moved.sums).le(before).item<bool>(); };
-    move(problem, moved);
-    for (int halving = 1; halving <= kHalvings && !fallen(); ++halving) {
-      report_.halved += halving == 1 ? 1 : 0;
-      problem.length.mul_(halving < kHalvings ? 0.5 : 0.0);
-      move(problem, moved);
-    }
-  }
-
-  // The direction z, and how far along it: `over_relaxation` times the minimiser of the problem with sigma
-  // linearised, measured on every `stride`-th row.
-  void set_direction(size_t l, int64_t stride, StateProblem& problem, const at::Tensor& image) {
-    const int64_t steps = options_.state_steps()[l];
-    const double omega = options_.over_relaxation()[l];
-    const double cap = options_.cap()[l].value_or(0);
-    const at::Tensor& z = problem.direction;
-    at::Tensor gradient = z;
-    at::mm_out(gradient, problem.residual, problem.scaled);
-    at::Tensor squares = passes::state_direction(z, problem.u, problem.slack_or_any(), problem.activation,
-                                                 problem.keep() * problem.ratio * problem.scale, z, image);
-    if (steps == 1) {
-      const auto sample = [stride](const at::Tensor& t) { return at::slice(t, 0, 0, std::nullopt, stride); };
-      at::Tensor product = problem.product.narrow(0, 0, sample(image).size(0));
-      at::mm_out(product, sample(image), problem.weight.t());
-      const at::Tensor slope = at::sum(sample(squares));
-      const at::Tensor curvature = square_norm(product).add_(slope, problem.ratio);
-      problem.length = (slope * (omega / problem.scale)).div_(curvature.add_(kTiny));
-    } else {
-      conjugate_gradient(steps, problem, at::sum(squares));
-      squares = passes::row_sums_of_squares(z);
-      problem.length = at::full({}, omega, squares.options());
-    }
-    if (cap > 0) {
-      const at::Tensor moved_by = at::sum(squares).mul_(problem.length).mul_(problem.length);
-      const double most = cap * cap * input_square_;  // V has not moved since the weights read it
-      problem.length.mul_((most / moved_by.add_(kTiny)).clamp_max_(1).sqrt_());
-    }
-  }
-
-  // The direction where sigma is a sign, whose derivative says nothing: row by row the unit whose flip lowers
-  // the problem most, then the best one given that, as far as an eighth of the units. A flipped unit goes
-  // across zero, by `over_relaxation` times the batch's mean |u|, so that the layer before is drawn there.
-  void set_flips(double omega, StateProblem& problem) const {
-    const at::Tensor gram = at::mm(problem.scaled.t(), problem.weight);
-    at::Tensor gradient = at::mm(problem.residual, problem.scaled);
-    const at::Tensor jump = problem.v * -2;
-    const at::Tensor move = (problem.v * problem.u.abs().mean().mul_(omega)).add_(problem.u).neg_();
-    at::Tensor cost = move.square();
-    if (problem.slack.defined()) {
-      cost.addcmul_(problem.slack, move, 2);
-    }
-    cost.mul_(problem.ratio * problem.scale).addcmul_(jump.square(), gram.diagonal());
-    at::Tensor direction = problem.direction;
-    direction.zero_();
-    for (int64_t flips = std::max<int64_t>(1, problem.u.size(1) / 8); flips > 0; --flips) {
-      const auto [gain, unit] = at::max((jump * gradient).mul_(2).sub_(cost), 1, /*keepdim=*/true);
-      const at::Tensor flipped = at::gt(gain, 0).to(gain.scalar_type());
-      gradient.addcmul_(at::index_select(gram, 0, unit.squeeze(1)), at::gather(jump, 1, unit).mul_(flipped),
-                        -1);
-      direction.scatter_add_(1, unit, at::gather(move, 1, unit).mul_(flipped));
-      cost.scatter_(1, unit, std::numeric_limits<double>::infinity());  // not again
-    }
-    problem.length = at::ones({}, problem.u.options().dtype(at::kDouble));
-  }
-
-  // Replaces the direction z, the negative gradient, by `steps` steps of conjugate gradients on
-  // |R - J d W^T|^2 + ratio |S + d|^2, times the problem's scale. `squares` is |z|^2.
-  void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor squares) const {
-    const at::Tensor slope = passes::activation_derivative(problem.u, problem.activation);
-    at::Tensor along = problem.direction.clone();
-    at::Tensor remaining = problem.direction.clone();  // the negative gradient at d
-    at::Tensor d = at::zeros_like(along);
-    for (int64_t k = 0;; ++k) {
-      const at::Tensor product = at::mm(slope * along, problem.weight.t());
-      const at::Tensor curvature = square_norm(product).add_(square_norm(along), problem.ratio);
-      const at::Tensor length = squares / curvature.mul_(problem.scale).add_(kTiny);
-      d.addcmul_(along, length.to(along.scalar_type()));
-      if (k + 1 == steps) {
-        break;
-      }
-      const at::Tensor image =
-          at::mm(product, problem.scaled).mul_(slope).add_(along, problem.ratio * problem.scale);
-      remaining.addcmul_(image, length.to(along.scalar_type()), -1);
-      const at::Tensor next = square_norm(remaining);
-      along.mul_(next / (squares + kTiny)).add_(remaining);
-      squares = next;
-    }
-    at::Tensor direction = problem.direction;
-    direction.copy_(d);
-  }
-
+  Totals totals_;
   double loss_weight_;  // of a row
   bool clamped_;
   at::Tensor residual_;       // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand

@@ -7,11 +7,14 @@
 // on V_l = sigma_l(U_l), V_0 = x.
 #pragma once
 
+#include "linalg/reductions.h"
 #include "sweeps/layers.h"
 
 namespace torchbcd {
 
 struct RelaxedProblem : Problem<RelaxedBCDOptions> {
+  const SumOverRanks& sum_over_ranks;  // where the rows lie in several processes
+
   /// Whether U_N is the target: the squared loss of a linear output.
   bool clamped() const;
 };
@@ -19,6 +22,7 @@ struct RelaxedProblem : Problem<RelaxedBCDOptions> {
 /// Rows with what a sweep keeps of them, a tensor (n, d_l) a layer.
 struct RelaxedRows {
   at::Tensor x, y;
+  int64_t population = 0;           // rows of all processes
   bool classes = true;              // whether y was given as class indices, rather than as numbers
   double target_square = 1;         // the mean square of a row of numbers
   std::vector<at::Tensor> p;        // V_{l-1} W_l^T + 1 b_l^T with the weights that the sweep started from
@@ -32,8 +36,9 @@ struct RelaxedRows {
 
   bool defined() const { return x.defined(); }
   int64_t rows() const { return x.size(0); }
-  /// Takes over targets, encoded as the loss takes them, and measures those that are numbers.
-  void set_targets(const at::Tensor& encoded, bool are_classes);
+  /// Takes over targets, encoded as the loss takes them, and measures those that are numbers, in all
+  /// processes.
+  void set_targets(const at::Tensor& encoded, bool are_classes, const SumOverRanks& sum);
   /// Views of the first n rows, without data.
   RelaxedRows narrow(int64_t n) const;
   static RelaxedRows allocate(int64_t n, const std::vector<AffineMap>& maps);

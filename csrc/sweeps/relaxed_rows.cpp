@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "blocks/regularized_quadratic.h"
+#include "blocks/weight_terms.h"
 #include "kernels/passes.h"
 #include "sweeps/relaxed.h"
 
@@ -39,10 +39,17 @@ RelaxedRows RelaxedRows::narrow(int64_t n) const {
   return rows;
 }
 
-void RelaxedRows::set_targets(const at::Tensor& encoded, bool are_classes) {
+void RelaxedRows::set_targets(const at::Tensor& encoded, bool are_classes, const SumOverRanks& sum) {
   y = encoded;
-  classes = are_classes;
-  target_square = classes ? 1 : passes::sum_of_squares(encoded) / static_cast<double>(encoded.size(0));
+  auto count = static_cast<double>(encoded.size(0));
+  double numbers = are_classes ? 0 : 1;  // processes whose targets are such
+  double square = are_classes && !sum ? 0 : passes::sum_of_squares(encoded);
+  if (sum) {
+    sum_over_ranks(sum, encoded.device(), {&count, &numbers, &square});
+  }
+  population = static_cast<int64_t>(count);
+  classes = numbers == 0;
+  target_square = classes ? 1 : square / count;
 }
 
 std::vector<double> relaxed_penalties(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,
@@ -77,8 +84,15 @@ ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<
         rows.penalties[l] * regularizer_value(problem.options.weight_regularizer()[l], maps[l].weight));
   }
   terms.loss = problem.clamped() ? 0
-                                 : row_loss_weight(problem.options, rows.rows()) *
+                                 : row_loss_weight(problem.options, rows.population) *
                                        weighted_loss(rows.y, v.back(), problem.loss);
+  if (problem.sum_over_ranks) {
+    std::vector<double*> sums = {&terms.loss};
+    for (double& penalty : terms.affine_penalty) {
+      sums.push_back(&penalty);
+    }
+    sum_over_ranks(problem.sum_over_ranks, rows.x.device(), sums);
+  }
   return terms;
 }
 

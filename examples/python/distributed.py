@@ -1,6 +1,7 @@
-"""Train an MLP by BCD with the rows of the data in several processes, full batch.
+"""Train an MLP with the rows of the data in several processes: by BCD, full batch, or by RelaxedBCD's fit.
 
     torchrun --nproc-per-node 2 examples/python/distributed.py [--dataset digits] [--sweeps 20]
+    torchrun --nproc-per-node 2 examples/python/distributed.py --optimizer RelaxedBCD --sweeps 5
 
 Every process keeps its rows and their U and V; only the Gram matrices and cross products of the W blocks go
 between them. All end each sweep with the same weights, to the bit.
@@ -29,7 +30,8 @@ def main() -> None:
         "--download", action="store_true", help="fetch MNIST or Fashion-MNIST where it is not found"
     )
     parser.add_argument("--hidden", type=int, default=100, help="width of the two hidden layers (default: 100)")
-    parser.add_argument("--sweeps", type=int, default=20, help="sweeps over all rows (default: 20)")
+    parser.add_argument("--optimizer", choices=("BCD", "RelaxedBCD"), default="BCD", help="default: BCD")
+    parser.add_argument("--sweeps", type=int, default=20, help="of BCD, or epochs of RelaxedBCD (default: 20)")
     arguments = parser.parse_args()
 
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
@@ -42,13 +44,21 @@ def main() -> None:
     widths = (x.shape[1], arguments.hidden, arguments.hidden, 10)
     modules = [m for d, d_next in pairwise(widths) for m in (nn.Linear(d, d_next), nn.ReLU())]
     model = nn.Sequential(*modules[:-1]).to(device)
-    optimizer = torchbcd.BCD(model, alpha=0.05, process_group=dist.group.WORLD)
-    optimizer.bind(x, y)
-    for _ in range(arguments.sweeps):
-        objective = optimizer.step().objective  # of all rows: every process reads it, or none
+
+    def say(of: str, value: float) -> None:
         if rank == 0:
             accuracy = (model(data.x_test.to(device)).argmax(1).cpu() == data.y_test).double().mean().item()
-            print(f"objective {objective:.4f}, test accuracy {100 * accuracy:.2f} %")
+            print(f"{of} {value:.4f}, test accuracy {100 * accuracy:.2f} %")
+
+    if arguments.optimizer == "BCD":
+        optimizer = torchbcd.BCD(model, alpha=0.05, process_group=dist.group.WORLD)
+        optimizer.bind(x, y)
+        for _ in range(arguments.sweeps):
+            say("objective", optimizer.step().objective)  # of all rows: every process reads it, or none
+    else:
+        relaxed = torchbcd.RelaxedBCD(model, process_group=dist.group.WORLD)
+        reports = relaxed.fit(x, y, arguments.sweeps, 100 // world)
+        say("mean loss", reports[-1].loss)
     dist.destroy_process_group()
 
 

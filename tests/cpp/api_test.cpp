@@ -214,25 +214,18 @@ void models_are_read() {
       torch::nn::Linear(3, 2), torchbcd::nn::Sign()));
   EXPECT(hard.activations[0].text() == "hardtanh(-2, 0.5)" && hard.activations[1].text() == "hardtanh(0, 6)");
   EXPECT(hard.activations[2].text() == "hardsigmoid" && hard.activations[3].text() == "sign");
-  const auto one = [](const auto& module) {
-    return torchbcd::read_mlp(torch::nn::Sequential(torch::nn::Linear(2, 2), module)).activations[0].text();
+  const auto named = [](const auto& module, const char* text) {
+    const torch::nn::Sequential model(torch::nn::Linear(2, 2), module);
+    return torchbcd::read_mlp(model).activations[0].text() == text;
   };
-  EXPECT(one(torch::nn::GELU()) == "gelu" &&
-         one(torch::nn::GELU(torch::nn::GELUOptions().approximate("tanh"))) == "gelu_tanh");
-  EXPECT(one(torch::nn::ELU(torch::nn::ELUOptions().alpha(0.5))) == "elu(0.5)");
-  EXPECT(one(torch::nn::SELU()) == "elu(1.6732632423543772, 1.0507009873554805)");
-  EXPECT(one(torch::nn::CELU(torch::nn::CELUOptions().alpha(2))) == "elu(2, 1, 0.5)");
-  EXPECT(one(torch::nn::Softplus(torch::nn::SoftplusOptions().beta(2))) == "softplus(2, 20)");
-  EXPECT(one(torch::nn::Mish()) == "mish" && one(torch::nn::LogSigmoid()) == "logsigmoid");
-  EXPECT(one(torch::nn::Softsign()) == "softsign" && one(torch::nn::Tanhshrink()) == "tanhshrink");
-  EXPECT(one(torch::nn::Softshrink(0.25)) == "softshrink(0.25)");
-  EXPECT(one(torch::nn::Hardshrink(0.25)) == "hardshrink(0.25)");
-  EXPECT(one(torch::nn::Threshold(0.25, -1)) == "threshold(0.25, -1)");
-  EXPECT(one(torchbcd::nn::Hardswish()) == "hardswish" && one(torchbcd::nn::Sine()) == "sine");
+  EXPECT(named(torch::nn::GELU(torch::nn::GELUOptions().approximate("tanh")), "gelu_tanh"));
+  EXPECT(named(torch::nn::SELU(), "elu(1.6732632423543772, 1.0507009873554805)"));
+  EXPECT(named(torch::nn::CELU(torch::nn::CELUOptions().alpha(2)), "elu(2, 1, 0.5)"));
+  EXPECT(named(torch::nn::Softplus(), "softplus(1, 20)") && named(torchbcd::nn::Sine(), "sine"));
   const torch::nn::PReLU prelu;
-  EXPECT_THROWS(c10::ValueError, one(prelu), "PReLU (of one slope that requires no gradients)");
+  EXPECT_THROWS(c10::ValueError, named(prelu, ""), "PReLU (of one slope that requires no gradients)");
   prelu->weight.set_requires_grad(false);
-  EXPECT(one(prelu) == "leaky_relu(0.25)");
+  EXPECT(named(prelu, "leaky_relu(0.25)"));
   EXPECT(mlp.flatten && mlp.depth() == 2 && !mlp.biases[0].defined());
   EXPECT(mlp.activations[0].text() == "leaky_relu(0.2)");
   EXPECT(mlp.activations[1].text() == "polynomial(0, 1, 0.5)");
@@ -245,7 +238,6 @@ void models_are_read() {
   EXPECT(torchbcd::nn::Polynomial(std::vector<double>{1, 0, 0.5})(u).item<double>() == 3);
   EXPECT(torchbcd::nn::Hardsigmoid()(torch::tensor({-9.0, 0.0})).equal(torch::tensor({0.0, 0.5})));
   EXPECT(torchbcd::nn::Hardswish()(torch::tensor({-9.0, 1.5})).equal(torch::tensor({0.0, 1.125})));
-  EXPECT(torchbcd::nn::Sine()(u).equal(u.sin()));
   EXPECT(torchbcd::nn::Sign()(torch::tensor({-2.0, 0.0})).equal(torch::tensor({-1.0, 1.0})));
   EXPECT_THROWS(c10::ValueError, torchbcd::nn::Polynomial(std::vector<double>{}), "1 to 9 coefficients");
   using torch::nn::Linear;

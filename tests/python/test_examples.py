@@ -235,3 +235,13 @@ def test_distributed(tmp_path):
     objectives = [float(line.split()[1][:-1]) for line in done.stdout.splitlines() if "objective" in line]
     assert len(objectives) == 3
     assert objectives == sorted(objectives, reverse=True)
+    done = run("-m", *launch, "--optimizer", "RelaxedBCD", cwd=tmp_path)
+    assert float(done.stdout.split("accuracy ")[1].split()[0]) > 85
+
+
+def test_heads_on_a_frozen_cnn(tmp_path):
+    script = ROOT / "examples/python/frozen_backbone.py"
+    done = run(script, "--dataset", "digits", "--epochs", 3, cwd=tmp_path)
+    for name in ("RelaxedBCD", "BCD", "AdamW", "Muon", "RidgeHead", "LogisticRegression"):
+        assert accuracies(done.stdout, name)[0] > 60
+    assert accuracies(done.stdout, "RidgeHead")[0] > 95

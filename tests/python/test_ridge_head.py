@@ -135,6 +135,21 @@ def test_removed_rows_have_never_been(bias, offset):
     assert_solution(head.solve(0.1), torchbcd.RidgeHead(12, 3, bias=bias).partial_fit(f, y).solve(0.1), 1e-12)
 
 
+def test_a_window_over_features_that_come_and_go():
+    """Features that are zero for long: what their sums keep is rounding of what they were."""
+    generator = torch.Generator().manual_seed(4)
+    f = torch.relu(torch.randn(600, 12, generator=generator))
+    f[:, ::2] *= (torch.arange(600) // 70 % 3 == 0)[:, None]
+    y = torch.randint(3, (600,), generator=generator)
+    head = torchbcd.RidgeHead(12, 3)
+    for begin in range(0, 600, 20):
+        head.partial_fit(f[begin : begin + 20], y[begin : begin + 20])
+        if begin >= 60:
+            head.remove(f[begin - 60 : begin - 40], y[begin - 60 : begin - 40])
+    rest = torchbcd.RidgeHead(12, 3).partial_fit(f[-60:], y[-60:])
+    assert_solution(head.solve(0.5), rest.solve(0.5), 1e-9)
+
+
 def test_rows_that_were_never_added_do_not_go():
     f, y, _ = problem()
     head = torchbcd.RidgeHead(12, 3).partial_fit(f[:50], y[:50])

@@ -41,19 +41,6 @@ class TORCHBCD_API BCD : public SplitOptimizer {
   void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {},
             const std::vector<at::Tensor>& u = {}, const std::vector<at::Tensor>& v = {});
 
-  /// The rows given to bind and step from now on are some of the data: other processes, whose models have the
-  /// same parameters, have the others and take the same steps at the same time. `sum` adds a tensor up over
-  /// all of them in place, to the same bits in each, such as c10d's all-reduce. Only Gram matrices, cross
-  /// products and, for the objective, a few numbers go between them (Zeng et al., Appendix F). Algorithm 2
-  /// only. Unbinds.
-  void set_sum_over_ranks(std::function<void(const at::Tensor&)> sum);
-
-  /// The same for the processes of a group of torch.distributed, by its name. The model's parameters are
-  /// first set to those of the group's rank 0.
-  void set_process_group(const std::string& name);
-  /// Whether other processes have rows too.
-  bool has_other_ranks() const;
-
   bool bound() const override;
 
   /// A sweep over the bound data.
@@ -97,11 +84,12 @@ class TORCHBCD_API BCD : public SplitOptimizer {
   const OptionTable& option_table() const override;
   void* option_values() const override;
   void check_options_together() const override;
+  void check_takes_ranks() const override;
+  void unbind() override;
   void parameters_changed() override;
   ObjectiveTerms last_sweep_terms(bool before) override;
 
   void check_joint() const;
-  void check_ranks(const char* way);
   void sweep(bool batch);
   Point point_at(const BCDOptions& options, bool batch, bool before);
 

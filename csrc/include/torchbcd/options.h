@@ -12,6 +12,7 @@
 
 #include "torchbcd/per_layer.h"
 #include "torchbcd/regularizers.h"
+#include "torchbcd/weight_regularizers.h"
 
 namespace torchbcd {
 
@@ -39,7 +40,7 @@ struct BCDOptions {
   /// Proximal weight of weights and biases, > 0. Not given: as alpha.
   TORCH_ARG(PerLayer<std::optional<double>>, alpha_weight) = std::nullopt;
   /// r_i and s_i.
-  TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
+  TORCH_ARG(PerLayer<WeightRegularizer>, weight_regularizer) = WeightRegularizer();
   TORCH_ARG(PerLayer<Regularizer>, state_regularizer) = Regularizer();
   /// Whether r_i covers the bias, too, as where it is a column of W_i.
   TORCH_ARG(bool, regularize_bias) = false;
@@ -96,7 +97,7 @@ struct RelaxedBCDOptions {
   /// The part of a layer's W, times lr, that is taken off before a sweep, in [0, 1). Not given:
   /// default_weight_decay.
   TORCH_ARG(PerLayer<std::optional<double>>, weight_decay) = std::nullopt;
-  TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
+  TORCH_ARG(PerLayer<WeightRegularizer>, weight_regularizer) = WeightRegularizer();
   /// Keep the batch's true loss from rising: halve the step until it does not.
   TORCH_ARG(bool, guard) = false;
   /// Keep U, V and the penalties of bound data from sweep to sweep.
@@ -129,7 +130,7 @@ struct RelaxedBCDOptions {
   }
   double momentum_of(size_t layer) const {
     const size_t depth = momentum_.values().size();
-    const bool none = persistent_ || weight_regularizer_[layer].bounded();
+    const bool none = persistent_ || weight_regularizer_[layer].constrains();
     return momentum_[layer].value_or(none ? 0 : depth > 12 ? 0.5 : 0.7);
   }
   /// weight_decay where it is not given: 2e-4 where targets are classes, 1e-4 where they are numbers; 0 where
@@ -174,7 +175,7 @@ struct DLAMOptions {
   TORCH_ARG(std::optional<EpsSchedule>, eps) = std::nullopt;
   /// mDLAM (Algorithm 2) rather than DLAM (Algorithm 1).
   TORCH_ARG(bool, monotone) = true;
-  TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
+  TORCH_ARG(PerLayer<WeightRegularizer>, weight_regularizer) = WeightRegularizer();
   /// Minimise over (z_l, a_l) together, entry by entry and exactly.
   TORCH_ARG(bool, joint) = false;
   /// The factor of the extrapolations: "none"; "nesterov", Nesterov's sequence (Algorithm 1, lines 3 and 4);
@@ -205,7 +206,7 @@ struct DLADMMOptions {
   TORCH_ARG(std::optional<double>, nu) = std::nullopt;
   /// Each layer's penalty, > 0. An optimizer sets it from nu and rho when it is made.
   TORCH_ARG(PerLayer<double>, penalty) = 1e-3;
-  TORCH_ARG(PerLayer<Regularizer>, weight_regularizer) = Regularizer();
+  TORCH_ARG(PerLayer<WeightRegularizer>, weight_regularizer) = WeightRegularizer();
   TORCH_ARG(double, loss_weight) = 1.0;
   /// "sum" over rows or "mean".
   TORCH_ARG(std::string, loss_scaling) = "sum";

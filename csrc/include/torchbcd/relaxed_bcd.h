@@ -56,6 +56,8 @@ class TORCHBCD_API RelaxedBCD : public SplitOptimizer {
   const OptionTable& option_table() const override;
   void* option_values() const override;
   void check_options_together() const override;
+  void check_takes_ranks() const override;
+  void unbind() override;
   ObjectiveTerms last_sweep_terms(bool before) override;
 
   void sweep(bool batch);

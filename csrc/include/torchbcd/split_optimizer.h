@@ -66,6 +66,21 @@ class TORCHBCD_API SplitOptimizer {
   /// Whether a full batch is bound.
   virtual bool bound() const = 0;
 
+  /// The rows given to bind and step from now on are some of the data: other processes, whose models have the
+  /// same parameters, have the others and take the same steps at the same time. `sum` adds a tensor up over
+  /// all of them in place, to the same bits in each, such as c10d's all-reduce. Only matrices of the layers'
+  /// sizes and a few numbers go between them (Zeng et al., Appendix F). BCD's Algorithm 2 and RelaxedBCD; the
+  /// others throw a ValueError. Unbinds.
+  void set_sum_over_ranks(std::function<void(const at::Tensor&)> sum);
+  /// The same for the processes of a group of torch.distributed, by its name. The model's parameters are
+  /// first set to those of the group's rank 0. `rank`, this process's, is how errors in the others call it.
+  void set_process_group(const std::string& name, int64_t rank = -1);
+  /// Whether other processes have rows too.
+  bool has_other_ranks() const;
+  /// The bytes of the tensors that the last bind or step has summed over the processes, and what was read
+  /// since: what a process gives to all-reduces, whatever the backend makes of that on the wire.
+  int64_t bytes_sent() const;
+
   /// Has a function called after each block of every sweep.
   void set_observer(BlockObserver observer);
 
@@ -135,6 +150,14 @@ class TORCHBCD_API SplitOptimizer {
   virtual void* option_values() const = 0;
   /// What options may not be together. Throws.
   virtual void check_options_together() const {}
+  /// Throws where the method, or its options, do not take rows in several processes.
+  virtual void check_takes_ranks() const;
+  /// Forgets bound data.
+  virtual void unbind() {}
+  /// Begins a bind or a step, by `own`, what this process alone may refuse: the look at options and
+  /// parameters, the checks of data. Where there are several processes, all of them throw where one does,
+  /// with its reason, or unless they have the same options, weights and `way` to go on.
+  void begin(const char* way, const std::function<void()>& own);
   /// Parameters have been changed from outside.
   virtual void parameters_changed() {}
   /// The objective of the last sweep with the options it had.

@@ -22,3 +22,4 @@
 #include "torchbcd/ridge_head.h"
 #include "torchbcd/split_optimizer.h"
 #include "torchbcd/version.h"
+#include "torchbcd/weight_regularizers.h"

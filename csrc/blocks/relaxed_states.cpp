@@ -1,0 +1,168 @@
+#include "blocks/relaxed_states.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/add.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/gather.h>
+#include <ATen/ops/gt.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/max.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/slice.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <vector>
+
+#include "kernels/passes.h"
+
+namespace torchbcd {
+namespace {
+
+constexpr double kTiny = 1e-290;  // keeps a quotient of sums, which are float64, from 0 / 0
+// How often a step is halved where kinks or curvature make it raise the objective, before it is dropped.
+constexpr int kHalvings = 5;
+
+// |x|^2 as one number on the data's device, which nothing waits for.
+at::Tensor square_norm(const at::Tensor& x) { return at::sum(passes::row_sums_of_squares(x)); }
+
+// Replaces the direction z, the negative gradient, by `steps` steps of conjugate gradients on
+// |R - J d W^T|^2 + ratio |S + d|^2, times the problem's scale. `squares` is |z|^2.
+void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor squares,
+                        const Totals& totals) {
+  const at::Tensor slope = passes::activation_derivative(problem.u, problem.activation);
+  at::Tensor along = problem.direction.clone();
+  at::Tensor remaining = problem.direction.clone();  // the negative gradient at d
+  at::Tensor d = at::zeros_like(along);
+  for (int64_t k = 0;; ++k) {
+    const at::Tensor product = at::mm(slope * along, problem.weight.t());
+    const std::vector<at::Tensor> sums = totals.of({square_norm(product), square_norm(along)});
+    const at::Tensor curvature = at::add(sums[0], sums[1], problem.ratio);
+    const at::Tensor length = squares / curvature.mul_(problem.scale).add_(kTiny);
+    d.addcmul_(along, length.to(along.scalar_type()));
+    if (k + 1 == steps) {
+      break;
+    }
+    const at::Tensor image =
+        at::mm(product, problem.scaled).mul_(slope).add_(along, problem.ratio * problem.scale);
+    remaining.addcmul_(image, length.to(along.scalar_type()), -1);
+    const at::Tensor next = totals.of(square_norm(remaining));
+    along.mul_(next / (squares + kTiny)).add_(remaining);
+    squares = next;
+  }
+  at::Tensor direction = problem.direction;
+  direction.copy_(d);
+}
+
+// The mean of |u| over the entries of all processes.
+at::Tensor mean_size(const at::Tensor& u, int64_t population, const Totals& totals) {
+  if (!totals.several()) {
+    return u.abs().mean();
+  }
+  const auto entries = static_cast<double>(population * u.size(1));
+  return totals.of(u.abs().sum(at::kDouble)).div_(entries).to(u.scalar_type());
+}
+
+void move(const StateProblem& problem, StateMoved& moved) {
+  if (problem.has_line) {
+    const passes::LineMove line =
+        passes::line_move(problem.u, problem.v, problem.direction, problem.slack_or_any(), problem.activation,
+                          problem.keep(), problem.ratio, problem.residual, problem.product, problem.weight,
+                          problem.length, moved.slack, moved.change);
+    moved.slack_sums = line.slack_sums;
+    moved.sums = line.sums;
+    return;
+  }
+  move_unchecked(problem, moved);
+  at::Tensor residual = problem.product;
+  at::addmm_out(residual, problem.residual, moved.change, problem.weight.t(), 1, -1);
+  moved.sums = passes::row_sums_of_squares(residual).add_(moved.slack_sums, problem.ratio);
+}
+
+}  // namespace
+
+double gradient_scale(double square) {
+  constexpr double kUsual = 0x1p40;
+  return square > 1 / kUsual && square < kUsual ? 1 : std::exp2(-std::rint(std::log2(square)));
+}
+
+void set_direction(StateProblem& problem, const StateStep& step, const at::Tensor& image,
+                   const Totals& totals) {
+  const at::Tensor& z = problem.direction;
+  at::Tensor gradient = z;
+  at::mm_out(gradient, problem.residual, problem.scaled);
+  at::Tensor squares = passes::state_direction(z, problem.u, problem.slack_or_any(), problem.activation,
+                                               problem.keep() * problem.ratio * problem.scale, z, image);
+  if (step.steps == 1) {
+    const auto sample = [&](const at::Tensor& t) { return at::slice(t, 0, 0, std::nullopt, step.stride); };
+    at::Tensor product = problem.product.narrow(0, 0, sample(image).size(0));
+    at::mm_out(product, sample(image), problem.weight.t());
+    const std::vector<at::Tensor> sums = totals.of({at::sum(sample(squares)), square_norm(product)});
+    const at::Tensor& slope = sums[0];
+    const at::Tensor curvature = at::add(sums[1], slope, problem.ratio);
+    problem.length = (slope * (step.omega / problem.scale)).div_(curvature.add_(kTiny));
+  } else {
+    conjugate_gradient(step.steps, problem, totals.of(at::sum(squares)), totals);
+    squares = passes::row_sums_of_squares(z);
+    problem.length = at::full({}, step.omega, squares.options());
+  }
+  if (step.cap > 0) {
+    const at::Tensor moved_by = totals.of(at::sum(squares)).mul_(problem.length).mul_(problem.length);
+    const double most = step.cap * step.cap * step.input_square;  // V has not moved since the weights read it
+    problem.length.mul_((most / moved_by.add_(kTiny)).clamp_max_(1).sqrt_());
+  }
+}
+
+void set_flips(StateProblem& problem, double omega, int64_t population, const Totals& totals) {
+  const at::Tensor gram = at::mm(problem.scaled.t(), problem.weight);
+  at::Tensor gradient = at::mm(problem.residual, problem.scaled);
+  const at::Tensor jump = problem.v * -2;
+  const at::Tensor move =
+      (problem.v * mean_size(problem.u, population, totals).mul_(omega)).add_(problem.u).neg_();
+  at::Tensor cost = move.square();
+  if (problem.slack.defined()) {
+    cost.addcmul_(problem.slack, move, 2);
+  }
+  cost.mul_(problem.ratio * problem.scale).addcmul_(jump.square(), gram.diagonal());
+  at::Tensor direction = problem.direction;
+  direction.zero_();
+  for (int64_t flips = std::max<int64_t>(1, problem.u.size(1) / 8); flips > 0; --flips) {
+    const auto [gain, unit] = at::max((jump * gradient).mul_(2).sub_(cost), 1, /*keepdim=*/true);
+    const at::Tensor flipped = at::gt(gain, 0).to(gain.scalar_type());
+    gradient.addcmul_(at::index_select(gram, 0, unit.squeeze(1)), at::gather(jump, 1, unit).mul_(flipped),
+                      -1);
+    direction.scatter_add_(1, unit, at::gather(move, 1, unit).mul_(flipped));
+    cost.scatter_(1, unit, std::numeric_limits<double>::infinity());  // not again
+  }
+  problem.length = at::ones({}, problem.u.options().dtype(at::kDouble));
+}
+
+void move_unchecked(const StateProblem& problem, StateMoved& moved) {
+  moved.slack_sums =
+      passes::state_move(problem.u, problem.v, problem.direction, problem.slack_or_any(), problem.activation,
+                         problem.keep(), problem.length, moved.slack, moved.change);
+}
+
+bool move_checked(StateProblem& problem, const at::Tensor& start, StateMoved& moved, const Totals& totals) {
+  const at::Tensor before = at::sum(start);
+  const auto fallen = [&] {
+    const std::vector<at::Tensor> sums = totals.of({at::sum(moved.sums), before});
+    return sums[0].le(sums[1]).item<bool>();
+  };
+  bool shortened = false;
+  move(problem, moved);
+  for (int halving = 1; halving <= kHalvings && !fallen(); ++halving) {
+    shortened = true;
+    problem.length.mul_(halving < kHalvings ? 0.5 : 0.0);
+    move(problem, moved);
+  }
+  return shortened;
+}
+
+}  // namespace torchbcd

@@ -1,0 +1,67 @@
+// The block of a hidden layer's (U, V) on V = sigma(U), as RelaxedBCD has it: a direction of descent, a
+// length along it by an exact line search of the linearised problem, and a step that is checked.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "functors/activations.h"
+#include "linalg/reductions.h"
+
+namespace torchbcd {
+
+/// What the block of (U, V)_{l-1} minimises along a ray, |R - (sigma(U + d) - V) W_l^T|^2 + ratio |S + d|^2,
+/// with S = U - P.
+struct StateProblem {
+  functors::AnyActivation activation;
+  at::Tensor weight;
+  double ratio;            // rho_{l-1} / rho_l
+  double scale;            // a power of two that the gradient is multiplied by
+  at::Tensor scaled;       // the weight times that
+  at::Tensor u, v, slack;  // slack undefined: zero
+  at::Tensor residual;     // R
+  at::Tensor direction;
+  at::Tensor length;   // along the direction: one number, float64
+  at::Tensor product;  // scratch like R; for has_line the direction's, J z W_l^T
+  bool has_line;       // whether the product tells the value along the ray
+
+  double keep() const { return slack.defined() ? 1 : 0; }
+  const at::Tensor& slack_or_any() const { return slack.defined() ? slack : direction; }
+};
+
+struct StateMoved {
+  at::Tensor slack, change, slack_sums, sums;  // sums: of the objective above
+};
+
+/// How a direction and its length are found.
+struct StateStep {
+  int64_t steps;        // of conjugate gradients
+  double omega;         // over-relaxation
+  double cap;           // of the states' move, relative to their norm; 0: none
+  int64_t stride;       // the length is measured on every `stride`-th row
+  double input_square;  // |V|^2, before
+};
+
+/// What the gradient R W of the states is multiplied by, so that float32 holds it and its image by W^T: 1,
+/// or, where the rows of W are of unusual size, a power of two near 1/|w|^2, which changes no digit. `square`
+/// is |w|^2, the mean over rows.
+double gradient_scale(double square);
+
+/// Sets the direction z, and the length: `omega` times the minimiser of the problem with sigma linearised.
+/// Leaves J z in `image`.
+void set_direction(StateProblem& problem, const StateStep& step, const at::Tensor& image,
+                   const Totals& totals);
+
+/// The direction where sigma is a sign, whose derivative says nothing: row by row the unit whose flip lowers
+/// the problem most, then the best one given that, as far as an eighth of the units. A flipped unit goes
+/// across zero, by `omega` times the mean |u|, so that the layer before is drawn there. `population`: rows of
+/// all processes.
+void set_flips(StateProblem& problem, double omega, int64_t population, const Totals& totals);
+
+/// The step, whatever it does to the objective.
+void move_unchecked(const StateProblem& problem, StateMoved& moved);
+
+/// A step that kinks or curvature make raise the objective, whose sums over rows are `start`, is halved, and
+/// halved again, and at last dropped. Returns whether it was.
+bool move_checked(StateProblem& problem, const at::Tensor& start, StateMoved& moved, const Totals& totals);
+
+}  // namespace torchbcd

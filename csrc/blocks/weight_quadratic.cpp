@@ -1,0 +1,29 @@
+#include "blocks/weight_quadratic.h"
+
+namespace torchbcd {
+
+WeightQuadratic::WeightQuadratic(const at::Tensor& hessian, const WeightRegularizer& regularizer,
+                                 double scale, int64_t regularized)
+    : without_norms_(hessian, regularizer, scale, regularized) {
+  if (regularized == 0) {
+    return;
+  }
+  if (regularizer.by_input != 0) {
+    columns_.emplace(NormedQuadratic(hessian, regularizer, scale, regularized));
+  } else if (regularizer.of_rows()) {
+    rows_.emplace(NormedQuadratic(hessian, regularizer, scale, regularized), without_norms_);
+  }
+}
+
+void WeightQuadratic::minimise_(const at::Tensor& x, const at::Tensor& centre,
+                                const at::Tensor& linear) const {
+  if (x.numel() > 0 && columns_) {
+    columns_->minimise_(x, centre, linear);
+  } else if (x.numel() > 0 && rows_) {
+    rows_->minimise_(x, centre, linear);
+  } else {
+    without_norms_.minimise_(x, centre, linear);
+  }
+}
+
+}  // namespace torchbcd

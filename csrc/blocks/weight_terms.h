@@ -1,0 +1,32 @@
+// What a WeightRegularizer r is at a weight, its prox, and the nearest weight within its constraints.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "torchbcd/weight_regularizers.h"
+
+namespace torchbcd {
+
+/// r(W) in float64; infinite where W is not within the constraints.
+double regularizer_value(const WeightRegularizer& regularizer, const at::Tensor& weight);
+
+/// r for every row, (m, 1), infinite where the row is outside; without the norms of columns, which no row
+/// has.
+at::Tensor row_regularizer(const WeightRegularizer& regularizer, const at::Tensor& weight);
+
+/// sum_j |W e_j|, in float64.
+double sum_of_column_norms(const at::Tensor& weight);
+
+/// Whether W is within the constraints: its entries are compared with bounds of its own type, and its rows'
+/// norms, as at::linalg_vector_norm(weight, 2, 1) has them in W's own type and in float64, with the radius.
+bool is_inside(const WeightRegularizer& regularizer, const at::Tensor& weight);
+
+/// W <- the nearest weight within the constraints, where is_inside holds to the bit: rows that rounding
+/// leaves longer than the radius are shortened by as little as it takes.
+void project_(const WeightRegularizer& regularizer, const at::Tensor& weight);
+
+/// W <- argmin over X of times r(X) + 1/2 |X - W|^2. Exact: where there are norms, bounds are at zero alone,
+/// and the prox of a norm on a cone is the norm's after the cone's (both commute with lengths).
+void prox_weight_regularizer_(const WeightRegularizer& regularizer, double times, const at::Tensor& weight);
+
+}  // namespace torchbcd

@@ -1,0 +1,46 @@
+// What a RelaxedBCD object holds beside its model: options, rows with their variables, and where its next
+// sweep starts.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "optimizers/trained_mlp.h"
+#include "sweeps/relaxed.h"
+#include "torchbcd/relaxed_bcd.h"
+
+namespace torchbcd {
+
+struct RelaxedBCD::Data {
+  RelaxedBCDOptions options;
+  RelaxedBCDOptions swept;               // those of the last sweep
+  std::vector<AffineMap> velocity;       // with momentum, the step of the last sweep; otherwise empty
+  std::vector<AffineMap> start_storage;  // with momentum or decay
+  bool start_apart = false;              // whether a sweep starts there, rather than at the model's weights
+  bool outside = false;                  // whether these are not within their constraints, as the start is
+  RelaxedRows bound;
+  RelaxedRows storage;                // of mini-batches, as large as the largest so far
+  RelaxedRows batch;                  // views of its first rows
+  const RelaxedRows* last = nullptr;  // those of the last sweep
+  RelaxedProgress progress;
+  std::optional<bool> standardize;  // whether the data want it, which the first rows tell
+  RelaxedReport report;
+
+  RelaxedProblem problem(const TrainedMlp& mlp, const RelaxedBCDOptions& with) const {
+    return {mlp.name, mlp.activations, mlp.loss, mlp.trained, with, mlp.sum_over_ranks};
+  }
+  const std::vector<AffineMap>& start(const TrainedMlp& mlp) const {
+    return start_apart ? start_storage : mlp.committed;
+  }
+  bool has_momentum() const {
+    for (size_t l = 0; l < options.momentum().values().size(); ++l) {
+      if (options.momentum_of(l) > 0) {
+        return true;
+      }
+    }
+    return false;
+  }
+  RelaxedRows& resize_batch(int64_t n, const std::vector<AffineMap>& maps);
+};
+
+}  // namespace torchbcd

@@ -1,0 +1,133 @@
+// Where a sweep of RelaxedBCD starts, and what is made sure of after it.
+#include <ATen/core/Tensor.h>
+
+#include <utility>
+#include <vector>
+
+#include "blocks/input_metric.h"
+#include "blocks/output_scale.h"
+#include "blocks/weight_terms.h"
+#include "kernels/passes.h"
+#include "linalg/reductions.h"
+#include "optimizers/relaxed_data.h"
+#include "sweeps/layers.h"
+
+namespace torchbcd {
+namespace {
+
+constexpr int kGuardHalvings = 10;
+
+}  // namespace
+
+// Where a sweep starts: at the model's weights W, or, with momentum or decay, at (1 - decay) W + momentum D
+// with the last step D; and at the nearest weights within a layer's constraints, where its own are outside.
+void RelaxedBCD::set_start(bool batch) {
+  Data& d = *data_;
+  const RelaxedRows& rows = batch ? d.batch : d.bound;
+  d.start_apart = d.has_momentum();
+  if (!d.start_apart) {
+    d.velocity.clear();
+  }
+  d.outside = false;
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    d.start_apart = d.start_apart || d.options.weight_decay_of(l, rows.classes) > 0;
+    d.outside = d.outside || (mlp_->trained[l].weight &&
+                              !is_inside(d.options.weight_regularizer()[l], mlp_->committed[l].weight));
+  }
+  d.start_apart = d.start_apart || d.outside;
+  if (!d.start_apart) {
+    return;
+  }
+  if (d.start_storage.empty()) {
+    d.start_storage = allocate_like(mlp_->committed);
+  }
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    const AffineMap& from = mlp_->committed[l];
+    const AffineMap& start = d.start_storage[l];
+    const Trained trained = mlp_->trained[l];
+    const double decay = d.options.weight_decay_of(l, rows.classes);
+    const bool centred = l == 0 && *d.standardize;
+    copy_scaled(from, trained.weight && !centred ? 1 - decay : 1, start);
+    if (trained.weight && centred) {
+      shrink_centred_({start.weight, trained.bias ? start.bias : at::Tensor()}, decay, rows.x,
+                      mlp_->sum_over_ranks);
+    }
+    if (!d.velocity.empty()) {
+      add_map_(trained_part(start, trained), trained_part(d.velocity[l], trained), d.options.momentum_of(l));
+    }
+    if (d.outside && trained.weight) {
+      project_(d.options.weight_regularizer()[l], start.weight);
+    }
+  }
+}
+
+// An untrained net's outputs are as large as its inputs. The last layer is scaled first, since hidden layers
+// that answer for outputs a thousand times too large would only learn to be silent.
+bool RelaxedBCD::match_output_scale(bool batch) {
+  Data& d = *data_;
+  RelaxedRows& rows = batch ? d.batch : d.bound;
+  const size_t last = mlp_->depth() - 1;
+  if (!(mlp_->trained[last] == Trained{true, mlp_->committed[last].bias.defined()}) ||
+      d.options.weight_regularizer()[last].constrains() ||
+      !std::holds_alternative<functors::Identity>(mlp_->activations[last])) {
+    return false;
+  }
+  if (!d.start_apart) {
+    d.start_storage = clone_maps(mlp_->committed);
+  }
+  const AffineMap& map = d.start_storage[last];
+  if (!torchbcd::match_output_scale(rows.p[last], rows.y, mlp_->loss, map, mlp_->sum_over_ranks)) {
+    return false;
+  }
+  affine_out(last == 0 ? rows.x : rows.v[last - 1], map, rows.p[last]);
+  rows.v[last].copy_(rows.p[last]);
+  d.start_apart = true;
+  return true;
+}
+
+// With momentum: the step from the model's weights of before, which commit has left in `next`.
+void RelaxedBCD::keep_velocity() {
+  if (!data_->has_momentum()) {
+    return;
+  }
+  if (data_->velocity.empty()) {
+    data_->velocity = allocate_like(mlp_->committed);
+  }
+  difference_out(mlp_->committed, mlp_->next, data_->velocity);
+}
+
+// The batch's true loss at the new weights must not exceed that at the old ones: the step is halved until it
+// does not, and dropped if nothing helps. After a forward pass with the old weights, rows.p has their
+// outputs.
+void RelaxedBCD::guard(bool forward_with_old) {
+  const RelaxedRows& rows = *data_->last;
+  const Totals totals(mlp_->sum_over_ranks, rows.x.device());
+  const auto loss_at = [&](const std::vector<AffineMap>& maps) {
+    const std::vector<at::Tensor> products = allocate_states(rows.rows(), maps);
+    const std::vector<at::Tensor> states = allocate_states(rows.rows(), maps);
+    forward_out(rows.x, maps, mlp_->activations, products, states);
+    return totals.of(weighted_loss(rows.y, states.back(), mlp_->loss));
+  };
+  const auto loss_before = [&] {
+    return totals.of(
+        weighted_loss(rows.y, passes::activation(rows.p.back(), mlp_->activations.back()), mlp_->loss));
+  };
+  const std::vector<AffineMap>& next = mlp_->next;
+  const std::vector<AffineMap>& old = data_->outside ? data_->start(*mlp_) : mlp_->committed;
+  const double before = forward_with_old ? loss_before() : loss_at(old);
+  for (int halving = 0; halving <= kGuardHalvings && !(loss_at(next) <= before); ++halving) {
+    ++data_->report.guard_halvings;
+    for (size_t l = 0; l < mlp_->depth(); ++l) {
+      const double weight = halving < kGuardHalvings ? 0.5 : 1.0;  // towards the old weights
+      next[l].weight.lerp_(old[l].weight, weight);
+      if (next[l].bias.defined()) {
+        next[l].bias.lerp_(old[l].bias, weight);
+      }
+      if (mlp_->trained[l].weight && weight < 1) {  // rounding may lead out
+        project_(data_->options.weight_regularizer()[l], next[l].weight);
+      }
+    }
+  }
+}
+
+}  // namespace torchbcd
