@@ -24,9 +24,24 @@ from torchbcd import functional
 
 GAMMAS = (0.03, 0.1, 0.3, 1.0, 3.0, 30.0)
 ENTRIES = 200_000
-PROXES = {"relu": 0, "tanh": 0, "sigmoid": 0, "silu": 0, "logistic_loss": 1, "exponential_loss": 1}
+SMOOTH = (
+    "gelu",
+    "gelu_tanh",
+    "elu",
+    "softplus",
+    "mish",
+    "logsigmoid",
+    "softsign",
+    "tanhshrink",
+    "hardswish",
+    "sine",
+)
+PROXES = {
+    **dict.fromkeys(("relu", "softshrink", "hardshrink", "tanh", "sigmoid", "silu", *SMOOTH), 0),
+    **dict.fromkeys(("logistic_loss", "exponential_loss"), 1),
+}
 ROWS = {10: 20_000, 1000: 300}
-ACTIVATIONS = {"ReLU": nn.ReLU, "Tanh": nn.Tanh, "Sigmoid": nn.Sigmoid, "SiLU": nn.SiLU}
+ACTIVATIONS = {"ReLU": nn.ReLU, "Tanh": nn.Tanh, "Sigmoid": nn.Sigmoid, "SiLU": nn.SiLU, "GELU": nn.GELU}
 
 
 def medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchbcd import _C
 from torchbcd.frozen import FrozenFirst
-from torchbcd.nn import Polynomial, Sign
+from torchbcd.nn import Polynomial, Sign, Sine
 
 __all__ = ["Model", "read_model"]
 
@@ -29,11 +29,28 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {
     nn.ReLU6: lambda _: ("hardtanh", (0.0, 6.0)),
     nn.Hardsigmoid: lambda _: ("hardsigmoid", ()),
     nn.SiLU: lambda _: ("silu", ()),
+    nn.GELU: lambda module: ("gelu_tanh" if module.approximate == "tanh" else "gelu", ()),
+    nn.ELU: lambda module: ("elu", (module.alpha,)),
+    nn.SELU: lambda _: ("elu", (1.6732632423543772, 1.0507009873554805)),
+    nn.CELU: lambda module: ("elu", (module.alpha, 1.0, 1 / module.alpha if module.alpha else float("nan"))),
+    nn.Softplus: lambda module: ("softplus", (module.beta, module.threshold)),
+    nn.Mish: lambda _: ("mish", ()),
+    nn.Hardswish: lambda _: ("hardswish", ()),
+    nn.LogSigmoid: lambda _: ("logsigmoid", ()),
+    nn.Softsign: lambda _: ("softsign", ()),
+    nn.Tanhshrink: lambda _: ("tanhshrink", ()),
+    nn.Softshrink: lambda module: ("softshrink", (module.lambd,)),
+    nn.Hardshrink: lambda module: ("hardshrink", (module.lambd,)),
+    nn.Threshold: lambda module: ("threshold", (module.threshold, module.value)),
+    nn.PReLU: lambda module: ("leaky_relu", (module.weight.item(),)),
+    Sine: lambda _: ("sine", ()),
     Sign: lambda _: ("sign", ()),
     Polynomial: lambda module: ("polynomial", tuple(module.coefficients)),
 }
 _FROZEN_ROWS = 1024  # that run through the modules before the layers at once
-_SUPPORTED = ", ".join(["Flatten (first)", "Linear", *(cls.__name__ for cls in _ACTIVATIONS)])
+_SUPPORTED = ", ".join(["Flatten (first)", "Linear", *(cls.__name__ for cls in _ACTIVATIONS)]).replace(
+    "PReLU", "PReLU (of one slope that requires no gradients)"
+)
 
 
 class _Watched(NamedTuple):
@@ -73,11 +90,19 @@ def _runs_otherwise(module: nn.Module) -> str:
     return "has a forward of its own" if "forward" in module.__dict__ else ""
 
 
+def _activation_of(module: nn.Module) -> Activation | None:
+    """What the library knows it by, if it does. Nothing trains the slopes of a PReLU."""
+    if isinstance(module, nn.PReLU) and (module.weight.numel() != 1 or module.weight.requires_grad):
+        return None
+    read = _ACTIVATIONS.get(type(module))
+    return read(module) if read is not None else None
+
+
 def _watch(position: str, module: nn.Module) -> _Watched:
     """The module as it is now. What a subclass computes is not known."""
     kind = type(module)
-    if kind in _ACTIVATIONS:
-        return _Watched(position, module, kind, "activation", *_ACTIVATIONS[kind](module), bias=False)
+    if (activation := _activation_of(module)) is not None:
+        return _Watched(position, module, kind, "activation", *activation, bias=False)
     if kind is nn.Linear:
         missing = [name for name in ("weight", "bias") if name not in module._parameters]
         if missing:
@@ -186,7 +211,7 @@ class Model:
             module = found.module
             if type(module) is not found.cls or _runs_otherwise(module):
                 return False
-            if found.numbers and _ACTIVATIONS[found.cls](module) != (found.activation, found.numbers):
+            if found.kind == "activation" and _activation_of(module) != (found.activation, found.numbers):
                 return False
             if found.kind == "linear":
                 own = module._parameters

@@ -101,7 +101,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
 
     Args:
         model: As for :class:`torchbcd.BCD`, with monotone, continuous hidden activations (not ``Sign``,
-            ``SiLU`` or a ``Polynomial`` that falls somewhere) and none after the last Linear.
+            ``SiLU``, ``GELU`` or another that jumps or falls somewhere) and none after the last Linear.
         loss: R, as for :class:`torchbcd.BCD`.
         rho: Penalty, > 0; one number, or one for each layer.
         eps: The tolerance: a number > 0 (>= 0 with ``joint``), or a function of the sweep since ``bind``,

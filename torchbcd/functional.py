@@ -27,8 +27,13 @@ __all__ = [
     "project_nonnegative",
     "prox_cross_entropy_loss",
     "prox_elastic_net",
+    "prox_elu",
     "prox_exponential_loss",
+    "prox_gelu",
+    "prox_gelu_tanh",
+    "prox_hardshrink",
     "prox_hardsigmoid",
+    "prox_hardswish",
     "prox_hardtanh",
     "prox_hinge_loss",
     "prox_huber_loss",
@@ -37,14 +42,22 @@ __all__ = [
     "prox_l2",
     "prox_leaky_relu",
     "prox_logistic_loss",
+    "prox_logsigmoid",
+    "prox_mish",
     "prox_polynomial",
     "prox_relu",
     "prox_row_hinge_loss",
     "prox_sigmoid",
     "prox_sign",
     "prox_silu",
+    "prox_sine",
+    "prox_softplus",
+    "prox_softshrink",
+    "prox_softsign",
     "prox_squared_loss",
     "prox_tanh",
+    "prox_tanhshrink",
+    "prox_threshold",
     "state_update",
     "weight_update",
 ]
@@ -354,6 +367,449 @@ def prox_silu(a: Tensor, b: Tensor, gamma: float) -> Tensor:
         [Z], eq. 33, for an activation that it does not name.
     """
     result: Tensor = torch.ops.torchbcd.prox_silu(a, b, gamma)
+    return result
+
+
+def prox_gelu(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the squared distance of a GELU to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\sigma(u) - a)^2 + \tfrac\gamma2 (u - b)^2,
+              \quad \sigma(u) = u \Phi(u)
+
+    The *global* minimiser is returned, to an objective value within 1e-10 of the least: branch and bound over
+    intervals on which the activation and its first two derivatives are monotone. Entries where the problem is
+    known to be convex are solved many at once, as for :func:`prox_tanh`.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_gelu(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]), 1.0)
+        tensor([1.2744, 0.0000])
+
+    Source:
+        [Z], eq. 33, for an activation that it does not name.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_gelu(a, b, gamma)
+    return result
+
+
+def prox_gelu_tanh(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the squared distance of a GELU's approximation by a tanh to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\sigma(u) - a)^2 + \tfrac\gamma2 (u - b)^2,
+              \quad \sigma(u) = \tfrac u2 \big(1 + \tanh(\sqrt{2/\pi}\,(u + 0.044715\, u^3))\big)
+
+    The *global* minimiser is returned, to an objective value within 1e-10 of the least: branch and bound over
+    intervals on which the activation and its first two derivatives are monotone. Entries where the problem is
+    known to be convex are solved many at once, as for :func:`prox_tanh`. It is
+    ``nn.GELU(approximate="tanh")``.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_gelu_tanh(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]), 1.0)
+        tensor([1.2745, 0.0000])
+
+    Source:
+        [Z], eq. 33, for an activation that it does not name.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_gelu_tanh(a, b, gamma)
+    return result
+
+
+def prox_mish(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the squared distance of a Mish to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\sigma(u) - a)^2 + \tfrac\gamma2 (u - b)^2,
+              \quad \sigma(u) = u \tanh(\log(1 + e^u))
+
+    The *global* minimiser is returned, to an objective value within 1e-10 of the least: branch and bound over
+    intervals on which the activation and its first two derivatives are monotone. Entries where the problem is
+    known to be convex are solved many at once, as for :func:`prox_tanh`.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_mish(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]), 1.0)
+        tensor([ 1.2804, -0.0507])
+
+    Source:
+        [Z], eq. 33, for an activation that it does not name.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_mish(a, b, gamma)
+    return result
+
+
+def prox_hardswish(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the squared distance of a hard swish to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\sigma(u) - a)^2 + \tfrac\gamma2 (u - b)^2,
+              \quad \sigma(u) = u \min(\max(u + 3, 0), 6) / 6
+
+    The *global* minimiser is returned, to an objective value within 1e-10 of the least: branch and bound over
+    intervals on which the activation and its first two derivatives are monotone.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_hardswish(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]), 1.0)
+        tensor([ 1.4427e+00, -8.3128e-18])
+
+    Source:
+        [Z], eq. 33, for an activation that it does not name.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_hardswish(a, b, gamma)
+    return result
+
+
+def prox_logsigmoid(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the squared distance of a logarithm of a sigmoid to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\sigma(u) - a)^2 + \tfrac\gamma2 (u - b)^2,
+              \quad \sigma(u) = -\log(1 + e^{-u})
+
+    The *global* minimiser is returned, to an objective value within 1e-10 of the least: branch and bound over
+    intervals on which the activation and its first two derivatives are monotone. Entries where the problem is
+    known to be convex are solved many at once, as for :func:`prox_tanh`.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_logsigmoid(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]), 1.0)
+        tensor([2.0694, 0.3097])
+
+    Source:
+        [Z], eq. 33, for an activation that it does not name.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_logsigmoid(a, b, gamma)
+    return result
+
+
+def prox_softsign(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the squared distance of a softsign to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\sigma(u) - a)^2 + \tfrac\gamma2 (u - b)^2,
+              \quad \sigma(u) = u / (1 + |u|)
+
+    The *global* minimiser is returned, to an objective value within 1e-10 of the least: branch and bound over
+    intervals on which the activation and its first two derivatives are monotone. Entries where the problem is
+    known to be convex are solved many at once, as for :func:`prox_tanh`.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_softsign(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]), 1.0)
+        tensor([ 1.9815, -0.1528])
+
+    Source:
+        [Z], eq. 33, for an activation that it does not name.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_softsign(a, b, gamma)
+    return result
+
+
+def prox_tanhshrink(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the squared distance of a tanhshrink to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\sigma(u) - a)^2 + \tfrac\gamma2 (u - b)^2,
+              \quad \sigma(u) = u - \tanh(u)
+
+    The *global* minimiser is returned, to an objective value within 1e-10 of the least: branch and bound over
+    intervals on which the activation and its first two derivatives are monotone. Entries where the problem is
+    known to be convex are solved many at once, as for :func:`prox_tanh`.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_tanhshrink(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]), 1.0)
+        tensor([1.7373, 0.3716])
+
+    Source:
+        [Z], eq. 33, for an activation that it does not name.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_tanhshrink(a, b, gamma)
+    return result
+
+
+def prox_sine(a: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the squared distance of a sine to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\sigma(u) - a)^2 + \tfrac\gamma2 (u - b)^2,
+              \quad \sigma(u) = \sin(u)
+
+    The *global* minimiser is returned, to an objective value within 1e-10 of the least: branch and bound over
+    intervals on which the activation and its first two derivatives are monotone. It is within half a period
+    of ``b``.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_sine(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]), 1.0)
+        tensor([ 2.1830, -0.2402])
+
+    Source:
+        [Z], eq. 33, for an activation that it does not name.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_sine(a, b, gamma)
+    return result
+
+
+def prox_elu(
+    a: Tensor, b: Tensor, gamma: float, alpha: float = 1.0, scale: float = 1.0, rate: float = 1.0
+) -> Tensor:
+    r"""Proximal operator of the squared distance of an ELU, CELU or SELU to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\sigma(u) - a)^2 + \tfrac\gamma2 (u - b)^2,
+              \quad \sigma(u) = s \max(u, 0) + s \alpha (e^{r \min(u, 0)} - 1)
+
+    The *global* minimiser is returned, to an objective value within 1e-10 of the least: branch and bound over
+    intervals on which the activation and its first two derivatives are monotone. Entries where the problem is
+    known to be convex are solved many at once, as for :func:`prox_tanh`. An ELU has the scale and rate 1, a
+    CELU the rate 1/alpha, a SELU alpha 1.67326... and scale 1.05070...
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+        alpha: Finite; where it is negative, :math:`\sigma` falls and rises.
+        scale: :math:`s`, finite and > 0.
+        rate: :math:`r`, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, the devices differ, or
+            a number is out of range.
+
+    Example:
+        >>> prox_elu(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]), 1.0)
+        tensor([ 1.2500, -0.1874])
+
+    Source:
+        [Z], eq. 33, for an activation that it does not name.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_elu(a, b, gamma, alpha, scale, rate)
+    return result
+
+
+def prox_softplus(a: Tensor, b: Tensor, gamma: float, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    r"""Proximal operator of the squared distance of a softplus to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\sigma(u) - a)^2 + \tfrac\gamma2 (u - b)^2,
+              \quad \sigma(u) = \log(1 + e^{\beta u}) / \beta
+
+    The *global* minimiser is returned, to an objective value within 1e-10 of the least: branch and bound over
+    intervals on which the activation and its first two derivatives are monotone. Entries where the problem is
+    known to be convex are solved many at once, as for :func:`prox_tanh`.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+        beta: Finite and > 0.
+        threshold: Where :math:`\beta u` is beyond it, :math:`\sigma(u) = u`; >= 20, since the graph jumps there.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, the devices differ, or
+            a number is out of range.
+
+    Example:
+        >>> prox_softplus(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]), 1.0)
+        tensor([ 1.2338, -0.2122])
+
+    Source:
+        [Z], eq. 33, for an activation that it does not name.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_softplus(a, b, gamma, beta, threshold)
+    return result
+
+
+def prox_softshrink(a: Tensor, b: Tensor, gamma: float, lambd: float = 0.5) -> Tensor:
+    r"""Proximal operator of the squared distance of a soft shrinkage to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\sigma(u) - a)^2 + \tfrac\gamma2 (u - b)^2,
+              \quad \sigma(u) = \operatorname{sign}(u) \max(|u| - \lambda, 0)
+
+    The problem is not convex; the *global* minimiser is returned, in closed form: the best of the three
+    lines.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+        lambd: :math:`\lambda`, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, the devices differ, or
+            ``lambd`` is not positive.
+
+    Example:
+        >>> prox_softshrink(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]), 1.0)
+        tensor([1.5000, 0.5000])
+
+    Source:
+        [Z], eq. 33; each line as in Lemma 9.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_softshrink(a, b, gamma, lambd)
+    return result
+
+
+def prox_hardshrink(a: Tensor, b: Tensor, gamma: float, lambd: float = 0.5) -> Tensor:
+    r"""Proximal operator of the squared distance of a hard shrinkage to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\sigma(u) - a)^2 + \tfrac\gamma2 (u - b)^2,
+              \quad \sigma(u) = u \text{ for } |u| > \lambda, \text{ else } 0
+
+    The *global* minimiser is returned, in closed form; the number next to the threshold stands for the
+    infimum "just beyond" it.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+        lambd: :math:`\lambda`, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, the devices differ, or
+            ``lambd`` is not positive.
+
+    Example:
+        >>> prox_hardshrink(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]), 1.0)
+        tensor([1.2500, 0.5000])
+
+    Source:
+        [Z], eq. 33; each line as in Lemma 9.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_hardshrink(a, b, gamma, lambd)
+    return result
+
+
+def prox_threshold(a: Tensor, b: Tensor, gamma: float, threshold: float, value: float) -> Tensor:
+    r"""Proximal operator of the squared distance of a threshold to a target.
+
+    .. math:: \arg\min_u\ \tfrac12 (\sigma(u) - a)^2 + \tfrac\gamma2 (u - b)^2,
+              \quad \sigma(u) = u \text{ for } u > \theta, \text{ else } c
+
+    The *global* minimiser is returned, in closed form; the number next to the threshold stands for the
+    infimum "just beyond" it.
+
+    Args:
+        a: Target of the activation, any shape.
+        b: Centre of the quadratic, broadcastable with ``a``.
+        gamma: Weight of the quadratic, finite and > 0.
+        threshold: :math:`\theta`, finite.
+        value: :math:`c`, finite.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, the devices differ, or
+            a number is not finite.
+
+    Example:
+        >>> prox_threshold(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.5]), 1.0, 0.25, 0.0)
+        tensor([1.2500, 0.2500])
+
+    Source:
+        [Z], eq. 33; each line as in Lemma 9.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_threshold(a, b, gamma, threshold, value)
     return result
 
 
@@ -796,8 +1252,9 @@ def preimage_projection(
         q: What z is drawn to, :math:`W a + b`, any shape.
         a: States, of the same shape.
         z: A feasible point, of the same shape.
-        activation: "relu", "leaky_relu", "sigmoid", "tanh", "hardtanh", "hardsigmoid" or "identity".
-        parameters: The negative slope of a leaky ReLU, the bounds of a hardtanh, or nothing.
+        activation: "relu", "leaky_relu", "sigmoid", "tanh", "hardtanh", "hardsigmoid", "identity", "elu",
+            "softplus", "logsigmoid", "softsign", "tanhshrink", "softshrink" or a "polynomial" that never falls.
+        parameters: Its numbers, as its prox takes them; or nothing, where it has defaults.
         eps: The tolerance, >= 0.
 
     Returns:
@@ -830,8 +1287,9 @@ def joint_state_update(
     Args:
         q: What z is drawn to, :math:`W a + b`, any shape.
         v: What a is drawn to, of the same shape.
-        activation: "relu", "leaky_relu", "sigmoid", "tanh", "hardtanh", "hardsigmoid" or "identity".
-        parameters: The negative slope of a leaky ReLU, the bounds of a hardtanh, or nothing.
+        activation: "relu", "leaky_relu", "sigmoid", "tanh", "hardtanh", "hardsigmoid", "identity", "elu",
+            "softplus", "logsigmoid", "softsign", "tanhshrink", "softshrink" or a "polynomial" that never falls.
+        parameters: Its numbers, as its prox takes them; or nothing, where it has defaults.
         ratio: :math:`r`, > 0.
         eps: The tolerance, >= 0.
 

@@ -19,7 +19,7 @@ Interval = tuple[Tensor, Tensor]
 Activation = tuple[str, tuple[float, ...]]
 
 # Made of lines. The others have one slope everywhere.
-PIECEWISE_LINEAR = frozenset({"relu", "leaky_relu", "hardtanh", "hardsigmoid"})
+PIECEWISE_LINEAR = frozenset({"relu", "leaky_relu", "hardtanh", "hardsigmoid", "softshrink"})
 
 
 @dataclass(frozen=True)

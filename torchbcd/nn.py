@@ -8,7 +8,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-__all__ = ["Polynomial", "Select", "Sign"]
+__all__ = ["Polynomial", "Select", "Sign", "Sine"]
 
 
 class Polynomial(torch.nn.Module):
@@ -93,3 +93,20 @@ class Sign(torch.nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """The sign of every entry; of zero, 1."""
         return torch.where(u >= 0, 1.0, -1.0).to(u.dtype)
+
+
+class Sine(torch.nn.Module):
+    r"""Sine activation, :math:`\sin(u)`.
+
+    Example:
+        >>> Sine()(torch.tensor([0.0, 1.0]))
+        tensor([0.0000, 0.8415])
+
+    Source:
+        Sitzmann, Martel, Bergman, Lindell, Wetzstein: Implicit Neural Representations with Periodic Activation
+        Functions (2020).
+    """
+
+    def forward(self, u: Tensor) -> Tensor:
+        """The sine of every entry."""
+        return torch.sin(u)

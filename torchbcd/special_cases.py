@@ -32,7 +32,7 @@ class MAC(BCD):
 
     Args:
         model: As for :class:`torchbcd.BCD`; every activation is smooth: ``nn.Sigmoid``, ``nn.Tanh``,
-            ``nn.SiLU``, ``nn.Identity`` or ``torchbcd.nn.Polynomial``.
+            ``nn.SiLU``, ``nn.Identity``, ``torchbcd.nn.Polynomial`` or another without a kink or a jump.
         **options: ``gamma``, ``loss_weight``, ``weight_regularizer``, ``regularize_bias``, and
             ``state_regularizer`` with a squared norm, as for :class:`torchbcd.BCD`.
 

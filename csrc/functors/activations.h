@@ -10,22 +10,35 @@
 
 #include <variant>
 
+#include "functors/activations/elu.h"
+#include "functors/activations/gelu.h"
+#include "functors/activations/hardshrink.h"
 #include "functors/activations/hardsigmoid.h"
+#include "functors/activations/hardswish.h"
 #include "functors/activations/hardtanh.h"
 #include "functors/activations/identity.h"
 #include "functors/activations/leaky_relu.h"
+#include "functors/activations/logsigmoid.h"
+#include "functors/activations/mish.h"
 #include "functors/activations/polynomial.h"
 #include "functors/activations/relu.h"
 #include "functors/activations/sigmoid.h"
 #include "functors/activations/sign.h"
 #include "functors/activations/silu.h"
+#include "functors/activations/sine.h"
+#include "functors/activations/softplus.h"
+#include "functors/activations/softshrink.h"
+#include "functors/activations/softsign.h"
 #include "functors/activations/tanh.h"
+#include "functors/activations/tanhshrink.h"
+#include "functors/activations/threshold.h"
 
 namespace torchbcd::functors {
 
 // All there are: a new one is a header like these and a name here.
-using AnyActivation =
-    std::variant<Identity, ReLU, LeakyReLU, Sigmoid, Tanh, HardTanh, HardSigmoid, Sign, SiLU, Polynomial>;
+using AnyActivation = std::variant<Identity, ReLU, LeakyReLU, Sigmoid, Tanh, HardTanh, HardSigmoid, Sign,
+                                   SiLU, Polynomial, GELU, TanhGELU, ELU, Softplus, Mish, HardSwish,
+                                   LogSigmoid, Softsign, Tanhshrink, Softshrink, Hardshrink, Threshold, Sine>;
 
 // Whether u and w lie on one line of a piecewise linear activation's graph.
 template <typename T, typename Activation>

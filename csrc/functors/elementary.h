@@ -118,4 +118,24 @@ TORCHBCD_HOST_DEVICE float log_positive(float x) {
   return n * 0.693147181f + (s * (p * z) + 2 * s);
 }
 
+// log(1 + x) for 0 <= x <= 1, to a few units in the last place of it: what 1 + x drops of x counts by itself.
+template <typename C>
+TORCHBCD_HOST_DEVICE C log1p_unit(C x) {
+  const C w = 1 + x;
+  return log_positive(w) + (x - (w - 1)) / w;
+}
+
+// 1 / (1 + e^-x), and what is missing of 1, neither of which loses digits; and e^-|x|.
+template <typename C>
+struct Logistic {
+  C value, rest, exponential;
+
+  TORCHBCD_HOST_DEVICE explicit Logistic(C x) : exponential(exp_nonpositive(x < 0 ? x : -x)) {
+    const C large = 1 / (1 + exponential);
+    const C small = exponential * large;
+    value = x < 0 ? small : large;
+    rest = x < 0 ? large : small;
+  }
+};
+
 }  // namespace torchbcd::functors

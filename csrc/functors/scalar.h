@@ -63,6 +63,9 @@ TORCHBCD_HOST_DEVICE_CALL double bracketed_root(const Function& f, double low, d
     }
     (at.value < 0 ? low : high) = x;
     double next = x - at.value / at.slope;
+    if (next == x) {  // Newton's step is rounding
+      return x;
+    }
     // Written so that a NaN or infinite Newton step fails the test.
     const bool newton = next > low && next < high && 2 * std::fabs(next - x) < last_step;
     if (!newton) {

@@ -33,7 +33,8 @@ struct ActivationTraits {
   static constexpr bool has_preimages = false;
   static constexpr bool bounded_slope = true;  // whether |sigma'| is
 
-  bool monotone() const { return true; }  // whether it never falls, which its parameters may decide
+  // Whether it never falls, which its parameters may decide.
+  TORCHBCD_HOST_DEVICE bool monotone() const { return true; }
 };
 
 // What a loss does with class indices.

@@ -3,6 +3,8 @@
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/ge.h>
 #include <ATen/ops/hardsigmoid.h>
+#include <ATen/ops/hardswish.h>
+#include <ATen/ops/sin.h>
 #include <ATen/ops/where.h>
 #include <c10/util/Exception.h>
 #include <c10/util/StringUtil.h>
@@ -25,9 +27,11 @@ namespace torchbcd {
 namespace {
 
 constexpr const char* kSupported =
-    "Flatten (first), Linear, Identity, ReLU, LeakyReLU, Sigmoid, Tanh, Hardtanh, ReLU6, SiLU, and of "
-    "torchbcd::nn "
-    "Hardsigmoid, Sign and Polynomial";
+    "Flatten (first), Linear, Identity, ReLU, LeakyReLU, PReLU (of one slope that requires no gradients), "
+    "Sigmoid, Tanh, Hardtanh, ReLU6, SiLU, GELU, ELU, SELU, CELU, Softplus, Mish, LogSigmoid, Softsign, "
+    "Tanhshrink, Softshrink, Hardshrink, Threshold, and of torchbcd::nn Hardsigmoid, Hardswish, Sine, Sign "
+    "and "
+    "Polynomial";
 
 // The module as a T; null for anything else, subclasses among it: what they compute is not known.
 template <typename T>
@@ -60,6 +64,54 @@ std::optional<Activation> activation_of(const torch::nn::Module& module) {
   }
   if (exactly<torch::nn::SiLUImpl>(module) != nullptr) {
     return Activation{"silu", {}};
+  }
+  if (const auto* prelu = exactly<torch::nn::PReLUImpl>(module)) {  // whose slope nothing trains
+    const at::Tensor& slope = prelu->weight;
+    return slope.numel() == 1 && !slope.requires_grad()
+               ? std::optional<Activation>({"leaky_relu", {slope.item<double>()}})
+               : std::nullopt;
+  }
+  if (const auto* gelu = exactly<torch::nn::GELUImpl>(module)) {
+    return Activation{gelu->options.approximate() == "tanh" ? "gelu_tanh" : "gelu", {}};
+  }
+  if (const auto* elu = exactly<torch::nn::ELUImpl>(module)) {
+    return Activation{"elu", {elu->options.alpha()}};
+  }
+  if (exactly<torch::nn::SELUImpl>(module) != nullptr) {
+    return Activation{"elu", {1.6732632423543772848, 1.0507009873554804934}};
+  }
+  if (const auto* celu = exactly<torch::nn::CELUImpl>(module)) {
+    return Activation{"elu", {celu->options.alpha(), 1, 1 / celu->options.alpha()}};
+  }
+  if (const auto* softplus = exactly<torch::nn::SoftplusImpl>(module)) {
+    return Activation{"softplus", {softplus->options.beta(), softplus->options.threshold()}};
+  }
+  if (exactly<torch::nn::MishImpl>(module) != nullptr) {
+    return Activation{"mish", {}};
+  }
+  if (exactly<torch::nn::LogSigmoidImpl>(module) != nullptr) {
+    return Activation{"logsigmoid", {}};
+  }
+  if (exactly<torch::nn::SoftsignImpl>(module) != nullptr) {
+    return Activation{"softsign", {}};
+  }
+  if (exactly<torch::nn::TanhshrinkImpl>(module) != nullptr) {
+    return Activation{"tanhshrink", {}};
+  }
+  if (const auto* shrink = exactly<torch::nn::SoftshrinkImpl>(module)) {
+    return Activation{"softshrink", {shrink->options.lambda()}};
+  }
+  if (const auto* shrink = exactly<torch::nn::HardshrinkImpl>(module)) {
+    return Activation{"hardshrink", {shrink->options.lambda()}};
+  }
+  if (const auto* threshold = exactly<torch::nn::ThresholdImpl>(module)) {
+    return Activation{"threshold", {threshold->options.threshold(), threshold->options.value()}};
+  }
+  if (exactly<nn::HardswishImpl>(module) != nullptr) {
+    return Activation{"hardswish", {}};
+  }
+  if (exactly<nn::SineImpl>(module) != nullptr) {
+    return Activation{"sine", {}};
   }
   if (exactly<nn::HardsigmoidImpl>(module) != nullptr) {
     return Activation{"hardsigmoid", {}};
@@ -267,6 +319,10 @@ std::function<Mlp()> reader_of(const torch::nn::Sequential& model) {
 namespace nn {
 
 at::Tensor HardsigmoidImpl::forward(const at::Tensor& u) { return at::hardsigmoid(u); }
+
+at::Tensor HardswishImpl::forward(const at::Tensor& u) { return at::hardswish(u); }
+
+at::Tensor SineImpl::forward(const at::Tensor& u) { return at::sin(u); }
 
 at::Tensor SignImpl::forward(const at::Tensor& u) { return at::where(at::ge(u, 0), 1.0, -1.0).to(u.dtype()); }
 

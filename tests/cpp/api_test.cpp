@@ -214,6 +214,18 @@ void models_are_read() {
       torch::nn::Linear(3, 2), torchbcd::nn::Sign()));
   EXPECT(hard.activations[0].text() == "hardtanh(-2, 0.5)" && hard.activations[1].text() == "hardtanh(0, 6)");
   EXPECT(hard.activations[2].text() == "hardsigmoid" && hard.activations[3].text() == "sign");
+  const auto named = [](const auto& module, const char* text) {
+    const torch::nn::Sequential model(torch::nn::Linear(2, 2), module);
+    return torchbcd::read_mlp(model).activations[0].text() == text;
+  };
+  EXPECT(named(torch::nn::GELU(torch::nn::GELUOptions().approximate("tanh")), "gelu_tanh"));
+  EXPECT(named(torch::nn::SELU(), "elu(1.6732632423543772, 1.0507009873554805)"));
+  EXPECT(named(torch::nn::CELU(torch::nn::CELUOptions().alpha(2)), "elu(2, 1, 0.5)"));
+  EXPECT(named(torch::nn::Softplus(), "softplus(1, 20)") && named(torchbcd::nn::Sine(), "sine"));
+  const torch::nn::PReLU prelu;
+  EXPECT_THROWS(c10::ValueError, named(prelu, ""), "PReLU (of one slope that requires no gradients)");
+  prelu->weight.set_requires_grad(false);
+  EXPECT(named(prelu, "leaky_relu(0.25)"));
   EXPECT(mlp.flatten && mlp.depth() == 2 && !mlp.biases[0].defined());
   EXPECT(mlp.activations[0].text() == "leaky_relu(0.2)");
   EXPECT(mlp.activations[1].text() == "polynomial(0, 1, 0.5)");
@@ -225,6 +237,7 @@ void models_are_read() {
   const at::Tensor u = torch::tensor({2.0});
   EXPECT(torchbcd::nn::Polynomial(std::vector<double>{1, 0, 0.5})(u).item<double>() == 3);
   EXPECT(torchbcd::nn::Hardsigmoid()(torch::tensor({-9.0, 0.0})).equal(torch::tensor({0.0, 0.5})));
+  EXPECT(torchbcd::nn::Hardswish()(torch::tensor({-9.0, 1.5})).equal(torch::tensor({0.0, 1.125})));
   EXPECT(torchbcd::nn::Sign()(torch::tensor({-2.0, 0.0})).equal(torch::tensor({-1.0, 1.0})));
   EXPECT_THROWS(c10::ValueError, torchbcd::nn::Polynomial(std::vector<double>{}), "1 to 9 coefficients");
   using torch::nn::Linear;

@@ -24,6 +24,24 @@ ACTIVATIONS = {
     "sign": torchbcd.nn.Sign,
     "polynomial": lambda: torchbcd.nn.Polynomial([0.0, 1.0, 0.3, 0.05]),
 }
+# All others, which few tables go through.
+MORE_ACTIVATIONS = {
+    "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "celu": lambda: nn.CELU(2.0),
+    "softplus": lambda: nn.Softplus(beta=2.0),
+    "mish": nn.Mish,
+    "hardswish": nn.Hardswish,
+    "logsigmoid": nn.LogSigmoid,
+    "softsign": nn.Softsign,
+    "tanhshrink": nn.Tanhshrink,
+    "softshrink": nn.Softshrink,
+    "hardshrink": nn.Hardshrink,
+    "threshold": lambda: nn.Threshold(0.25, -0.5),
+    "sine": torchbcd.nn.Sine,
+}
 MONOTONE = ("relu", "leaky_relu", "sigmoid", "tanh", "identity", "hardtanh", "hardsigmoid", "polynomial")
 
 
@@ -44,7 +62,7 @@ def make_mlp(widths, *, output=None, bias=True, dtype=torch.float64, seed=0, hid
         inner = hidden if isinstance(hidden, str) else hidden[i % len(hidden)]
         name = inner if i < len(widths) - 2 else output
         if name is not None:
-            modules.append(ACTIVATIONS[name]())
+            modules.append({**ACTIVATIONS, **MORE_ACTIVATIONS}[name]())
     return nn.Sequential(*modules)
 
 

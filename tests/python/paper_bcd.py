@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import slow_search as search
+from more_activations import FORMULAS
 
 
 def sigmoid(u):
@@ -35,6 +36,9 @@ ACTIVATIONS = {
     "polynomial": polynomial(0.0, 1.0, 0.3, 0.05),
     "hilly polynomial": polynomial(0.5, -1.0, 0.0, 0.3),
 }
+
+# With those that go through the transcriptions with one regulariser each.
+EVERY_ACTIVATION = {**ACTIVATIONS, **FORMULAS}
 
 # name -> (l(v, y), its derivative in v) for losses that are sums over entries; y is 0 or 1, or -1 or 1.
 LOSSES = {
@@ -170,7 +174,7 @@ class Problem:
         return (2 * self.squares if self.loss == "squared" else 1) / self.x.shape[1]
 
     def sigma(self, i, u):
-        return ACTIVATIONS[self.activations[i]][0](u)
+        return EVERY_ACTIVATION[self.activations[i]][0](u)
 
     def risk(self, v):
         if self.loss == "cross_entropy":
@@ -262,7 +266,7 @@ class Algorithm2(Splitting):
     def set_u(self, i, quadratics):
         """U_i <- argmin gamma/2 |V_i - sigma_i(U)|^2 + the quadratics."""
         p, v = self.problem, self.v[i + 1]
-        sigma, derivative = ACTIVATIONS[p.activations[i]]
+        sigma, derivative = EVERY_ACTIVATION[p.activations[i]]
 
         def value(u):
             return p.gamma[i] / 2 * (v - sigma(u)) ** 2 + sum(q.value(u) for q in quadratics)

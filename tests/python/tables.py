@@ -29,7 +29,16 @@ BY_NAME = {  # of tensors whose shapes differ from the others'
 }
 ACTIVATIONS = {"relu": [], "leaky_relu": [0.1], "tanh": [], "hardsigmoid": []}
 LOSSES = ("squared", "hinge", "row_hinge", "cross_entropy")
-NUMBERS = {"lo": -0.5, "hi": 0.5, "low": -0.5, "high": 0.5, "min_val": -0.5, "max_val": 0.5, "eps": 0.1}
+NUMBERS = {
+    "lo": -0.5,
+    "hi": 0.5,
+    "low": -0.5,
+    "high": 0.5,
+    "min_val": -0.5,
+    "max_val": 0.5,
+    "eps": 0.1,
+    "threshold": 20.0,
+}
 
 
 def class_indices(name, argument):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ACTIVATIONS, make_data, make_mlp
+from conftest import ACTIVATIONS, MORE_ACTIVATIONS, make_data, make_mlp
 from tables import OPTIMIZERS, operators
 from torch import nn
 
@@ -106,7 +106,7 @@ def test_sweeps(cuda, kind):
     assert_models_agree(third, twin)
 
 
-@pytest.mark.parametrize("hidden", ACTIVATIONS)
+@pytest.mark.parametrize("hidden", [*ACTIVATIONS, *MORE_ACTIVATIONS])
 @pytest.mark.parametrize("make", [torchbcd.BCD, torchbcd.RelaxedBCD], ids=lambda c: c.__name__)
 def test_activations(cuda, make, hidden):
     x, y = make_data(50, 6, 3)
@@ -240,7 +240,13 @@ def compiled_formulas(tmp_path_factory):
     return evaluate
 
 
-PARAMETERS = {"leaky_relu": [0.1], "hardtanh": [-0.75, 1.25], "polynomial": [0.5, -1.0, 0.0, 0.3]}
+PARAMETERS = {
+    "leaky_relu": [0.1],
+    "hardtanh": [-0.75, 1.25],
+    "polynomial": [0.5, -1.0, 0.0, 0.3],
+    "elu": [1.7, 1.05],
+    "threshold": [0.25, -0.5],
+}
 NAMES = [
     "identity",
     "relu",
@@ -252,7 +258,22 @@ NAMES = [
     "silu",
     "sign",
     "polynomial",
+    "gelu",
+    "gelu_tanh",
+    "elu",
+    "softplus",
+    "mish",
+    "hardswish",
+    "logsigmoid",
+    "softsign",
+    "tanhshrink",
+    "softshrink",
+    "hardshrink",
+    "threshold",
+    "sine",
 ]
+JUMPS = ("sign", "hardshrink", "threshold")
+WITHOUT_PREIMAGES = (*JUMPS, "silu", "gelu", "gelu_tanh", "mish", "hardswish", "sine")
 
 
 def spread(dtype, count=3, rows=400):
@@ -286,11 +307,11 @@ def test_activation_formulas_to_the_bit(compiled_formulas, name, dtype):
         assert equal_bits(
             compiled_formulas("prox_activation", name, parameters, [gamma], [a, b])[0], prox(a, b, gamma, *extra)
         )
-    if name != "sign":
+    if name not in JUMPS:
         found = compiled_formulas("activation_slopes", name, parameters, [], [a], 2)
         for mine, its in zip(found, ops.activation_slopes(a, name, parameters), strict=True):
             assert equal_bits(mine, its)
-    if name not in ("sign", "silu"):
+    if name not in WITHOUT_PREIMAGES:
         parameters = [0.0, 1.0, 0.3, 0.05] if name == "polynomial" else parameters
         found = compiled_formulas("preimage_projection", name, parameters, [0.1], [a, b, c])
         assert equal_bits(found[0], ops.preimage_projection(a, b, c, name, parameters, 0.1))

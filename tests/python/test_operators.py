@@ -127,8 +127,8 @@ class TestFormulas:
         torch.testing.assert_close(high, torch.tensor([-0.9, -0.8, 0.7, 0.76, inf], dtype=x.dtype))
 
     def test_names_are_checked(self):
-        with pytest.raises(ValueError, match="activation must be one of .*'relu'.* .got 'gelu'."):
-            torch.ops.torchbcd.activation_out(randn(2), "gelu", [], out=randn(2))
+        with pytest.raises(ValueError, match="activation must be one of .*'relu'.* .got 'glu'."):
+            torch.ops.torchbcd.activation_out(randn(2), "glu", [], out=randn(2))
         with pytest.raises(ValueError, match="loss must be one of 'squared', .* .got 'absolute'."):
             torch.ops.torchbcd.row_losses(*randn(2, 2, 2), "absolute")
         with pytest.raises(ValueError, match="activation 'relu' takes no parameters .got 1."):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from more_activations import FORMULAS, JUMPS, SELU, elu, hardshrink, softplus, threshold
 from reference import hardsigmoid, sigmoid, sign
 
 import torchbcd.functional as F
@@ -42,6 +43,10 @@ def huber(v, y):
     return np.where(distance <= 1, 0.5 * distance**2, distance - 0.5)
 
 
+def with_parameters(op, *parameters):
+    return lambda a, b, gamma: op(a, b, gamma, *parameters)
+
+
 # name -> (operator, the objective without its quadratic, on float64 NumPy arrays)
 PROXES = {
     "prox_relu": (F.prox_relu, half_square(lambda u: np.maximum(u, 0))),
@@ -53,6 +58,22 @@ PROXES = {
     "prox_hardsigmoid": (F.prox_hardsigmoid, half_square(hardsigmoid)),
     "prox_silu": (F.prox_silu, half_square(silu)),
     "prox_sign": (F.prox_sign, half_square(sign)),
+    "prox_gelu": (F.prox_gelu, half_square(FORMULAS["gelu"][0])),
+    "prox_gelu_tanh": (F.prox_gelu_tanh, half_square(FORMULAS["gelu_tanh"][0])),
+    "prox_elu": (F.prox_elu, half_square(elu()[0])),
+    "prox_softplus": (F.prox_softplus, half_square(softplus()[0])),
+    "prox_mish": (F.prox_mish, half_square(FORMULAS["mish"][0])),
+    "prox_hardswish": (F.prox_hardswish, half_square(FORMULAS["hardswish"][0])),
+    "prox_logsigmoid": (F.prox_logsigmoid, half_square(FORMULAS["logsigmoid"][0])),
+    "prox_softsign": (F.prox_softsign, half_square(FORMULAS["softsign"][0])),
+    "prox_tanhshrink": (F.prox_tanhshrink, half_square(FORMULAS["tanhshrink"][0])),
+    "prox_softshrink": (F.prox_softshrink, half_square(FORMULAS["softshrink"][0])),
+    "prox_hardshrink": (F.prox_hardshrink, half_square(JUMPS["hardshrink"][0])),
+    "prox_threshold": (
+        with_parameters(F.prox_threshold, 0.25, -0.5),
+        half_square(JUMPS["threshold"][0]),
+    ),
+    "prox_sine": (F.prox_sine, half_square(np.sin)),
     "prox_squared_loss": (F.prox_squared_loss, half_square(lambda u: u)),
     "prox_hinge_loss": (F.prox_hinge_loss, lambda v, y: np.maximum(0, 1 - y * v)),
     "prox_logistic_loss": (F.prox_logistic_loss, lambda v, y: np.logaddexp(0, -y * v)),
@@ -64,15 +85,18 @@ PROXES = {
 }
 
 
-def with_parameters(op, *parameters):
-    return lambda a, b, gamma: op(a, b, gamma, *parameters)
-
-
 # Further members of the families, for the tests of the values alone.
 MORE = {
     "leaky 0.5": (with_parameters(F.prox_leaky_relu, 0.5), half_square(leaky(0.5))),
     "leaky 2": (with_parameters(F.prox_leaky_relu, 2.0), half_square(leaky(2.0))),
     "leaky -0.5": (with_parameters(F.prox_leaky_relu, -0.5), half_square(leaky(-0.5))),
+    "selu": (with_parameters(F.prox_elu, *SELU), half_square(elu(*SELU)[0])),
+    "celu": (with_parameters(F.prox_elu, 2.0, 1.0, 0.5), half_square(elu(2.0, 1.0, 0.5)[0])),
+    "elu -0.75": (with_parameters(F.prox_elu, -0.75), half_square(elu(-0.75)[0])),
+    "softplus 4": (with_parameters(F.prox_softplus, 4.0, 24.0), half_square(softplus(4.0, 24.0)[0])),
+    "softplus 0.25": (with_parameters(F.prox_softplus, 0.25), half_square(softplus(0.25)[0])),
+    "hardshrink 2": (with_parameters(F.prox_hardshrink, 2.0), half_square(hardshrink(2.0))),
+    "threshold -1 2": (with_parameters(F.prox_threshold, -1.0, 2.0), half_square(threshold(-1.0, 2.0))),
     "relu6": (with_parameters(F.prox_hardtanh, 0.0, 6.0), half_square(clipped(0, 6))),
     "hardtanh 1 1.5": (with_parameters(F.prox_hardtanh, 1.0, 1.5), half_square(clipped(1, 1.5))),
     "cubic": (with_parameters(F.prox_polynomial, CUBIC), half_square(polynomial(CUBIC))),

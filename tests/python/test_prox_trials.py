@@ -76,8 +76,12 @@ def test_is_a_global_minimiser(name, gamma, dtype):
     assert (objective(u) <= bound * (1 + relative) + np.abs(rounding) + resolved + 1e-300).all()
 
 
+SMOOTH = ["gelu", "gelu_tanh", "elu", "softplus", "mish", "logsigmoid", "softsign", "tanhshrink"]
+ENTRIES = ["tanh", "sigmoid", "silu", *SMOOTH, "logistic_loss", "exponential_loss"]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["tanh", "sigmoid", "logistic_loss", "exponential_loss"])
+@pytest.mark.parametrize("name", ENTRIES)
 def test_an_entry_does_not_depend_on_the_others(name, dtype):
     prox = getattr(F, f"prox_{name}")
     values = torch.tensor(problems(np.random.default_rng(1), 300), dtype=dtype)
@@ -95,7 +99,7 @@ def test_an_entry_does_not_depend_on_the_others(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["tanh", "sigmoid", "logistic_loss", "exponential_loss"])
+@pytest.mark.parametrize("name", ENTRIES)
 def test_nan_and_infinity_stay_where_they_are(name, dtype):
     a = torch.ones(600, dtype=dtype)
     b = torch.linspace(-3, 3, 600, dtype=dtype)

@@ -31,6 +31,33 @@
     prox_activation<functors::Sign>, broadcast)                                                             \
   X(prox_silu, 3, "(Tensor a, Tensor b, float gamma) -> Tensor",                                            \
     prox_activation<functors::SiLU>, broadcast)                                                             \
+  X(prox_gelu, 3, "(Tensor a, Tensor b, float gamma) -> Tensor",                                            \
+    prox_activation<functors::GELU>, broadcast)                                                             \
+  X(prox_gelu_tanh, 3, "(Tensor a, Tensor b, float gamma) -> Tensor",                                       \
+    prox_activation<functors::TanhGELU>, broadcast)                                                         \
+  X(prox_mish, 3, "(Tensor a, Tensor b, float gamma) -> Tensor",                                            \
+    prox_activation<functors::Mish>, broadcast)                                                             \
+  X(prox_hardswish, 3, "(Tensor a, Tensor b, float gamma) -> Tensor",                                       \
+    prox_activation<functors::HardSwish>, broadcast)                                                        \
+  X(prox_logsigmoid, 3, "(Tensor a, Tensor b, float gamma) -> Tensor",                                      \
+    prox_activation<functors::LogSigmoid>, broadcast)                                                       \
+  X(prox_softsign, 3, "(Tensor a, Tensor b, float gamma) -> Tensor",                                        \
+    prox_activation<functors::Softsign>, broadcast)                                                         \
+  X(prox_tanhshrink, 3, "(Tensor a, Tensor b, float gamma) -> Tensor",                                      \
+    prox_activation<functors::Tanhshrink>, broadcast)                                                       \
+  X(prox_sine, 3, "(Tensor a, Tensor b, float gamma) -> Tensor",                                            \
+    prox_activation<functors::Sine>, broadcast)                                                             \
+  X(prox_elu, 6,                                                                                            \
+    "(Tensor a, Tensor b, float gamma, float alpha=1.0, float scale=1.0, float rate=1.0) -> Tensor",        \
+    (prox_activation<functors::ELU, double, double, double>), broadcast)                                    \
+  X(prox_softplus, 5, "(Tensor a, Tensor b, float gamma, float beta=1.0, float threshold=20.0) -> Tensor",  \
+    (prox_activation<functors::Softplus, double, double>), broadcast)                                       \
+  X(prox_softshrink, 4, "(Tensor a, Tensor b, float gamma, float lambd=0.5) -> Tensor",                     \
+    (prox_activation<functors::Softshrink, double>), broadcast)                                             \
+  X(prox_hardshrink, 4, "(Tensor a, Tensor b, float gamma, float lambd=0.5) -> Tensor",                     \
+    (prox_activation<functors::Hardshrink, double>), broadcast)                                             \
+  X(prox_threshold, 5, "(Tensor a, Tensor b, float gamma, float threshold, float value) -> Tensor",         \
+    (prox_activation<functors::Threshold, double, double>), broadcast)                                      \
   X(prox_leaky_relu, 4, "(Tensor a, Tensor b, float gamma, float negative_slope=0.01) -> Tensor",           \
     (prox_activation<functors::LeakyReLU, double>), broadcast)                                              \
   X(prox_hardtanh, 5, "(Tensor a, Tensor b, float gamma, float min_val=-1.0, float max_val=1.0) -> Tensor", \

@@ -46,6 +46,59 @@ TORCHBCD_API at::Tensor prox_sign(const at::Tensor& a, const at::Tensor& b, doub
 /// minimiser.
 TORCHBCD_API at::Tensor prox_silu(const at::Tensor& a, const at::Tensor& b, double gamma);
 
+/// argmin over u of 1/2 (gelu(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser; gelu(u) = u Phi(u)
+/// with Phi the distribution function of a standard normal variable.
+TORCHBCD_API at::Tensor prox_gelu(const at::Tensor& a, const at::Tensor& b, double gamma);
+
+/// argmin over u of 1/2 (g(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser; g(u) = u (1 +
+/// tanh(sqrt(2/pi) (u + 0.044715 u^3)))/2.
+TORCHBCD_API at::Tensor prox_gelu_tanh(const at::Tensor& a, const at::Tensor& b, double gamma);
+
+/// argmin over u of 1/2 (mish(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser; mish(u) = u tanh(log(1
+/// + exp(u))).
+TORCHBCD_API at::Tensor prox_mish(const at::Tensor& a, const at::Tensor& b, double gamma);
+
+/// argmin over u of 1/2 (h(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser; h(u) = u clip(u + 3, 0,
+/// 6)/6.
+TORCHBCD_API at::Tensor prox_hardswish(const at::Tensor& a, const at::Tensor& b, double gamma);
+
+/// argmin over u of 1/2 (s(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser; s(u) = -log(1 + exp(-u)).
+TORCHBCD_API at::Tensor prox_logsigmoid(const at::Tensor& a, const at::Tensor& b, double gamma);
+
+/// argmin over u of 1/2 (s(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser; s(u) = u/(1 + |u|).
+TORCHBCD_API at::Tensor prox_softsign(const at::Tensor& a, const at::Tensor& b, double gamma);
+
+/// argmin over u of 1/2 (s(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser; s(u) = u - tanh(u).
+TORCHBCD_API at::Tensor prox_tanhshrink(const at::Tensor& a, const at::Tensor& b, double gamma);
+
+/// argmin over u of 1/2 (sin(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser.
+TORCHBCD_API at::Tensor prox_sine(const at::Tensor& a, const at::Tensor& b, double gamma);
+
+/// argmin over u of 1/2 (e(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser; e(u) = scale u for u > 0,
+/// and scale alpha (exp(rate u) - 1) below.
+TORCHBCD_API at::Tensor prox_elu(const at::Tensor& a, const at::Tensor& b, double gamma, double alpha = 1,
+                                 double scale = 1, double rate = 1);
+
+/// argmin over u of 1/2 (s(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser; s(u) = log(1 + exp(beta
+/// u))/beta, and u where beta u > threshold, which is at least 20.
+TORCHBCD_API at::Tensor prox_softplus(const at::Tensor& a, const at::Tensor& b, double gamma, double beta = 1,
+                                      double threshold = 20);
+
+/// argmin over u of 1/2 (s(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser; s(u) = u - lambd for u >
+/// lambd, u + lambd for u < -lambd, 0 between; lambd > 0.
+TORCHBCD_API at::Tensor prox_softshrink(const at::Tensor& a, const at::Tensor& b, double gamma,
+                                        double lambd = 0.5);
+
+/// argmin over u of 1/2 (s(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser; s(u) = u for |u| > lambd,
+/// 0 between; lambd > 0. The number next to lambd where "just beyond" it is best.
+TORCHBCD_API at::Tensor prox_hardshrink(const at::Tensor& a, const at::Tensor& b, double gamma,
+                                        double lambd = 0.5);
+
+/// argmin over u of 1/2 (t(u) - a)^2 + gamma/2 (u - b)^2, the global minimiser; t(u) = u for u >
+/// threshold, and value up to it.
+TORCHBCD_API at::Tensor prox_threshold(const at::Tensor& a, const at::Tensor& b, double gamma,
+                                       double threshold, double value);
+
 /// argmin over u of 1/2 (p(u) - a)^2 + gamma/2 (u - b)^2, p(u) = sum_k coefficients[k] u^k, degree <= 8.
 TORCHBCD_API at::Tensor prox_polynomial(const at::Tensor& a, const at::Tensor& b, double gamma,
                                         c10::ArrayRef<double> coefficients);
@@ -106,8 +159,9 @@ TORCHBCD_API at::Tensor state_update(const at::Tensor& s, const at::Tensor& u, c
 
 /// The z block of DLAM: the point of {z : |a - sigma(z)| <= eps} next to q, where `z`, which belongs to it in
 /// exact arithmetic, counts as a member. activation: "relu", "leaky_relu" (parameters: its slope), "sigmoid",
-/// "tanh", "hardtanh" (parameters: its bounds), "hardsigmoid" or "identity". All tensors of one shape. Wang
-/// et al., eq. 4.
+/// "tanh", "hardtanh" (parameters: its bounds), "hardsigmoid", "identity", "elu", "softplus", "logsigmoid",
+/// "softsign", "tanhshrink", "softshrink" or a "polynomial" that never falls, with the parameters of their
+/// proxes. All tensors of one shape. Wang et al., eq. 4.
 TORCHBCD_API at::Tensor preimage_projection(const at::Tensor& q, const at::Tensor& a, const at::Tensor& z,
                                             std::string_view activation, c10::ArrayRef<double> parameters,
                                             double eps);

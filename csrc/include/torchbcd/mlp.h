@@ -56,6 +56,20 @@ class TORCHBCD_API HardsigmoidImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Hardsigmoid);
 
+/// u clip(u + 3, 0, 6)/6: Hardswish of Python's torch.nn.
+class TORCHBCD_API HardswishImpl : public torch::nn::Module {
+ public:
+  at::Tensor forward(const at::Tensor& u);
+};
+TORCH_MODULE(Hardswish);
+
+/// sin(u)
+class TORCHBCD_API SineImpl : public torch::nn::Module {
+ public:
+  at::Tensor forward(const at::Tensor& u);
+};
+TORCH_MODULE(Sine);
+
 /// -1 below zero, 1 from zero on.
 class TORCHBCD_API SignImpl : public torch::nn::Module {
  public:
