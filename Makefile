@@ -144,4 +144,4 @@ $(SANITIZE_SITE)/.built: $(VENV)/.installed $(BUILD_INPUTS) $(wildcard torchbcd/
 
 clean:
 	rm -rf build dist *.egg-info $(VENV)/.built torchbcd/_C*.so torchbcd/_build_info.py torchbcd/lib \
-	  torchbcd/include torchbcd/share
+	  torchbcd/include torchbcd/share docs/auto_gallery
