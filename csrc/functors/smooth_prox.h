@@ -4,6 +4,7 @@
 //   branch(u, inside)  sigma(u), sigma'(u) and sigma''(u), in float64, as they are on the side of `inside`
 //   next_break(u)      the least point beyond u at which one of the three stops being monotone, or jumps
 //   steepest()         a bound of |sigma'|
+//   jump()             where sigma itself jumps, if it does; with a break close by on either side
 //   period()           where it has one: the length after which it repeats
 //   lowest()           where it falls and then rises: the point between. On its left a value is attained
 //                      farther from it than on its right, so that where b is on the right, no point on the
@@ -215,6 +216,13 @@ struct SmoothProx {
       const double inside = low + 0.5 * (end - low);
       best = search(point(low, inside), point(end, inside), best);
       low = end;
+    }
+    if constexpr (requires { activation.jump(); }) {  // which makes sigma(u) nearer to a on either side of it
+      const double aside = kAside * std::fabs(activation.jump());
+      for (const double u : {activation.jump() - aside, activation.jump(), activation.jump() + aside}) {
+        const Point beside = point(u, u);
+        best = better(beside, best) ? beside : best;
+      }
     }
     return best.u;
   }

@@ -2,24 +2,25 @@
 //
 //   jet(u)                     sigma(u), sigma'(u) and sigma''(u), in arithmetic of float or double
 //   bends()                    bounds of sigma'', -sigma'' and |sigma'''|
-//   dip(G)                     if it knows it: a bound of G |sigma''| - sigma'^2 where sigma is adverse, as
-//   below smooth_between(low, high)  where sigma or sigma' jumps somewhere: whether not there
+//   dip(G)                     where it knows it: a bound of G |sigma''| - sigma'^2 where sigma is adverse
+//   smooth_between(low, high)  where sigma' jumps somewhere: whether not there
+//   jump()                     where sigma itself jumps
 //
 // It moves from b towards where sigma is a, to a stationary point u of h. No better point has |sigma - a| or
 // sqrt(gamma) |. - b| above G = sqrt(2 h(u)). On an interval that holds the minimiser and on which sigma is
 // monotone, the points that have neither are an interval too, and u is the best of them if h'' = sigma'^2 +
-// (sigma - a) sigma'' + gamma > 0 there. sigma'' is adverse where it has the sign of a - sigma. There |(sigma
-// - a) sigma''| <= G bends(); and |sigma'| is at least as large as at b if sigma'' is adverse at b, which it
-// then is until it is so no longer, for good: true of each sigma there is here. With u_m = lowest(), the
-// interval is
+// (sigma - a) sigma'' + gamma > 0 there. sigma'' is adverse where it has the sign of a - sigma. There
+// |(sigma - a) sigma''| <= G bends(), and |sigma'| is at least as large as at b if sigma'' is adverse at b,
+// which it then is until it is so no longer, for good: true of each sigma there is here. With u_m = lowest(),
+// the interval is
 //
-//   b >= u_m: to the right where sigma(b) <= a, to the left down to u_m otherwise (functors/smooth_prox.h).
-//   b < u_m, sigma(b) >= a: to the right up to u_m, which is as near to a as any point beyond, or beyond
-//   where
-//     sigma is a before that, and nearer to b.
-//   b < u_m, sigma(b) < a: to the left; any point right of u_m is at a distance of u_m - b or more, and any
-//     between loses to b. There h' has one sign change: r = h'' - gamma > 0 up to where sigma'' = 0, beyond
-//     which r falls, since sigma', sigma - a < 0 and sigma'', sigma''' > 0; and h'(b) > 0.
+// 1. b >= u_m: to the right where sigma(b) <= a, to the left down to u_m otherwise (functors/smooth_prox.h).
+// 2. b < u_m, sigma(b) >= a: to the right up to u_m. Any point beyond is farther from b, and as far from a at
+//    least as u_m or, if sigma is a before that, where it is.
+// 3. b < u_m, sigma(b) < a: to the left. Any point right of u_m is at a distance of u_m - b or more, and any
+//    between loses to b. There h' has one sign change: r = h'' - gamma > 0 up to where sigma'' = 0, beyond
+//    which r falls, since sigma', sigma - a < 0 and sigma'', sigma''' > 0; and h'(b) > 0. Or else h is convex
+//    as far as G allows, with |sigma - a| growing by steepest().
 #pragma once
 
 #include "functors/elementary.h"
@@ -33,6 +34,9 @@ template <typename C>
 struct Jet {
   C value, slope, second;
 };
+
+// Beside a jump by this, relative to where it is, a point is clear of it.
+inline constexpr double kAside = 4.5e-16;
 
 struct Bends {
   double up, down, third;
@@ -123,6 +127,9 @@ struct SmoothTrial {
     if constexpr (requires { activation.smooth_between(low, high); }) {
       known *= activation.smooth_between(low > b - longest ? low : b - longest,
                                          high < b + longest ? high : b + longest);
+    }
+    if constexpr (requires { activation.jump(); }) {
+      known = std::fabs(activation.jump() - b) * (1 - kAside) > longest ? known : 0.0;
     }
     const double bend = 3 * steep * (bends.up > bends.down ? bends.up : bends.down) + size * bends.third;
     return {next, known * found_by(step, next, h.second, bend) > 0 ? kSettled : kUnsettled};

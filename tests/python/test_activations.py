@@ -136,14 +136,12 @@ def least(a, b, gamma, sigma):
     return best
 
 
-@pytest.mark.parametrize("gamma", [1e-6, 1e-3, 0.1, 0.6, 3.0, 1e6])
-@pytest.mark.parametrize("name", EVERY)
-def test_prox_is_a_global_minimiser(name, gamma):
+def assert_global(name, a, b, gamma, dtypes):
+    """The prox costs no more than the least on grids, but for rounding."""
     sigma = EVERY[name][0]
     activation, parameters = read(name)
-    a, b = problems(100)
     bound = least(a, b, gamma, sigma)
-    for dtype in DTYPES:
+    for dtype in dtypes:
         given = torch.tensor(np.stack([a, b]), dtype=dtype)
         prox = getattr(torch.ops.torchbcd, f"prox_{activation}")
         u = prox(given[0], given[1], gamma, *parameters).double().numpy()
@@ -160,6 +158,37 @@ def test_prox_is_a_global_minimiser(name, gamma):
         excess = objective(u) - (bound * (1 + relative) + np.abs(rounding) + resolved)
         worst = excess.argmax()
         assert excess[worst] <= 0, (a[worst], b[worst], u[worst], dtype)
+
+
+@pytest.mark.parametrize("gamma", [1e-6, 1e-3, 0.1, 0.6, 3.0, 1e6])
+@pytest.mark.parametrize("name", EVERY)
+def test_prox_is_a_global_minimiser(name, gamma):
+    assert_global(name, *problems(100), gamma, DTYPES)
+
+
+BREAKS = {
+    "hardswish": (-3.0, -1.5, 3.0),
+    "elu": (0.0,),
+    "selu": (0.0,),
+    "celu": (0.0,),
+    "softplus": (0.0, 10.0),
+    "softsign": (0.0,),
+    "softshrink": (-0.5, 0.5),
+    "hardshrink": (-0.5, 0.5),
+    "threshold": (0.25,),
+    "gelu": (-0.75179152469356446, 0.0, 2.0),
+    "mish": (-1.1924312145154952, 0.0),
+}
+
+
+@pytest.mark.parametrize("gamma", [1e-3, 0.3, 7.0, 1e3])
+@pytest.mark.parametrize("name", BREAKS)
+def test_prox_at_breaks(name, gamma):
+    """The centre where a slope jumps or is zero, or next to that, and targets that leave it there or do not."""
+    points = np.array([[np.nextafter(u, -9), u, np.nextafter(u, 99)] for u in BREAKS[name]]).ravel()
+    targets = EVERY[name][0](points)[:, None] + np.array([0, 1e-7, -1e-7, 0.3, -0.3, 2.0, -2.0, 40.0, -40.0])
+    a, b = (array.ravel() for array in np.broadcast_arrays(targets.ravel()[:, None], points))
+    assert_global(name, a.copy(), b.copy(), gamma, DTYPES[1:])
 
 
 @pytest.mark.parametrize("name", ["gelu", "mish", "selu", "sine", "tanhshrink"])

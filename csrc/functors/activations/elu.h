@@ -81,10 +81,10 @@ struct ELU : SmoothActivation<ELU> {
   }
   // sigma'' = rate sigma'
   TORCHBCD_HOST_DEVICE double dip(double most) const { return 0.25 * (most * rate) * (most * rate); }
-  // Beyond zero only where sigma' does not jump.
+  // With zero only where sigma' does not jump there.
   TORCHBCD_HOST_DEVICE double smooth_between(double low, double high) const {
     const double jump = alpha * rate - 1;
-    const double apart = low >= 0 ? 1.0 : (high <= 0 ? 1.0 : 0.0);
+    const double apart = low > 0 ? 1.0 : (high < 0 ? 1.0 : 0.0);
     return jump <= 1e-12 ? (jump >= -1e-12 ? 1.0 : apart) : apart;
   }
 

@@ -44,11 +44,11 @@ struct HardSwish : SmoothActivation<HardSwish> {
   TORCHBCD_HOST_DEVICE double lowest() const { return -1.5; }
   TORCHBCD_HOST_DEVICE double steepest() const { return 1.5; }
   TORCHBCD_HOST_DEVICE Bends bends() const { return {0.3334, 0, 0}; }
-  // Between the points that its slope jumps at, or beyond one.
+  // Away from the points that its slope jumps at, on any side of them.
   TORCHBCD_HOST_DEVICE double smooth_between(double low, double high) const {
-    const double right = low >= 3 ? 1.0 : 0.0;
-    const double between = high <= 3 ? (low >= -3 ? 1.0 : 0.0) : right;
-    return high <= -3 ? 1.0 : between;
+    const double right = low > 3 ? 1.0 : 0.0;
+    const double between = high < 3 ? (low > -3 ? 1.0 : 0.0) : right;
+    return high < -3 ? 1.0 : between;
   }
 };
 

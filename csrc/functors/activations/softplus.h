@@ -49,10 +49,8 @@ struct Softplus : SmoothActivation<Softplus> {
     return {line ? u : value, line ? C(1) : s.value, line ? C(0) : r * (s.value * s.rest)};
   }
   TORCHBCD_HOST_DEVICE Jet<double> branch(double u, double) const { return jet(u); }
-  // The jump lies between two numbers next to each other.
   TORCHBCD_HOST_DEVICE double next_break(double u) const {
-    const double last = threshold / beta;
-    const double breaks[] = {0, last * (1 - 1e-15), last * (1 + 1e-15)};
+    const double breaks[] = {0, jump() * (1 - kAside), jump() * (1 + kAside)};
     return first_beyond(u, breaks, 3);
   }
   TORCHBCD_HOST_DEVICE double steepest() const { return 1; }
@@ -62,10 +60,7 @@ struct Softplus : SmoothActivation<Softplus> {
     const double z = beta * most;
     return 0.25 * z * z / (1 + z);
   }
-  TORCHBCD_HOST_DEVICE double smooth_between(double low, double high) const {
-    const double last = threshold / beta;
-    return high < last * (1 - 1e-15) ? 1.0 : (low > last * (1 + 1e-15) ? 1.0 : 0.0);
-  }
+  TORCHBCD_HOST_DEVICE double jump() const { return threshold / beta; }
 
   // y + log(1 - e^-y) = log(e^y - 1), y = beta t.
   TORCHBCD_HOST_DEVICE double preimage_low(double t) const {
