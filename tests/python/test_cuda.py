@@ -245,6 +245,9 @@ PARAMETERS = {
     "hardtanh": [-0.75, 1.25],
     "polynomial": [0.5, -1.0, 0.0, 0.3],
     "elu": [1.7, 1.05],
+    "softplus": [2.0, 20.0],
+    "softshrink": [0.5],
+    "hardshrink": [0.5],
     "threshold": [0.25, -0.5],
 }
 NAMES = [

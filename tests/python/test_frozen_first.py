@@ -156,9 +156,9 @@ FIRST = {
     "a module of one's own": (Tokens(), torch.randint(50, (30, 7))),
     "an activation": (nn.ReLU(), torch.randn(30, 16)),
     "a normalisation": (nn.LayerNorm(16), torch.randn(30, 16)),
-    "a Linear that is no layer": (nn.Sequential(nn.Linear(9, 16), nn.GELU()), torch.randn(30, 9)),
+    "a Linear that is no layer": (nn.Sequential(nn.Linear(9, 16), nn.Softmax(1)), torch.randn(30, 9)),
     "weight norm": (nn.utils.parametrizations.weight_norm(nn.Linear(9, 16)), torch.randn(30, 9)),
-    "half precision": (nn.Sequential(nn.Linear(9, 16), nn.GELU()).bfloat16(), torch.randn(30, 9).bfloat16()),
+    "half precision": (nn.Sequential(nn.Linear(9, 16), nn.Softmax(1)).bfloat16(), torch.randn(30, 9).bfloat16()),
     "a partial Flatten": (nn.Sequential(nn.Identity(), nn.Flatten(2), nn.Flatten(1)), torch.randn(30, 2, 4, 2)),
 }
 
@@ -180,8 +180,8 @@ def test_what_is_refused():
     conv = nn.Conv2d(2, 4, 3)
     with pytest.raises(ValueError, match=r"module 0 of the model, Conv2d.* requires_grad_\(False\)"):
         torchbcd.BCD(nn.Sequential(conv, nn.Flatten(), *layers))
-    with pytest.raises(ValueError, match=r"module 1 of the model, GELU.*is not supported"):
-        torchbcd.BCD(nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Linear(4, 3)))
+    with pytest.raises(ValueError, match=r"module 1 of the model, Softmax.*is not supported"):
+        torchbcd.BCD(nn.Sequential(nn.Linear(4, 4), nn.Softmax(1), nn.Linear(4, 3)))
     optimizer = torchbcd.BCD(nn.Sequential(conv.requires_grad_(False), nn.Flatten(), *layers))
     before = weights(layers)
     with pytest.raises(ValueError, match=r"must have shape \(n, 16\)"):
