@@ -94,6 +94,27 @@ def test_monotone(activation, loss, regularizer, splitting, dtype):
     assert_feasible(optimizer, regularizer)
 
 
+# Of the activations that the table leaves out: lines, a smooth one that rises and one that falls first, with all
+# losses; regularisers, splittings and dtypes take turns.
+MORE = [
+    (activation, loss, list(REGULARIZERS)[(i + j) % len(REGULARIZERS)], 3 - (i + j) % 2, dtype)
+    for i, activation in enumerate(("softshrink", "elu", "gelu"))
+    for j, (loss, dtype) in enumerate(zip(LOSSES, itertools.cycle([torch.float64, torch.float32]), strict=False))
+]
+
+
+@pytest.mark.parametrize(("activation", "loss", "regularizer", "splitting", "dtype"), MORE, ids=str)
+def test_more_activations(activation, loss, regularizer, splitting, dtype):
+    _, optimizer, _, _ = build(activation, loss, regularizer, splitting, dtype)
+    slack = 1e-12 if dtype == torch.float64 else 2e-6
+    previous = float("inf")
+    for sweep in range(10):
+        objective = optimizer.step().objective
+        assert objective <= previous * (1 + slack), f"rose in sweep {sweep + 1}"
+        previous = objective
+    assert_feasible(optimizer, regularizer)
+
+
 SCHEMES = list(itertools.product((3, 2), ("paper", "states_first"), (1, 3)))
 
 
