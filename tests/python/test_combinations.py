@@ -78,11 +78,11 @@ def test_the_design_has_all_pairs():
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ALL_ACTIVATIONS)
 def test_monotone(activation, loss, regularizer, splitting, dtype):
-    """Every combination for 10 sweeps, and those of a design with every two values together for 30."""
+    """Every combination for 10 sweeps (4 of Algorithm 1's, which cost more), those of a pairwise design for 30."""
     model, optimizer, _, y = build(activation, loss, regularizer, splitting, dtype)
     slack = 1e-12 if dtype == torch.float64 else 2e-6
     previous = float("inf")
-    for sweep in range(30 if in_design(activation, loss, regularizer) else 10):
+    for sweep in range(30 if in_design(activation, loss, regularizer) else 10 if splitting == 3 else 4):
         optimizer.step()
         objective = optimizer.objective()
         assert objective <= previous * (1 + slack), f"rose in sweep {sweep + 1}"

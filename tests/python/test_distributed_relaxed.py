@@ -27,6 +27,8 @@ CASES = {
     "guard": {"guard": True, "relaxation": 1.9},
     "l2": {"weight_regularizer": reg.L2(0.4)},
     "l1": {"weight_regularizer": reg.L1(0.05), "relaxation": 0.5},
+    "groups": {"weight_regularizer": reg.GroupL1(0.3)},
+    "max norm": {"weight_regularizer": reg.MaxNorm(0.8)},
     "no momentum": {"momentum": 0.0, "weight_decay": 0.0},
     "tanh": {"activation": "tanh"},
     "wide": {"widths": [80, 90, 100, 3]},
@@ -183,7 +185,7 @@ def test_as_in_one_process(results, case):
         assert all(map(torch.equal, weights, other))
         assert theirs == said
     expected, alone = train(case)
-    tolerance = {"float32": 2e-3, "l1": 1e-6, "poorly scaled": 1e-6, "large": 1e-7}.get(case, 1e-9)
+    tolerance = {"float32": 2e-3, "l1": 1e-6, "groups": 1e-6, "max norm": 1e-6, "poorly scaled": 1e-6, "large": 1e-7}.get(case, 1e-9)
     assert said == pytest.approx(alone, rel=tolerance, abs=tolerance * max(map(abs, alone)))
     for mine, its in zip(weights, expected, strict=True):
         torch.testing.assert_close(mine, its, rtol=tolerance, atol=tolerance * its.abs().max().item())
