@@ -78,7 +78,7 @@ def test_the_design_has_all_pairs():
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ALL_ACTIVATIONS)
 def test_monotone(activation, loss, regularizer, splitting, dtype):
-    """Every combination for 10 sweeps (4 of Algorithm 1's, which cost more), those of a pairwise design for 30."""
+    """Every combination for 10 sweeps, 4 of Algorithm 1, which cost more; those of a pairwise design for 30."""
     model, optimizer, _, y = build(activation, loss, regularizer, splitting, dtype)
     slack = 1e-12 if dtype == torch.float64 else 2e-6
     previous = float("inf")
