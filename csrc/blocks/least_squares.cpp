@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
+#include <c10/util/Exception.h>
 
 #include <utility>
 
@@ -46,8 +47,9 @@ HiddenStateBlock::HiddenStateBlock(AffineMap map, double gamma, double rho, cons
       output_side_(output_side_is_cheaper(static_cast<double>(rows), static_cast<double>(map_.weight.size(0)),
                                           static_cast<double>(map_.weight.size(1)))) {
   if (iterative()) {
-    problem_ = QuadraticPlusRegularizer(gram_matrix({.a = map_.weight, .ridge = ratio_}), regularizer_,
-                                        1 / rho, map_.weight.size(1));
+    const at::Tensor gram = gram_matrix({.a = map_.weight, .ridge = ratio_});
+    TORCH_CHECK_LINALG(all_finite(gram), where, ": the Gram matrix of the weights is not finite");
+    problem_ = QuadraticPlusRegularizer(gram, regularizer_, 1 / rho, map_.weight.size(1));
   } else {
     factor_ = factor({.a = output_side_ ? map_.weight.t() : map_.weight, .ridge = ratio_}, where);
     if (output_side_ && cancels(factor_, map_.weight.scalar_type())) {
@@ -100,13 +102,14 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
   const double weight_ridge =
       ridge * ((penalties.alpha + penalties.regularizer.entries.l2) / penalties.alpha);
   if (!penalties.regularizer.quadratic()) {
+    const at::Tensor gram = gram_matrix({.a = v_,
+                                         .ridge = ridge,
+                                         .ones_column = bias,
+                                         .ones_ridge = penalties.alpha_bias / penalties.rho,
+                                         .sum_over_ranks = sum_over_ranks_});
+    TORCH_CHECK_LINALG(all_finite(gram), where, ": the Gram matrix of the inputs is not finite");
     // Times the relaxation, which leaves the Hessian as it is.
-    problem_ = WeightQuadratic(gram_matrix({.a = v_,
-                                            .ridge = ridge,
-                                            .ones_column = bias,
-                                            .ones_ridge = penalties.alpha_bias / penalties.rho,
-                                            .sum_over_ranks = sum_over_ranks_}),
-                               penalties.regularizer, penalties.relaxation / penalties.rho,
+    problem_ = WeightQuadratic(gram, penalties.regularizer, penalties.relaxation / penalties.rho,
                                v_.size(1) + (penalties.regularize_bias && bias ? 1 : 0));
   } else if (primal_) {
     factor_ = factor({.a = v_,
