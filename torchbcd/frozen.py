@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FrozenFirst"]
+__all__ = ["FrozenFirst", "eval_mode"]
 
 # Modules of torch.nn that compute something else in train mode.
 _BY_MODE = (
@@ -22,6 +22,19 @@ _WITH_DROPOUT = (nn.MultiheadAttention, nn.modules.rnn.RNNBase)
 
 def _depends_on_mode(module: nn.Module) -> bool:
     return isinstance(module, _BY_MODE) or (isinstance(module, _WITH_DROPOUT) and module.dropout > 0)
+
+
+@contextmanager
+def eval_mode(*modules: nn.Module) -> Iterator[None]:
+    """Modules in eval mode; at the end, each part of them is in the mode that it was in."""
+    were = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, training in were:
+            part.training = training
 
 
 class FrozenFirst:
@@ -46,7 +59,6 @@ class FrozenFirst:
         """
         if self._given:
             return x
-        inner = [part for _, module in self.modules for part in module.modules()]
         for position, module in self.modules:
             for name, parameter in module.named_parameters():
                 if parameter.requires_grad:
@@ -54,11 +66,8 @@ class FrozenFirst:
                         f"module {position} of the model, before the layers, has a parameter {name!r} that "
                         "requires gradients by now; freeze it, by requires_grad_(False), or make a new optimizer"
                     )
-        training = [part for part in inner if part.training]
-        self._warn(training)
-        for part in training:
-            part.training = False
-        try:
+        self._warn()
+        with eval_mode(*(module for _, module in self.modules)):
             for position, module in self.modules:
                 x = module(x)
                 if not isinstance(x, Tensor):
@@ -66,14 +75,14 @@ class FrozenFirst:
                         f"module {position} of the model, before the layers, must return a tensor "
                         f"(got {type(x).__name__})"
                     )
-        finally:
-            for part in training:
-                part.training = True
         return x
 
-    def _warn(self, training: Sequence[nn.Module]) -> None:
-        of_mode = [part for part in training if _depends_on_mode(part)]
-        if of_mode and not self._said:
+    def _warn(self) -> None:
+        if self._said:
+            return
+        parts = (part for _, module in self.modules for part in module.modules())
+        of_mode = [part for part in parts if part.training and _depends_on_mode(part)]
+        if of_mode:
             self._said = True
             warnings.warn(
                 f"{of_mode[0]}, before the layers, is in train mode; for the optimizer it runs in eval mode, as "

@@ -103,7 +103,8 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             loss = losses.resolve(loss)
             weight = arguments.loss_weight(loss_weight, loss.reduction == "mean")
             self._build(model, loss, {**options, **weight})
-            described.update(distributed.description(self))
+            if process_group is not None:
+                described.update(distributed.description(self))
         if process_group is not None:
             self._object.set_process_group(process_group.group_name, process_group.rank())
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchbcd import _C, arguments
+from torchbcd.frozen import eval_mode
 
 __all__ = ["RidgeHead", "refit_last_layer"]
 
@@ -357,9 +358,7 @@ def refit_last_layer(
     capture = _Capture(model)
     linear = capture.linear
     head = RidgeHead(linear.in_features, linear.out_features, linear.bias is not None)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with eval_mode(model):
         for x, y in loader:
             head.partial_fit(capture.rows(model, x), _flat(y))
         best = alphas[0]
@@ -373,9 +372,6 @@ def refit_last_layer(
                 raise ValueError(f"the loader must give the same rows again (got {rows} after {head.rows})")
             best = alphas[int(errors.argmin())]
         head.write_(linear, best)
-    finally:
-        for module, training in modes:
-            module.training = training
     return head
 
 

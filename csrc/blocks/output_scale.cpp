@@ -25,20 +25,16 @@ bool match_output_scale(const at::Tensor& p, const at::Tensor& y, const functors
   const bool values = predicts_targets(loss);
   const at::Tensor centre = values && map.bias.defined() ? row_mean(targets, sum) : at::zeros_like(mean);
   const at::Tensor spread = map.bias.defined() ? outputs - mean : outputs;
-  const auto total = [&](double number) {
-    if (sum) {
-      sum_over_ranks(sum, p.device(), {&number});
-    }
-    return number;
-  };
-  const double found = total(norm_squared(spread));
-  const double wanted = total(values ? norm_squared(targets - centre) : static_cast<double>(outputs.numel()));
+  const Totals totals(sum, p.device());
+  const double found = totals.of(norm_squared(spread));
+  const double wanted =
+      totals.of(values ? norm_squared(targets - centre) : static_cast<double>(outputs.numel()));
   if (wanted == 0 || !(found > kFar * kFar * wanted)) {
     return false;
   }
   const double t = std::sqrt(wanted / found);
   const auto loss_of = [&](const at::Tensor& v) {
-    return total(passes::row_losses(targets, v, loss).sum().item<double>());
+    return totals.of(passes::row_losses(targets, v, loss).sum().item<double>());
   };
   if (!(loss_of(centre + spread * t) < loss_of(outputs))) {
     return false;

@@ -31,11 +31,7 @@ at::Tensor measured_norms(const at::Tensor& weight) {
 
 // What every norm of rows has to be at most: float32 compares with the float32 next to the radius.
 double largest_norm(double radius, at::ScalarType type) {
-  if (type != at::kFloat) {
-    return radius;
-  }
-  const volatile float narrow = static_cast<float>(radius);
-  return std::min(radius, static_cast<double>(narrow));
+  return std::min(radius, with_bounds_of({.high = radius}, type).high);
 }
 
 at::Tensor outside_signs(const WeightRegularizer& r, const at::Tensor& weight) {

@@ -28,13 +28,17 @@ constexpr double kWeightRounding = 1e-13;
 // Those of a chunk of rows, which fits in memory once more in float64.
 Moments of_chunk(const at::Tensor& given_f, const at::Tensor& given_y, const at::Tensor& given_w,
                  int64_t outputs, bool centred) {
-  Moments m = Moments::none(given_f.size(1), outputs, centred, given_f.device());
-  m.rows = given_f.size(0);
   const at::Tensor w = given_w.defined() ? given_w.to(at::kDouble) : at::Tensor();
-  m.weight = w.defined() ? w.sum().item<double>() : static_cast<double>(m.rows);
-  if (m.weight == 0) {
+  const int64_t rows = given_f.size(0);
+  const double weight = w.defined() ? w.sum().item<double>() : static_cast<double>(rows);
+  if (weight == 0) {
+    Moments m = Moments::none(given_f.size(1), outputs, centred, given_f.device());
+    m.rows = rows;
     return m;
   }
+  const at::TensorOptions options = given_f.options().dtype(at::kDouble);
+  Moments m{centred, rows, weight, at::zeros({given_f.size(1)}, options), at::zeros({outputs}, options),
+            {},      {},   {}};
   const at::Tensor f = given_f.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
   const bool classes = !given_y.is_floating_point();
   const at::Tensor y = classes ? given_y : given_y.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
@@ -47,6 +51,9 @@ Moments of_chunk(const at::Tensor& given_f, const at::Tensor& given_y, const at:
       m.mean_y = w.defined() ? at::mv(y.t(), w).div_(m.weight) : y.mean(0);
       y.sub_(m.mean_y);
     }
+  }
+  if (classes) {
+    m.cross = at::zeros({outputs, f.size(1)}, options);
   }
   // Class by class sum w (f - f0), which is the cross product: what y0 would take off sums to zero.
   if (w.defined()) {

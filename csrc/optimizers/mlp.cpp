@@ -30,8 +30,7 @@ constexpr const char* kSupported =
     "Flatten (first), Linear, Identity, ReLU, LeakyReLU, PReLU (of one slope that requires no gradients), "
     "Sigmoid, Tanh, Hardtanh, ReLU6, SiLU, GELU, ELU, SELU, CELU, Softplus, Mish, LogSigmoid, Softsign, "
     "Tanhshrink, Softshrink, Hardshrink, Threshold, and of torchbcd::nn Hardsigmoid, Hardswish, Sine, Sign "
-    "and "
-    "Polynomial";
+    "and Polynomial";
 
 // The module as a T; null for anything else, subclasses among it: what they compute is not known.
 template <typename T>
@@ -188,8 +187,8 @@ Mlp mlp_of(const std::vector<FoundModule>& modules, const std::string& supported
   };
   const size_t begin = modules_before_layers(modules);
   bool trained = false;
-  for (size_t i = 0; i < begin;
-       ++i) {  // names what is unknown to begin with, or stands behind trained layers
+  // Names what is unknown and trained itself, or stands behind layers that are.
+  for (size_t i = 0; i < begin; ++i) {
     trained = trained || modules[i].trainable;
     check_module(modules[i], !trained || modules[i].kind != Kind::kUnknown,
                  known +

@@ -221,23 +221,21 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       WeightBlock(v, layer.outputs(), layer.bias(), {1, alpha, alpha_bias, r, false, smooth ? 1 : nu},
                   /*always_primal=*/false, name.c_str(), problem_.sum_over_ranks)
           .solve(out, map, next);
-      if (!smooth) {
+      if (smooth) {
+        at::Tensor step = next.weight;
+        step.sub_(map.weight).mul_(nu);
+        at::addmm_out(out, residual_, v, step.t(), 1, -1);
+        step.add_(map.weight);
+        if (layer.bias()) {
+          at::Tensor bias_step = next.bias;
+          bias_step.sub_(map.bias).mul_(nu);
+          out.sub_(bias_step);
+          bias_step.add_(map.bias);
+        }
+      } else {
         const AffineMap step = zeros_like(map);
         difference_out({next}, {map}, {step});
         affine_residual_out(residual_, v, step, out);
-        residual_ = out;
-        residual_sums_ = passes::row_sums_of_squares(out);
-        return;
-      }
-      at::Tensor step = next.weight;
-      step.sub_(map.weight).mul_(nu);
-      at::addmm_out(out, residual_, v, step.t(), 1, -1);
-      step.add_(map.weight);
-      if (layer.bias()) {
-        at::Tensor bias_step = next.bias;
-        bias_step.sub_(map.bias).mul_(nu);
-        out.sub_(bias_step);
-        bias_step.add_(map.bias);
       }
       sums = passes::row_sums_of_squares(out);
     }
