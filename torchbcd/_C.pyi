@@ -4,9 +4,13 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 _Tensors: TypeAlias = dict[str, list[Tensor | None]]
-_Module: TypeAlias = tuple[str, str, str, Tensor | None, Tensor | None, str, Sequence[float], bool]
+_Module: TypeAlias = tuple[
+    str, str, str, Tensor | None, Tensor | None, str, Sequence[float], bool, int, int
+]
 
-class Mlp: ...
+class Mlp:
+    @property
+    def skips(self) -> list[tuple[int, int, bool]]: ...
 
 class SweepId:
     @property

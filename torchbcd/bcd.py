@@ -330,6 +330,8 @@ class BCD(SweepOptimizer[_C.BCD]):
 
     def _problem_and_point(self, raw: _C.Point) -> tuple[diagnostics.Problem, diagnostics.Point]:
         """What the diagnostics work on, in float64."""
+        if self._model.residual:
+            raise ValueError("stationarity and the bound of [Z], Theorem 2, are not computed for a Residual")
         variables = {
             name: [None if t is None else t.double() for t in tensors] for name, tensors in raw.variables.items()
         }

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from operator import is_
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from torchbcd import _C
 from torchbcd.frozen import FrozenFirst
-from torchbcd.nn import Polynomial, Sign, Sine
+from torchbcd.nn import Polynomial, Residual, Sign, Sine
 
 __all__ = ["Model", "read_model"]
 
 Activation: TypeAlias = "tuple[str, tuple[float, ...]]"
-_Row: TypeAlias = "tuple[str, str, str, Tensor | None, Tensor | None, str, tuple[float, ...], bool]"
+_Row: TypeAlias = "tuple[str, str, str, Tensor | None, Tensor | None, str, tuple[float, ...], bool, int, int]"
 
 # The registry of activation modules, by the library's names, with their numbers: a slope, bounds, coefficients.
 _ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {
@@ -48,9 +48,18 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {
     Polynomial: lambda module: ("polynomial", tuple(module.coefficients)),
 }
 _FROZEN_ROWS = 1024  # that run through the modules before the layers at once
-_SUPPORTED = ", ".join(["Flatten (first)", "Linear", *(cls.__name__ for cls in _ACTIVATIONS)]).replace(
-    "PReLU", "PReLU (of one slope that requires no gradients)"
-)
+_SUPPORTED = ", ".join(
+    ["Flatten (first)", "Linear", *(cls.__name__ for cls in _ACTIVATIONS), "torchbcd.nn.Residual"]
+).replace("PReLU", "PReLU (of one slope that requires no gradients)")
+
+
+class _Placed(NamedTuple):
+    """A module at its place, and the Residuals that begin and end with it."""
+
+    position: str
+    module: nn.Module
+    begins: tuple[tuple[str, nn.Module], ...] = ()
+    ends: int = 0
 
 
 class _Watched(NamedTuple):
@@ -63,24 +72,45 @@ class _Watched(NamedTuple):
     activation: str
     numbers: tuple[float, ...]
     bias: bool
+    begins: tuple[tuple[str, nn.Module], ...]
+    ends: int
 
 
-def _modules(model: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Position and module, in order; those of nested Sequentials in their place."""
-    for position, module in enumerate(model._modules.values()):
+def _modules(model: nn.Sequential, prefix: str = "") -> Iterator[_Placed]:
+    """The modules, in order; those of nested Sequentials and Residuals in their place."""
+    for number, module in enumerate(model._modules.values()):
         assert module is not None
-        if type(module) is nn.Sequential and not _runs_otherwise(module):
-            yield from _modules(module, f"{prefix}{position}.")
-        else:
-            yield f"{prefix}{position}", module
+        position = f"{prefix}{number}"
+        inner = list(_modules(module, f"{position}.")) if _is_looked_into(module) else []
+        if inner and type(module) is Residual:
+            inner[0] = inner[0]._replace(begins=((position, module), *inner[0].begins))
+            inner[-1] = inner[-1]._replace(ends=inner[-1].ends + 1)
+        elif not _is_looked_into(module) or type(module) is Residual:
+            inner = [_Placed(position, module)]
+        yield from inner
+
+
+def _is_looked_into(module: nn.Module | None) -> TypeGuard[nn.Sequential]:
+    return type(module) in (nn.Sequential, Residual) and not _runs_otherwise(module)
 
 
 def _sequentials(model: nn.Sequential) -> Iterator[nn.Sequential]:
     """The model and the Sequentials nested in it whose modules are looked at."""
     yield model
     for module in model._modules.values():
-        if type(module) is nn.Sequential and not _runs_otherwise(module):
+        if _is_looked_into(module):
             yield from _sequentials(module)
+
+
+def _with_residuals(found: Sequence[_Watched]) -> list[tuple[str, nn.Module]]:
+    """Position and module; of a Residual that as a whole."""
+    whole: list[tuple[str, nn.Module]] = []
+    within = 0
+    for part in found:
+        if within == 0:
+            whole.append(part.begins[0] if part.begins else (part.position, part.module))
+        within += len(part.begins) - part.ends
+    return whole
 
 
 def _runs_otherwise(module: nn.Module) -> str:
@@ -98,22 +128,29 @@ def _activation_of(module: nn.Module) -> Activation | None:
     return read(module) if read is not None else None
 
 
-def _watch(position: str, module: nn.Module) -> _Watched:
+def _watch(placed: _Placed) -> _Watched:
     """The module as it is now. What a subclass computes is not known."""
-    kind = type(module)
+    position, module, begins, ends = placed
+    cls = type(module)
+
+    def watched(
+        kind: str, activation: str = "", numbers: tuple[float, ...] = (), bias: bool = False
+    ) -> _Watched:
+        return _Watched(position, module, cls, kind, activation, numbers, bias, begins, ends)
+
     if (activation := _activation_of(module)) is not None:
-        return _Watched(position, module, kind, "activation", *activation, bias=False)
-    if kind is nn.Linear:
+        return watched("activation", *activation)
+    if cls is nn.Linear:
         missing = [name for name in ("weight", "bias") if name not in module._parameters]
         if missing:
             raise ValueError(
                 f"module {position} of the model, {module}, has no parameter {missing[0]!r} any more"
             )
-        return _Watched(position, module, kind, "linear", "", (), module._parameters["bias"] is not None)
-    if isinstance(module, nn.Flatten) and kind is nn.Flatten:
+        return watched("linear", bias=module._parameters["bias"] is not None)
+    if isinstance(module, nn.Flatten) and cls is nn.Flatten:
         whole = (module.start_dim, module.end_dim) == (1, -1)
-        return _Watched(position, module, kind, "flatten" if whole else "partial_flatten", "", (), bias=False)
-    return _Watched(position, module, kind, "unknown", "", (), bias=False)
+        return watched("flatten" if whole else "partial_flatten")
+    return watched("unknown")
 
 
 def _check_plain(position: str, module: nn.Module) -> None:
@@ -132,6 +169,7 @@ class Model:
         linears: Its Linear modules.
         activations: What follows each of them; the identity where nothing does.
         flatten: Whether inputs are flattened first.
+        residual: Whether there are Residuals among the layers.
         frozen_first: What the modules before the layers compute; None where there are none.
     """
 
@@ -139,16 +177,17 @@ class Model:
         """Made by :func:`read_model`."""
         self.module = module
         self._check_forward()
-        found_modules = [_watch(*found) for found in _modules(module)]
+        found_modules = [_watch(placed) for placed in _modules(module)]
         self._seen = activation
         before = _C.before_layers(self._rows(found_modules))
         self._first, self._found = found_modules[:before], found_modules[before:]
         for found in self._found:
             _check_plain(found.position, found.module)
         self._containers = [(module, list(module._modules.values())) for module in _sequentials(module)]
-        self.frozen_first = FrozenFirst([found[:2] for found in self._first]) if self._first else None
+        self.frozen_first = FrozenFirst(_with_residuals(self._first)) if self._first else None
         self.linears = [found.module for found in self._found if isinstance(found.module, nn.Linear)]
         self.flatten = any(found.kind == "flatten" for found in self._found)
+        self.residual = any(found.ends for found in self._found)
         self.activations: list[Activation] = []
         for found in self._found:
             if found.kind == "linear":
@@ -165,12 +204,19 @@ class Model:
                 seen = self._seen
             trainable = any(p.requires_grad for p in found.module.parameters())
             weight, bias = parameters.get("weight"), parameters.get("bias")
-            rows.append((found.kind, found.position, str(found.module), weight, bias, *seen, trainable))
+            text, ends = str(found.module), (len(found.begins), found.ends)
+            rows.append((found.kind, found.position, text, weight, bias, *seen, trainable, *ends))
         return rows
 
     def read(self) -> _C.Mlp:
         """The library's own object. It judges whether it can be trained."""
         return _C.read_modules(self._rows([*self._first, *self._found]), _SUPPORTED, self.frozen_first)
+
+    @property
+    def skips(self) -> list[tuple[int, int, bool]]:
+        """What its Residuals are to the library: the layers, from 0, whose values are added and to whose products
+        they are, and whether it is V; -1 for the inputs."""
+        return self.read().skips
 
     def rows(self, x: Tensor) -> Tensor:
         """What the first layer is given of inputs."""
@@ -183,7 +229,7 @@ class Model:
         """The model without what stands before the layers; itself where nothing does."""
         if self.frozen_first is None:
             return self.module
-        return nn.Sequential(*(found.module for found in self._found))
+        return nn.Sequential(*(module for _, module in _with_residuals(self._found)))
 
     def whole(self, layers: nn.Sequential) -> nn.Sequential:
         """The model with other layers."""
@@ -223,7 +269,8 @@ class Model:
         self._check_forward()
         now = list(_modules(self.module))
         found = [*self._first, *self._found]
-        for i, (was, (position, module)) in enumerate(zip(found, now, strict=False)):
+        for i, (was, placed) in enumerate(zip(found, now, strict=False)):
+            position, module = placed[:2]
             if module is not was.module:
                 raise ValueError(
                     f"module {position} of the model is another one now, {module}, than the {was.module} that "
@@ -232,7 +279,7 @@ class Model:
             if i < len(self._first):
                 continue
             _check_plain(position, module)
-            if _watch(position, module)[2:] != was[2:]:
+            if _watch(placed)[2:] != was[2:]:
                 raise ValueError(f"module {position} of the model, {module}, has been changed; {_ANEW}")
         raise ValueError(
             f"the model has {len(now)} modules and had {len(found)} when the optimizer was made; {_ANEW}"
@@ -255,6 +302,7 @@ _ANEW = "make a new optimizer"
 def read_model(model: nn.Module, activation: Activation | None = None) -> Model:
     """The layers of ``[frozen,] [Flatten,] Linear, activation, ..., Linear[, activation]``, also if nested.
 
+    :class:`torchbcd.nn.Residual` may stand among them, around a branch that ends with a Linear.
     Before them any modules may stand none of whose parameters require gradients. Among the layers subclasses of
     the supported modules are refused. Two Linear modules in a row have the identity between them.
 

@@ -26,6 +26,7 @@ def description(optimizer: SweepOptimizer[Any]) -> dict[str, object]:
         "which layers have a bias": [bias is not None for _, bias in parameters],
         "the parameters' dtype": str(parameters[0][0].dtype),
         "the activations": [(name, tuple(numbers)) for name, numbers in optimizer._model.activations],
+        "the Residuals": optimizer._model.skips,
         "which parameters are frozen": [
             not p.requires_grad for layer in parameters for p in layer if p is not None
         ],

@@ -8,7 +8,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-__all__ = ["Polynomial", "Select", "Sign", "Sine"]
+__all__ = ["Polynomial", "Residual", "Select", "Sign", "Sine"]
 
 
 class Polynomial(torch.nn.Module):
@@ -48,6 +48,35 @@ class Polynomial(torch.nn.Module):
     def extra_repr(self) -> str:
         """What ``repr`` shows."""
         return f"{self.coefficients}"
+
+
+class Residual(torch.nn.Sequential):
+    r"""A skip connection, :math:`x + b(x)`, around the modules that it is given, the branch :math:`b`.
+
+    Works under autograd and TorchScript like any ``nn.Sequential``. :class:`torchbcd.RelaxedBCD` and, with
+    ``splitting=3``, :class:`torchbcd.BCD` train what is in it: the branch has at least two Linear modules, and the
+    last module is one of them. They may be nested; an activation may stand before, behind or, first of all, in it.
+
+    Args:
+        modules: The branch's, in order. Its outputs have the shape of its inputs.
+
+    Example:
+        >>> block = Residual(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> x = torch.randn(2, 3)
+        >>> torch.equal(block(x), x + block[2](block[1](block[0](x))))
+        True
+
+    Source:
+        He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition (2015); Zeng, Lau, Lin, Yao (2019) extend
+        block coordinate descent to such nets.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """What comes in and what the branch makes of it."""
+        branch = input
+        for module in self:
+            branch = module(branch)
+        return input + branch
 
 
 class Select(torch.nn.Module):

@@ -36,7 +36,7 @@ def prune_zeros(model: nn.Sequential) -> nn.Sequential:
 
     Raises:
         TypeError: ``model`` is not an ``nn.Sequential``.
-        ValueError: A module is not supported.
+        ValueError: A module is not supported, or is a :class:`torchbcd.nn.Residual`.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -56,6 +56,11 @@ def prune_zeros(model: nn.Sequential) -> nn.Sequential:
     """
     read = read_model(model)
     read.read()
+    if read.residual:
+        raise ValueError(
+            "a model with a torchbcd.nn.Residual cannot be pruned: its units are added to others, so that zero "
+            "weights do not cut them off"
+        )
     before = [copy.deepcopy(found.module) for found in read._first]
     selected = before[-1] if before and isinstance(before[-1], Select) else None  # of an earlier call
     before = before if selected is None else before[:-1]

@@ -32,6 +32,57 @@ constexpr int kHalvings = 5;
 // |x|^2 as one number on the data's device, which nothing waits for.
 at::Tensor square_norm(const at::Tensor& x) { return at::sum(passes::row_sums_of_squares(x)); }
 
+// <a, b> as one number on the data's device, in float64, where small ones do not vanish.
+at::Tensor inner_product(const at::Tensor& a, const at::Tensor& b) { return at::sum(a.to(at::kDouble) * b); }
+
+// What T moves by where U moves by `u` and V by `v`.
+at::Tensor skipped_move(const SkipReader& skip, const at::Tensor& u, const at::Tensor& v) {
+  return skip.reads_u && skip.reads_v ? u + v : skip.reads_u ? u : v;
+}
+
+// Adds the skips' part of the negative gradient, times the problem's scale: of V to what J multiplies, of U
+// to what stands for the slack.
+struct Pulls {
+  at::Tensor slack;
+  double keep;
+};
+Pulls add_pulls(const StateProblem& problem, const at::Tensor& gradient) {
+  Pulls pulls{problem.slack_or_any(), problem.keep() * problem.ratio * problem.scale};
+  at::Tensor own;
+  for (const SkipReader& skip : problem.skips) {
+    const double weight = skip.ratio * problem.scale;
+    if (skip.reads_u) {
+      own =
+          own.defined() ? own : at::mul(pulls.slack, pulls.keep);  // before it, which it may be, has changed
+      own.sub_(skip.wanted, weight);
+    }
+    if (skip.reads_v) {
+      gradient.add_(skip.wanted, weight);
+    }
+  }
+  return own.defined() ? Pulls{own, 1} : pulls;
+}
+
+// The slope along z of half the negative problem with sigma linearised, and the skips' part of its curvature.
+at::Tensor slope_along(const StateProblem& problem, const at::Tensor& image, const at::Tensor& product) {
+  const at::Tensor& z = problem.direction;
+  at::Tensor slope = inner_product(product, problem.residual);
+  if (problem.slack.defined()) {
+    slope.sub_(inner_product(problem.slack, z), problem.ratio);
+  }
+  for (const SkipReader& skip : problem.skips) {
+    slope.add_(inner_product(skip.residual, skipped_move(skip, z, image)), skip.ratio);
+  }
+  return slope;
+}
+at::Tensor skip_curvature(const StateProblem& problem, const at::Tensor& z, const at::Tensor& image) {
+  at::Tensor curvature = at::zeros({}, z.options().dtype(at::kDouble));
+  for (const SkipReader& skip : problem.skips) {
+    curvature.add_(square_norm(skipped_move(skip, z, image)), skip.ratio);
+  }
+  return curvature;
+}
+
 // Replaces the direction z, the negative gradient, by `steps` steps of conjugate gradients on
 // |R - J d W^T|^2 + ratio |S + d|^2, times the problem's scale. `squares` is |z|^2.
 void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor squares,
@@ -41,16 +92,24 @@ void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor s
   at::Tensor remaining = problem.direction.clone();  // the negative gradient at d
   at::Tensor d = at::zeros_like(along);
   for (int64_t k = 0;; ++k) {
-    const at::Tensor product = at::mm(slope * along, problem.weight.t());
-    const std::vector<at::Tensor> sums = totals.of({square_norm(product), square_norm(along)});
+    const at::Tensor moved = slope * along;
+    const at::Tensor product = at::mm(moved, problem.weight.t());
+    const std::vector<at::Tensor> sums =
+        totals.of({square_norm(product).add_(skip_curvature(problem, along, moved)), square_norm(along)});
     const at::Tensor curvature = at::add(sums[0], sums[1], problem.ratio);
     const at::Tensor length = squares / curvature.mul_(problem.scale).add_(kTiny);
     d.addcmul_(along, length.to(along.scalar_type()));
     if (k + 1 == steps) {
       break;
     }
-    const at::Tensor image =
-        at::mm(product, problem.scaled).mul_(slope).add_(along, problem.ratio * problem.scale);
+    at::Tensor image = at::mm(product, problem.scaled).mul_(slope).add_(along, problem.ratio * problem.scale);
+    for (const SkipReader& skip : problem.skips) {
+      const at::Tensor step = skipped_move(skip, along, moved);
+      image.add_(skip.reads_u && skip.reads_v ? step + slope * step
+                 : skip.reads_v               ? slope * step
+                                              : step,
+                 skip.ratio * problem.scale);
+    }
     remaining.addcmul_(image, length.to(along.scalar_type()), -1);
     const at::Tensor next = totals.of(square_norm(remaining));
     along.mul_(next / (squares + kTiny)).add_(remaining);
@@ -83,6 +142,15 @@ void move(const StateProblem& problem, StateMoved& moved) {
   at::Tensor residual = problem.product;
   at::addmm_out(residual, problem.residual, moved.change, problem.weight.t(), 1, -1);
   moved.sums = passes::row_sums_of_squares(residual).add_(moved.slack_sums, problem.ratio);
+  if (problem.skips.empty()) {
+    return;
+  }
+  moved.skip_residuals.clear();
+  const at::Tensor step = problem.slack.defined() ? moved.slack - problem.slack : moved.slack;
+  for (const SkipReader& skip : problem.skips) {
+    moved.skip_residuals.push_back(skip.residual - skipped_move(skip, step, moved.change));
+  }
+  moved.sums.add_(skip_sums(problem.skips, moved.skip_residuals));
 }
 
 }  // namespace
@@ -92,21 +160,40 @@ double gradient_scale(double square) {
   return square > 1 / kUsual && square < kUsual ? 1 : std::exp2(-std::rint(std::log2(square)));
 }
 
+at::Tensor skip_sums(const std::vector<SkipReader>& skips, const std::vector<at::Tensor>& residuals) {
+  at::Tensor sums;
+  for (size_t k = 0; k < skips.size(); ++k) {
+    const at::Tensor own = passes::row_sums_of_squares(residuals[k]).mul_(skips[k].ratio);
+    sums = sums.defined() ? sums.add_(own) : own;
+  }
+  return sums;
+}
+
 void set_direction(StateProblem& problem, const StateStep& step, const at::Tensor& image,
                    const Totals& totals) {
   const at::Tensor& z = problem.direction;
   at::Tensor gradient = z;
   at::mm_out(gradient, problem.residual, problem.scaled);
-  at::Tensor squares = passes::state_direction(z, problem.u, problem.slack_or_any(), problem.activation,
-                                               problem.keep() * problem.ratio * problem.scale, z, image);
+  const Pulls pulls = add_pulls(problem, gradient);
+  at::Tensor squares =
+      passes::state_direction(z, problem.u, pulls.slack, problem.activation, pulls.keep, z, image);
   if (step.steps == 1) {
     const auto sample = [&](const at::Tensor& t) { return at::slice(t, 0, 0, std::nullopt, step.stride); };
     at::Tensor product = problem.product.narrow(0, 0, sample(image).size(0));
     at::mm_out(product, sample(image), problem.weight.t());
-    const std::vector<at::Tensor> sums = totals.of({at::sum(sample(squares)), square_norm(product)});
-    const at::Tensor& slope = sums[0];
-    const at::Tensor curvature = at::add(sums[1], slope, problem.ratio);
-    problem.length = (slope * (step.omega / problem.scale)).div_(curvature.add_(kTiny));
+    std::vector<at::Tensor> measured = {at::sum(sample(squares)), square_norm(product)};
+    if (!problem.skips.empty()) {  // where z is no gradient
+      measured.push_back(slope_along(problem, image, product));
+      measured.push_back(skip_curvature(problem, z, image));
+    }
+    const std::vector<at::Tensor> sums = totals.of(measured);
+    at::Tensor curvature = at::add(sums[1], sums[0], problem.ratio);
+    if (problem.skips.empty()) {
+      problem.length = (sums[0] * (step.omega / problem.scale)).div_(curvature.add_(kTiny));
+    } else {
+      curvature.add_(sums[3]);
+      problem.length = (sums[2] * step.omega).clamp_min_(0).div_(curvature.add_(kTiny));
+    }
   } else {
     conjugate_gradient(step.steps, problem, totals.of(at::sum(squares)), totals);
     squares = passes::row_sums_of_squares(z);

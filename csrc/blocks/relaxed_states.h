@@ -4,13 +4,25 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 #include "functors/activations.h"
 #include "linalg/reductions.h"
 
 namespace torchbcd {
 
+/// A layer further on whose products have T added, with T the states V or U themselves, or their sum: a skip
+/// connection.
+struct SkipReader {
+  size_t layer;
+  at::Tensor residual;  // R' of that layer
+  at::Tensor wanted;    // R' before the branch took its part of it, which the direction follows
+  double ratio;         // its penalty, relative to that of the layer behind the states
+  bool reads_u, reads_v;
+};
+
 /// What the block of (U, V)_{l-1} minimises along a ray, |R - (sigma(U + d) - V) W_l^T|^2 + ratio |S + d|^2,
-/// with S = U - P.
+/// with S = U - P, and ratio' |R' - (T(U + d) - T)|^2 for each skip that begins here.
 struct StateProblem {
   functors::AnyActivation activation;
   at::Tensor weight;
@@ -23,13 +35,15 @@ struct StateProblem {
   at::Tensor length;   // along the direction: one number, float64
   at::Tensor product;  // scratch like R; for has_line the direction's, J z W_l^T
   bool has_line;       // whether the product tells the value along the ray
+  std::vector<SkipReader> skips = {};
 
   double keep() const { return slack.defined() ? 1 : 0; }
   const at::Tensor& slack_or_any() const { return slack.defined() ? slack : direction; }
 };
 
 struct StateMoved {
-  at::Tensor slack, change, slack_sums, sums;  // sums: of the objective above
+  at::Tensor slack, change, slack_sums, sums;   // sums: of the objective above
+  std::vector<at::Tensor> skip_residuals = {};  // R' - (T(U + d) - T)
 };
 
 /// How a direction and its length are found.
@@ -45,6 +59,10 @@ struct StateStep {
 /// or, where the rows of W are of unusual size, a power of two near 1/|w|^2, which changes no digit. `square`
 /// is |w|^2, the mean over rows.
 double gradient_scale(double square);
+
+/// The rows' sums of squares of what the skips add to the problem, undefined where there are none, at
+/// residuals R'.
+at::Tensor skip_sums(const std::vector<SkipReader>& skips, const std::vector<at::Tensor>& residuals);
 
 /// Sets the direction z, and the length: `omega` times the minimiser of the problem with sigma linearised.
 /// Leaves J z in `image`.

@@ -35,9 +35,10 @@ inline std::vector<at::Tensor> handles(const OptionalTensors& parameters) {
   return result;
 }
 
-// (kind, position, text, weight, bias, activation, its parameters, whether it is trainable) of each module.
+// (kind, position, text, weight, bias, activation, its parameters, whether it is trainable, how many
+// Residuals begin with it and how many end) of each module.
 using PythonModule = std::tuple<std::string, std::string, std::string, std::optional<at::Tensor>,
-                                std::optional<at::Tensor>, std::string, std::vector<double>, bool>;
+                                std::optional<at::Tensor>, std::string, std::vector<double>, bool, int, int>;
 
 inline std::vector<FoundModule> found_of(const std::vector<PythonModule>& modules) {
   using Kind = FoundModule::Kind;
@@ -47,9 +48,17 @@ inline std::vector<FoundModule> found_of(const std::vector<PythonModule>& module
                                              {"partial_flatten", Kind::kPartialFlatten},
                                              {"unknown", Kind::kUnknown}};
   std::vector<FoundModule> found;
-  for (const auto& [kind, position, text, weight, bias, activation, parameters, trainable] : modules) {
-    found.push_back(
-        {kinds.at(kind), position, text, handle(weight), handle(bias), {activation, parameters}, trainable});
+  for (const auto& [kind, position, text, weight, bias, activation, parameters, trainable, begins, ends] :
+       modules) {
+    found.push_back({kinds.at(kind),
+                     position,
+                     text,
+                     handle(weight),
+                     handle(bias),
+                     {activation, parameters},
+                     trainable,
+                     begins,
+                     ends});
   }
   return found;
 }
@@ -73,7 +82,13 @@ inline Mlp read_modules(const std::vector<PythonModule>& modules, const std::str
 }
 
 inline void bind_model(pybind11::module_& m) {
-  pybind11::class_<Mlp>(m, "Mlp");
+  pybind11::class_<Mlp>(m, "Mlp").def_property_readonly("skips", [](const Mlp& mlp) {
+    std::vector<std::tuple<int64_t, int64_t, bool>> skips;
+    for (const auto& [from, to, activated] : mlp.skips) {
+      skips.emplace_back(from, to, activated);
+    }
+    return skips;
+  });
   pybind11::class_<SweepId>(m, "SweepId").def_readonly("sweep", &SweepId::sweep);
   m.def("before_layers", torch::wrap_pybind_function(before_layers));
   m.def("read_modules", torch::wrap_pybind_function(read_modules));

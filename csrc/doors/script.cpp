@@ -23,9 +23,11 @@ namespace {
 using OptionalTensor = std::optional<at::Tensor>;
 using ScriptNames = c10::Dict<std::string, std::string>;
 // What a saved object holds: the model's tensors, which stay the module's own; activations; loss; options
-// that are numbers and options that are names; state; whether inputs are flattened.
+// that are numbers and options that are names; state; whether inputs are flattened; skips, as
+// (from, to, whether it is V).
+using ScriptSkips = std::vector<std::tuple<int64_t, int64_t, bool>>;
 using Saved = std::tuple<std::vector<at::Tensor>, OptionalTensors, std::vector<std::string>, std::string,
-                         ScriptNumbers, ScriptNames, ScriptTensors, ScriptNumbers, bool>;
+                         ScriptNumbers, ScriptNames, ScriptTensors, ScriptNumbers, bool, ScriptSkips>;
 
 /// One of the optimizers.
 template <typename Optimizer, typename Options>
@@ -33,8 +35,8 @@ class Script : public torch::CustomClassHolder {
  public:
   Script(std::vector<at::Tensor> weights, const OptionalTensors& biases,
          const std::vector<std::string>& activations, const std::string& loss, const ScriptNumbers& options,
-         bool flatten, const ScriptNames& choices)
-      : optimizer(mlp_of(std::move(weights), biases, activations, flatten), Options().loss(loss)) {
+         bool flatten, const ScriptNames& choices, const ScriptSkips& skips)
+      : optimizer(mlp_of(std::move(weights), biases, activations, flatten, skips), Options().loss(loss)) {
     std::map<std::string, std::vector<double>> numbers;
     std::map<std::string, std::string> names;
     for (const auto& item : options) {
@@ -61,16 +63,21 @@ class Script : public torch::CustomClassHolder {
       choices.insert(name, optimizer.choice(name));
     }
     const auto [tensors, numbers] = to_script(optimizer.state());
+    ScriptSkips skips;
+    for (const auto& [from, to, activated] : mlp.skips) {
+      skips.emplace_back(from, to, activated);
+    }
     return {mlp.weights, to_optional(mlp.biases),
             activations, optimizer.loss(),
             options,     choices,
             tensors,     numbers,
-            mlp.flatten};
+            mlp.flatten, skips};
   }
 
   static c10::intrusive_ptr<Script> restored(Saved saved) {
-    auto& [weights, biases, activations, loss, options, choices, tensors, numbers, flatten] = saved;
-    auto script = c10::make_intrusive<Script>(weights, biases, activations, loss, options, flatten, choices);
+    auto& [weights, biases, activations, loss, options, choices, tensors, numbers, flatten, skips] = saved;
+    auto script =
+        c10::make_intrusive<Script>(weights, biases, activations, loss, options, flatten, choices, skips);
     script->optimizer.load_state(from_script(tensors, numbers));
     return script;
   }
@@ -79,8 +86,11 @@ class Script : public torch::CustomClassHolder {
 
  private:
   static Mlp mlp_of(std::vector<at::Tensor> weights, const OptionalTensors& biases,
-                    const std::vector<std::string>& activations, bool flatten) {
-    Mlp mlp{std::move(weights), from_optional(biases), {}, flatten};
+                    const std::vector<std::string>& activations, bool flatten, const ScriptSkips& skips) {
+    Mlp mlp{std::move(weights), from_optional(biases), {}, {}, flatten};
+    for (const auto& [from, to, activated] : skips) {
+      mlp.skips.push_back({from, to, activated});
+    }
     const auto trains = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
     mlp.can_be_frozen = std::any_of(mlp.weights.begin(), mlp.weights.end(), trains) ||
                         std::any_of(mlp.biases.begin(), mlp.biases.end(), trains);
@@ -109,10 +119,10 @@ torch::class_<S> script_class(const char* name) {
   using Self = c10::intrusive_ptr<S>;
   return torch::class_<S>("torchbcd", name)
       .def(torch::init<std::vector<at::Tensor>, OptionalTensors, std::vector<std::string>, std::string,
-                       ScriptNumbers, bool, ScriptNames>(),
+                       ScriptNumbers, bool, ScriptNames, ScriptSkips>(),
            "",
            {arg("weights"), arg("biases"), arg("activations"), arg("loss"), arg("options"),
-            arg("flatten") = false, arg("choices") = ScriptNames()})
+            arg("flatten") = false, arg("choices") = ScriptNames(), arg("skips") = ScriptSkips()})
       .def("sweeps", [](const Self& self) { return self->optimizer.sweeps(); })
       .def("bound", [](const Self& self) { return self->optimizer.bound(); })
       .def("objective", [](const Self& self) { return self->optimizer.objective(); })

@@ -86,6 +86,9 @@ void BCD::check_options_together() const {
         "one more of (layer ",
         l + 1, " has another one)");
   }
+  if (data_->options.splitting() == 2) {
+    mlp_->refuse_skips("splitting 2");
+  }
   blocks_in_order(data_->options, mlp_->depth());
   if (data_->options.order() == "joint") {
     check_joint();

@@ -22,7 +22,7 @@ struct BCD::Data {
   bool has_before = false;  // whether the variables of before the last sweep are still there
 
   BcdProblem problem(const TrainedMlp& mlp, const BCDOptions& with) const {
-    return {mlp.name, mlp.activations, mlp.loss, mlp.trained, with, mlp.sum_over_ranks};
+    return {mlp.name, mlp.activations, mlp.mlp.skips, mlp.loss, mlp.trained, with, mlp.sum_over_ranks};
   }
   // Whether a question is about the batch; `last_rows` asks for the rows of the last step alone.
   bool on_batch(bool last_rows) const {

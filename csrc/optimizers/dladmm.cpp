@@ -39,7 +39,7 @@ struct DLADMM::Data {
   DladmmReport report;
 
   DladmmProblem problem(const TrainedMlp& mlp, const DLADMMOptions& with) const {
-    return {mlp.name, mlp.activations, mlp.loss, mlp.trained, with};
+    return {mlp.name, mlp.activations, mlp.mlp.skips, mlp.loss, mlp.trained, with};
   }
 };
 
@@ -50,6 +50,7 @@ DLADMM::DLADMM(const torch::nn::Sequential& model, const DLADMMOptions& options)
 
 DLADMM::DLADMM(Mlp mlp, const DLADMMOptions& options)
     : SplitOptimizer("torchbcd.DLADMM", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {
+  mlp_->refuse_skips("it");
   TORCH_CHECK_VALUE(std::holds_alternative<functors::Identity>(mlp_->activations.back()), mlp_->name,
                     ": the last layer must have no activation, since R is a function of z_L");
   data_->options = options;
@@ -85,7 +86,7 @@ void DLADMM::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sa
   const int64_t n = inputs.size(0);
   DladmmRows rows = DladmmRows::allocate(inputs, mlp_->targets("y", y, n), mlp_->row_weight(sample_weight, n),
                                          mlp_->committed);
-  forward_out(rows.x, mlp_->committed, mlp_->activations, rows.current.q, rows.current.a);
+  forward_out(rows.x, mlp_->committed, mlp_->activations, {}, rows.current.q, rows.current.a);
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     rows.current.z[l].copy_(rows.current.q[l]);
   }

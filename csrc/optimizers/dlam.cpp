@@ -73,7 +73,7 @@ struct DLAM::Data {
   DlamReport report;
 
   DlamProblem problem(const TrainedMlp& mlp, const DLAMOptions& with) const {
-    return {mlp.name, mlp.activations, mlp.loss, mlp.trained, with};
+    return {mlp.name, mlp.activations, mlp.mlp.skips, mlp.loss, mlp.trained, with};
   }
   const DlamRows& point(const char* name) const {
     TORCH_CHECK_VALUE(at_batch || bound.defined(), name,
@@ -89,6 +89,7 @@ DLAM::DLAM(const torch::nn::Sequential& model, const DLAMOptions& options) : DLA
 DLAM::DLAM(Mlp mlp, const DLAMOptions& options)
     : SplitOptimizer("torchbcd.DLAM", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {
   const Call call = mlp_->call(Call::Kind::kChange);
+  mlp_->refuse_skips("it");
   for (size_t l = 0; l + 1 < mlp_->depth(); ++l) {
     check_monotone(("torchbcd.DLAM: layer " + std::to_string(l + 1)).c_str(), mlp_->activations[l]);
   }

@@ -21,6 +21,8 @@ struct FoundModule {
   at::Tensor weight, bias;  // of a Linear
   Activation activation;
   bool trainable = false;  // whether a parameter of it requires gradients
+  int begins = 0;          // how many Residuals begin with it
+  int ends = 0;            // and how many end
 };
 
 /// How many modules come before the layers: whatever runs as it is, since it is no layer, and what stands

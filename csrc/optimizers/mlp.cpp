@@ -29,8 +29,8 @@ namespace {
 constexpr const char* kSupported =
     "Flatten (first), Linear, Identity, ReLU, LeakyReLU, PReLU (of one slope that requires no gradients), "
     "Sigmoid, Tanh, Hardtanh, ReLU6, SiLU, GELU, ELU, SELU, CELU, Softplus, Mish, LogSigmoid, Softsign, "
-    "Tanhshrink, Softshrink, Hardshrink, Threshold, and of torchbcd::nn Hardsigmoid, Hardswish, Sine, Sign "
-    "and Polynomial";
+    "Tanhshrink, Softshrink, Hardshrink, Threshold, and of torchbcd::nn Hardsigmoid, Hardswish, Sine, Sign, "
+    "Polynomial and Residual";
 
 // The module as a T; null for anything else, subclasses among it: what they compute is not known.
 template <typename T>
@@ -161,78 +161,27 @@ std::string Activation::text() const {
   return text + ")";
 }
 
-size_t modules_before_layers(const std::vector<FoundModule>& modules) {
-  using Kind = FoundModule::Kind;
-  const auto last_of = [](Kind kind, auto end, auto begin) {
-    return std::find_if(std::make_reverse_iterator(end), std::make_reverse_iterator(begin),
-                        [kind](const FoundModule& m) { return m.kind == kind; })
-        .base();  // behind it; `begin` where there is none
-  };
-  const auto after_unknown =
-      last_of(Kind::kUnknown, last_of(Kind::kLinear, modules.end(), modules.begin()), modules.begin());
-  const auto first = std::find_if(after_unknown, modules.end(),
-                                  [](const FoundModule& m) { return m.kind == Kind::kLinear; });
-  const auto count = static_cast<size_t>(first - modules.begin());
-  const bool flattened = count == 1 && modules[0].kind != Kind::kActivation;  // by the layers themselves
-  return first == modules.end() || (after_unknown == modules.begin() && flattened) ? 0 : count;
-}
-
-Mlp mlp_of(const std::vector<FoundModule>& modules, const std::string& supported) {
-  using Kind = FoundModule::Kind;
-  Mlp mlp;
-  mlp.can_be_frozen = true;
-  const std::string known = "is not supported; supported are " + supported;
-  const auto check_module = [](const FoundModule& found, bool holds, const std::string& reason) {
-    TORCH_CHECK_VALUE(holds, "module ", found.position, " of the model, ", found.text, ", ", reason);
-  };
-  const size_t begin = modules_before_layers(modules);
-  bool trained = false;
-  // Names what is unknown and trained itself, or stands behind layers that are.
-  for (size_t i = 0; i < begin; ++i) {
-    trained = trained || modules[i].trainable;
-    check_module(modules[i], !trained || modules[i].kind != Kind::kUnknown,
-                 known +
-                     "; any module may stand before the layers, once no parameter requires gradients "
-                     "there: requires_grad_(False)");
-  }
-  bool activated = true;  // whether the last Linear has its activation
-  for (size_t i = begin; i < modules.size(); ++i) {
-    const FoundModule& found = modules[i];
-    const auto check = [&](bool holds, const std::string& reason) { check_module(found, holds, reason); };
-    check(found.kind != Kind::kUnknown, known);
-    if (found.kind == Kind::kActivation) {
-      check(!mlp.weights.empty(), "must follow a Linear module");
-      check(!activated, "follows another activation");
-      mlp.activations.back() = found.activation;
-      activated = true;
-    } else if (found.kind == Kind::kLinear) {
-      if (!mlp.weights.empty()) {
-        const int64_t width = mlp.weights.back().size(0);
-        check(width == found.weight.size(1),
-              c10::str("must take ", width, " inputs, the outputs of the one before (got ",
-                       found.weight.size(1), ")"));
-      }
-      mlp.weights.push_back(found.weight);
-      mlp.biases.push_back(found.bias);
-      mlp.activations.push_back({"identity", {}});
-      activated = false;
-    } else {
-      check(i == 0, "must be the first module");
-      check(found.kind == Kind::kFlatten, "must flatten all but the first dimension");
-      mlp.flatten = true;
-    }
-  }
-  TORCH_CHECK_VALUE(!mlp.weights.empty(), "model must have at least one Linear module (got none)");
-  return mlp;
-}
-
 namespace {
 
-std::vector<FoundModule> find_modules(const torch::nn::Sequential& model) {
-  using Kind = FoundModule::Kind;
+struct FoundModel {
   std::vector<FoundModule> modules;
+  std::vector<std::shared_ptr<torch::nn::Module>> are;  // the modules themselves
+};
+
+// Appends what a Sequential holds, with the modules of Residuals in their place.
+void find_modules(const torch::nn::Sequential& model, const std::string& prefix, FoundModel& all) {
+  using Kind = FoundModule::Kind;
+  int position = 0;
   for (const std::shared_ptr<torch::nn::Module>& module : model->children()) {
-    FoundModule found{Kind::kUnknown, std::to_string(modules.size()), module->name(), {}, {}, {}};
+    FoundModule found{Kind::kUnknown, prefix + std::to_string(position++), module->name(), {}, {}, {}};
+    if (const auto* residual = exactly<nn::ResidualImpl>(*module);
+        residual && !residual->branch()->is_empty()) {
+      const size_t begin = all.modules.size();
+      find_modules(residual->branch(), found.position + ".", all);
+      ++all.modules[begin].begins;
+      ++all.modules.back().ends;
+      continue;
+    }
     if (const auto* flatten = exactly<torch::nn::FlattenImpl>(*module)) {
       const bool whole = flatten->options.start_dim() == 1 && flatten->options.end_dim() == -1;
       found.kind = whole ? Kind::kFlatten : Kind::kPartialFlatten;
@@ -247,9 +196,15 @@ std::vector<FoundModule> find_modules(const torch::nn::Sequential& model) {
     const std::vector<at::Tensor> parameters = module->parameters();
     found.trainable = std::any_of(parameters.begin(), parameters.end(),
                                   [](const at::Tensor& p) { return p.requires_grad(); });
-    modules.push_back(std::move(found));
+    all.modules.push_back(std::move(found));
+    all.are.push_back(module);
   }
-  return modules;
+}
+
+FoundModel find_modules(const torch::nn::Sequential& model) {
+  FoundModel all;
+  find_modules(model, "", all);
+  return all;
 }
 
 // Modules in eval mode, until it goes.
@@ -278,7 +233,14 @@ class EvalMode {
 Mlp mlp_of_model(const torch::nn::Sequential& model, const std::vector<FoundModule>& found) {
   Mlp mlp = mlp_of(found, kSupported);
   if (const size_t count = modules_before_layers(found)) {
-    std::vector<torch::nn::AnyModule> modules(model->begin(), model->begin() + count);
+    // A Residual is one module of the model, and no boundary goes through one.
+    const auto whole = std::count_if(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(count),
+                                     [within = 0](const FoundModule& m) mutable {
+                                       const bool outside = within == 0;
+                                       within += m.begins - m.ends;
+                                       return outside;
+                                     });
+    std::vector<torch::nn::AnyModule> modules(model->begin(), model->begin() + whole);
     mlp.frozen_first = [modules](const at::Tensor& x) mutable {
       const EvalMode eval(modules);
       at::Tensor features = x;
@@ -297,25 +259,33 @@ Mlp mlp_of_model(const torch::nn::Sequential& model, const std::vector<FoundModu
 
 }  // namespace
 
-Mlp read_mlp(const torch::nn::Sequential& model) { return mlp_of_model(model, find_modules(model)); }
+Mlp read_mlp(const torch::nn::Sequential& model) { return mlp_of_model(model, find_modules(model).modules); }
 
 std::function<Mlp()> reader_of(const torch::nn::Sequential& model) {
-  return [model, then = find_modules(model), were = model->children()] {
-    const std::vector<FoundModule> now = find_modules(model);
-    const std::vector<std::shared_ptr<torch::nn::Module>> are = model->children();
-    for (size_t i = 0; i < std::min(were.size(), are.size()); ++i) {
-      TORCH_CHECK_VALUE(were[i] == are[i] && then[i].activation.text() == now[i].activation.text() &&
-                            then[i].bias.defined() == now[i].bias.defined(),
-                        "module ", i, " of the model, ", now[i].text,
+  return [model, then = find_modules(model)] {
+    const FoundModel now = find_modules(model);
+    for (size_t i = 0; i < std::min(then.are.size(), now.are.size()); ++i) {
+      const FoundModule& was = then.modules[i];
+      const FoundModule& is = now.modules[i];
+      TORCH_CHECK_VALUE(then.are[i] == now.are[i] && was.activation.text() == is.activation.text() &&
+                            was.bias.defined() == is.bias.defined() && was.begins == is.begins &&
+                            was.ends == is.ends,
+                        "module ", is.position, " of the model, ", is.text,
                         ", is another one now or has been changed; make a new optimizer");
     }
-    TORCH_CHECK_VALUE(were.size() == are.size(), "the model has ", are.size(), " modules and had ",
-                      were.size(), " when the optimizer was made; make a new one");
-    return mlp_of_model(model, now);
+    TORCH_CHECK_VALUE(then.are.size() == now.are.size(), "the model has ", now.are.size(),
+                      " modules and had ", then.are.size(), " when the optimizer was made; make a new one");
+    return mlp_of_model(model, now.modules);
   };
 }
 
 namespace nn {
+
+ResidualImpl::ResidualImpl(torch::nn::Sequential branch) : branch_(std::move(branch)) {
+  register_module("branch", branch_);
+}
+
+at::Tensor ResidualImpl::forward(const at::Tensor& x) { return x + branch_->forward(x); }
 
 at::Tensor HardsigmoidImpl::forward(const at::Tensor& u) { return at::hardsigmoid(u); }
 

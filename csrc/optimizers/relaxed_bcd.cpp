@@ -134,6 +134,11 @@ void RelaxedBCD::check_options_together() const {
     check_takes_ranks();
   }
   const RelaxedBCDOptions& o = data_->options;
+  for (const Skip& skip : mlp_->mlp.skips) {
+    TORCH_CHECK_VALUE(skip.from < 0 || !std::holds_alternative<functors::Sign>(mlp_->activations[skip.from]),
+                      mlp_->name, ": a Residual must not begin with the signs of layer ", skip.from + 1,
+                      ", whose block is discrete");
+  }
   bool moves_start = false;
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     const auto check = [&](const char* option, double value, bool holds, const char* range) {
@@ -150,6 +155,8 @@ void RelaxedBCD::check_options_together() const {
     check("weight_decay (times lr)", decay, decay >= 0 && decay < 1, "in [0, 1)");
     check("row_blocks", static_cast<double>(o.row_blocks()[l]), o.row_blocks()[l] == 1 || regularizer.none(),
           "1 where it has a weight_regularizer");
+    check("row_blocks", static_cast<double>(o.row_blocks()[l]),
+          o.row_blocks()[l] == 1 || mlp_->mlp.skips.empty(), "1 in a model with a Residual");
     moves_start = moves_start || momentum > 0 || decay > 0;
   }
   TORCH_CHECK_VALUE(!moves_start || !o.persistent(), mlp_->name,
@@ -178,11 +185,12 @@ void RelaxedBCD::sweep(bool batch) {
   if (restored) {
     products_out(rows.x, rows.saved_v, d.start(*mlp_), rows.p);
     for (size_t l = 0; l < mlp_->depth(); ++l) {
+      add_skipped_(mlp_->mlp.skips, l, rows.x, rows.saved_u, rows.saved_v, rows.p[l]);
       rows.v[l].copy_(rows.saved_v[l]);
       at::sub_out(rows.slack[l], rows.saved_u[l], rows.p[l]);
     }
   } else {
-    forward_out(rows.x, d.start(*mlp_), mlp_->activations, rows.p, rows.v);
+    forward_out(rows.x, d.start(*mlp_), mlp_->activations, mlp_->mlp.skips, rows.p, rows.v);
     rescaled = sweeps() == 0 && match_output_scale(batch);
     rows.penalties = relaxed_penalties(problem, d.start(*mlp_), rows.population);
   }

@@ -68,7 +68,7 @@ bool RelaxedBCD::match_output_scale(bool batch) {
   RelaxedRows& rows = batch ? d.batch : d.bound;
   const size_t last = mlp_->depth() - 1;
   if (!(mlp_->trained[last] == Trained{true, mlp_->committed[last].bias.defined()}) ||
-      d.options.weight_regularizer()[last].constrains() ||
+      d.options.weight_regularizer()[last].constrains() || !skips_into(mlp_->mlp.skips, last).empty() ||
       !std::holds_alternative<functors::Identity>(mlp_->activations[last])) {
     return false;
   }
@@ -105,7 +105,7 @@ void RelaxedBCD::guard(bool forward_with_old) {
   const auto loss_at = [&](const std::vector<AffineMap>& maps) {
     const std::vector<at::Tensor> products = allocate_states(rows.rows(), maps);
     const std::vector<at::Tensor> states = allocate_states(rows.rows(), maps);
-    forward_out(rows.x, maps, mlp_->activations, products, states);
+    forward_out(rows.x, maps, mlp_->activations, mlp_->mlp.skips, products, states);
     return totals.of(weighted_loss(rows.y, states.back(), mlp_->loss));
   };
   const auto loss_before = [&] {

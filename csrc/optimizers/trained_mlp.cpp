@@ -53,6 +53,28 @@ std::vector<AffineMap> checked_parameters(const char* name, const Mlp& mlp) {
   return parameters;
 }
 
+// Of a model put together by hand: a reader's are these by construction.
+void check_skips(const char* name, const Mlp& mlp) {
+  const auto depth = static_cast<int64_t>(mlp.depth());
+  for (const Skip& skip : mlp.skips) {
+    TORCH_CHECK_VALUE(skip.from >= -1 && skip.to >= skip.from + 2 && skip.to < depth, name,
+                      ": a skip must go from a layer, or -1, to one at least two further on, of ", depth,
+                      " layers counted from 0 (got ", skip.from, " to ", skip.to, ")");
+    TORCH_CHECK_VALUE(skip.from >= 0 || skip.activated, name, ": a skip of the inputs must be of V");
+    const auto alike = [&](const Skip& other) {
+      return skip.from == other.from && skip.to == other.to && skip.activated == other.activated;
+    };
+    TORCH_CHECK_VALUE(std::count_if(mlp.skips.begin(), mlp.skips.end(), alike) == 1, name,
+                      ": the same values must not be added twice to layer ", skip.to + 1,
+                      "; take one of two Residuals away that begin and end together");
+    const at::Tensor& from = mlp.weights[std::max<int64_t>(skip.from, 0)];
+    const int64_t width = skip.from < 0 ? from.size(1) : from.size(0);
+    TORCH_CHECK_VALUE(width == mlp.weights[skip.to].size(0), name, ": a skip must join equal widths (got ",
+                      width, " of layer ", skip.from, " and ", mlp.weights[skip.to].size(0), " of layer ",
+                      skip.to, ", counted from 0)");
+  }
+}
+
 // Whether a parameter is still what the optimizer was made for.
 void check_kind(const char* name, const char* which, size_t layer, const at::Tensor& now,
                 const at::Tensor& then) {
@@ -146,6 +168,7 @@ TrainedMlp::TrainedMlp(const char* name, Mlp mlp, const std::string& loss)
       loss(loss_from(loss)),
       parameters(checked_parameters(name, this->mlp)) {
   const Call made = call(Call::Kind::kChange);
+  check_skips(name, this->mlp);
   for (const Activation& activation : this->mlp.activations) {
     activations.push_back(activation_from(activation.name, activation.parameters));
   }
@@ -154,6 +177,11 @@ TrainedMlp::TrainedMlp(const char* name, Mlp mlp, const std::string& loss)
   trained = now_trained();
   committed = clone_maps(parameters);
   next = allocate_like(parameters);
+}
+
+void TrainedMlp::refuse_skips(const char* what) const {
+  TORCH_CHECK_VALUE(mlp.skips.empty(), name, ": ", what, " takes no Residual (one ends with layer ",
+                    mlp.skips.front().to + 1, "); RelaxedBCD and BCD with splitting 3 do");
 }
 
 void TrainedMlp::follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases) {

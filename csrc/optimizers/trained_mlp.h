@@ -45,6 +45,9 @@ struct TrainedMlp {
   /// Whether this is a look from within a sweep, whose snapshot stands.
   bool within_sweep() const { return caller.stepping && caller.depth > 1; }
 
+  /// Throws, naming what, where the model has a Residual.
+  void refuse_skips(const char* what) const;
+
   /// Other tensors in the place of the model's own.
   void follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases);
   /// Takes over parameters that somebody else has changed or frozen since the last sweep (load_state_dict, an

@@ -30,6 +30,7 @@ void forward_pass(const BcdProblem& problem, const std::vector<AffineMap>& maps,
     const at::Tensor& state = rows.current.v[l];
     if (u.empty()) {
       affine_out(rows.input(l), maps[l], auxiliary);
+      add_skipped_(problem.skips, l, rows.x, rows.current.u, rows.current.v, auxiliary);
     } else {
       auxiliary.copy_(u[l]);
     }
@@ -61,6 +62,8 @@ void refresh_residuals(const BcdProblem& problem, const std::vector<AffineMap>& 
         affine_out(input, maps[l], chunk.u[l]);
       } else {
         affine_residual_out(chunk.u[l], input, maps[l], chunk.residual[l]);
+        add_skipped_(problem.skips, l, rows.x.narrow(0, begin, size), chunk.u, chunk.v, chunk.residual[l],
+                     -1);
       }
     }
   });

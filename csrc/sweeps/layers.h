@@ -14,6 +14,7 @@
 #include "functors/activations.h"
 #include "functors/losses.h"
 #include "linalg/affine_map.h"
+#include "sweeps/skips.h"
 #include "torchbcd/options.h"
 #include "torchbcd/reports.h"
 
@@ -39,10 +40,10 @@ at::Tensor scratch_view(const at::Tensor& scratch, int64_t n, int64_t columns);
 void products_out(const at::Tensor& x, const std::vector<at::Tensor>& states,
                   const std::vector<AffineMap>& maps, const std::vector<at::Tensor>& out);
 
-/// A forward pass of x: products as above, and states[l] = sigma_l(products[l]) for as many layers as
-/// `states` holds.
+/// A forward pass of x: products as above, with what skips add to them, and states[l] = sigma_l(products[l])
+/// for as many layers as `states` holds.
 void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
-                 const std::vector<functors::AnyActivation>& activations,
+                 const std::vector<functors::AnyActivation>& activations, const std::vector<Skip>& skips,
                  const std::vector<at::Tensor>& products, const std::vector<at::Tensor>& states);
 
 /// sum_j w_j l(v_j; y_j) over the rows, whose weights are (n, 1), (1, 1), or undefined where they are one. In
@@ -55,6 +56,7 @@ template <typename Options>
 struct Problem {
   const char* name;  // of the optimizer, for errors
   const std::vector<functors::AnyActivation>& activations;
+  const std::vector<Skip>& skips;
   const functors::AnyLoss& loss;
   const std::vector<Trained>& trained;  // of each layer
   const Options& options;

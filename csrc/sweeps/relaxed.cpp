@@ -36,7 +36,9 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       : Blocks(sweep),
         totals_(problem_.sum_over_ranks, rows_.x.device()),
         loss_weight_(row_loss_weight(options_, rows_.population)),
-        clamped_(problem_.clamped()) {}
+        clamped_(problem_.clamped()),
+        skip_residuals_(depth()),
+        wanted_(depth()) {}
 
   RelaxedReport run() {
     sweep_.progress = {depth(), sweep_.restored ? 0 : depth()};
@@ -144,6 +146,9 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   // W_l and b_l: part of the way to the proximal ridge regression of the residual on the states that the
   // layer has read.
   void weight_block(size_t l) {
+    if (!skips_into(problem_.skips, l).empty()) {
+      wanted_[l] = residual_.clone();
+    }
     input_square_ = totals_.of(passes::sum_of_squares(input(l)));
     sweep_.progress.first_updated = l;
     if (frozen(l)) {
@@ -251,20 +256,22 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     // W_N may have come from nowhere to the size of the targets in this very sweep.
     const double before = ratio / options_.penalty_ratio()[l];
     const double scale = gradient_scale(l + 1 == depth() ? std::max(before, rows_.target_square) : before);
-    StateProblem problem{
-        activation(i),
-        weight,
-        ratio,
-        scale,
-        scale == 1 ? weight : at::mul(weight, scale),
-        sweep_.restored ? rows_.saved_u[i] : rows_.p[i],
-        rows_.v[i],
-        sweep_.restored ? rows_.slack[i].clone() : at::Tensor(),
-        residual_,
-        scratch(3, rows_.v[i].size(1)),
-        {},
-        scratch(0, residual_.size(1)),
-        options_.state_steps()[l] == 1 && passes::has_line_move(activation(i), residual_.device())};
+    std::vector<SkipReader> skips = skips_of(i, l);
+    StateProblem problem{activation(i),
+                         weight,
+                         ratio,
+                         scale,
+                         scale == 1 ? weight : at::mul(weight, scale),
+                         sweep_.restored ? rows_.saved_u[i] : rows_.p[i],
+                         rows_.v[i],
+                         sweep_.restored ? rows_.slack[i].clone() : at::Tensor(),
+                         residual_,
+                         scratch(3, rows_.v[i].size(1)),
+                         {},
+                         scratch(0, residual_.size(1)),
+                         options_.state_steps()[l] == 1 && skips.empty() &&
+                             passes::has_line_move(activation(i), residual_.device()),
+                         std::move(skips)};
     if (std::holds_alternative<functors::Sign>(activation(i))) {
       set_flips(problem, options_.over_relaxation()[l], rows_.population, totals_);
     } else {
@@ -283,9 +290,13 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       if (sweep_.restored) {
         start = passes::row_sums_of_squares(problem.slack).mul_(problem.ratio).add_(start);
       }
+      if (!problem.skips.empty()) {
+        start = start + skip_sums(problem.skips, residuals_of(problem.skips));
+      }
       report_.halved += move_checked(problem, start, moved, totals_) ? 1 : 0;
       decrease = {0, rows_.penalties[l] / 2, start, moved.sums};
     }
+    keep_residuals(l, problem, moved);
     rows_.v[i].add_(moved.change);
     residual_ = moved.slack;
     residual_sums_ = moved.slack_sums;
@@ -293,12 +304,51 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     done("UV", i, std::move(decrease));
   }
 
+  // The layers further on that read U or V of layer i as they are.
+  std::vector<SkipReader> skips_of(size_t i, size_t l) const {
+    std::vector<SkipReader> readers;
+    for (size_t to = i + 2; to < depth() && !problem_.skips.empty(); ++to) {
+      bool reads_u = false, reads_v = false;
+      for (const Skip& skip : skips_into(problem_.skips, to)) {
+        (skip.activated ? reads_v : reads_u) |= skip.from == static_cast<int64_t>(i);
+      }
+      if (reads_u || reads_v) {
+        // Conjugate gradients need the gradient itself.
+        const at::Tensor& wanted = options_.state_steps()[l] == 1 ? wanted_[to] : skip_residuals_[to];
+        readers.push_back(
+            {to, skip_residuals_[to], wanted, rows_.penalties[to] / rows_.penalties[l], reads_u, reads_v});
+      }
+    }
+    return readers;
+  }
+
+  static std::vector<at::Tensor> residuals_of(const std::vector<SkipReader>& skips) {
+    std::vector<at::Tensor> residuals;
+    for (const SkipReader& skip : skips) {
+      residuals.push_back(skip.residual);
+    }
+    return residuals;
+  }
+
+  // What is left of the residuals that skips will ask for: of layer l, whose inputs have moved, and of those
+  // that have read these.
+  void keep_residuals(size_t l, const StateProblem& problem, const StateMoved& moved) {
+    if (!skips_into(problem_.skips, l).empty()) {
+      skip_residuals_[l] = at::addmm(problem.residual, moved.change, problem.weight.t(), 1, -1);
+    }
+    for (size_t k = 0; k < problem.skips.size(); ++k) {
+      skip_residuals_[problem.skips[k].layer] = moved.skip_residuals[k];
+    }
+  }
+
   Totals totals_;
   double loss_weight_;  // of a row
   bool clamped_;
-  at::Tensor residual_;       // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand
-  at::Tensor residual_sums_;  // its rows' sums of squares, (n, 1)
-  double input_square_ = 0;   // |V_{l-1}|^2 of what that layer has read
+  at::Tensor residual_;                     // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand
+  at::Tensor residual_sums_;                // its rows' sums of squares, (n, 1)
+  double input_square_ = 0;                 // |V_{l-1}|^2 of what that layer has read
+  std::vector<at::Tensor> skip_residuals_;  // of the layers that end a branch, since their inputs have moved
+  std::vector<at::Tensor> wanted_;          // and before their weights did
   RelaxedReport report_;
 };
 

@@ -65,7 +65,11 @@ std::vector<double> relaxed_penalties(const RelaxedProblem& problem, const std::
   const std::vector<double> squares = passes::sums_of_squares(weights);
   for (size_t l = depth - 1; l > 0; --l) {
     const double gain = squares[l - 1] / static_cast<double>(maps[l].weight.size(0));
-    penalties[l - 1] = std::max(penalties[l] * options.penalty_ratio()[l] * gain, 1e-290);
+    double held = penalties[l] * gain;  // by those that read V, or U
+    for (const Skip& skip : problem.skips) {
+      held += skip.from == static_cast<int64_t>(l) - 1 ? penalties[skip.to] : 0;
+    }
+    penalties[l - 1] = std::max(options.penalty_ratio()[l] * held, 1e-290);
   }
   return penalties;
 }
@@ -79,6 +83,7 @@ ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<
   for (size_t l = 0; l < problem.depth(); ++l) {
     const at::Tensor residual = at::empty_like(u[l]);
     affine_residual_out(u[l], l == 0 ? rows.x : v[l - 1], maps[l], residual);
+    add_skipped_(problem.skips, l, rows.x, u, v, residual, -1);
     terms.affine_penalty.push_back(rows.penalties[l] / 2 * passes::sum_of_squares(residual));
     terms.weight_penalty.push_back(
         rows.penalties[l] * regularizer_value(problem.options.weight_regularizer()[l], maps[l].weight));

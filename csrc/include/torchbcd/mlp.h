@@ -26,12 +26,20 @@ struct TORCHBCD_API Activation {
   std::string text() const;
 };
 
-/// The layers of [frozen modules,] [Flatten,] Linear, activation, ..., Linear[, activation]. The tensors are
-/// the model's own.
+/// x + branch(x): a layer's products plus the values of an earlier one. Layers count from 0.
+struct Skip {
+  int64_t from = -1;      // the layer whose values they are; -1: the inputs
+  int64_t to = 0;         // the last layer of the branch
+  bool activated = true;  // sigma(U) of `from`, rather than U
+};
+
+/// The layers of [frozen modules,] [Flatten,] Linear, activation, ..., Linear[, activation], Residuals of
+/// them among these. The tensors are the model's own.
 struct Mlp {
   std::vector<at::Tensor> weights;  // (d_l, d_{l-1})
   std::vector<at::Tensor> biases;   // (d_l,), undefined where a layer has none
   std::vector<Activation> activations;
+  std::vector<Skip> skips = {};
   bool flatten = false;  // whether inputs are flattened first
   /// Whether parameters that require no gradients are frozen, as in a model; otherwise all are trained.
   bool can_be_frozen = false;
@@ -42,12 +50,24 @@ struct Mlp {
   size_t depth() const { return weights.size(); }
 };
 
-/// Reads a Sequential of Flatten (first), Linear, and activations of torch::nn and torchbcd::nn; before them
-/// may stand any modules none of whose parameters require gradients, such as a backbone. Throws a ValueError
+/// Reads a Sequential of Flatten (first), Linear, activations of torch::nn and torchbcd::nn, and
+/// torchbcd::nn::Residual; before them may stand any modules none of whose parameters require gradients, such as a backbone. Throws a ValueError
 /// that names any other module, and all that are supported, or one out of place.
 TORCHBCD_API Mlp read_mlp(const torch::nn::Sequential& model);
 
 namespace nn {
+
+/// x + branch(x), of a branch of at least two Linear modules that ends with one.
+class TORCHBCD_API ResidualImpl : public torch::nn::Module {
+ public:
+  explicit ResidualImpl(torch::nn::Sequential branch);
+  at::Tensor forward(const at::Tensor& x);
+  const torch::nn::Sequential& branch() const { return branch_; }
+
+ private:
+  torch::nn::Sequential branch_;
+};
+TORCH_MODULE(Residual);
 
 /// u/6 + 1/2 between 0 and 1: Hardsigmoid of Python's torch.nn.
 class TORCHBCD_API HardsigmoidImpl : public torch::nn::Module {
