@@ -304,6 +304,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             options,
             self._model.flatten,
             names,
+            self._model.skips,
         )
         script.load_state((own["tensors"], own["numbers"]))
         return script

@@ -330,10 +330,13 @@ SavedState BCD::state() const {
   save_data(state, rows.x, rows.y, rows.row_weight);
   state.tensors["U"] = clone_all(rows.current.u);
   state.tensors["V"] = clone_all(rows.current.v);
-  // The first layer's residual is recomputed from the data, to the same bits; the others, which
-  // came out of the solves, would not be.
+  // The first layer's residual is recomputed from the data, to the same bits, once it has been; after a forward
+  // pass it is zero. The others, which came out of the solves, would not be the same.
   if (rows.residuals != Residuals::kStale) {
     state.tensors["residual"] = clone_all({rows.current.residual.begin() + 1, rows.current.residual.end()});
+  }
+  if (rows.residuals == Residuals::kCurrent) {
+    state.tensors["first_residual"] = clone_all({rows.current.residual.front()});
   }
   save_maps(state, mlp_->committed);
   return state;
@@ -361,6 +364,10 @@ void BCD::load_state(const SavedState& state) {
     if (reader.has("residual")) {
       reader.copy("residual", {rows.current.residual.begin() + 1, rows.current.residual.end()});
       rows.residuals = Residuals::kAllButFirst;
+    }
+    if (reader.has("first_residual")) {
+      reader.copy("first_residual", {rows.current.residual.front()});
+      rows.residuals = Residuals::kCurrent;
     }
     committed = reader.maps(committed);
   }

@@ -23,12 +23,15 @@
 #include "optimizers/weight_constraints.h"
 #include "sweeps/layers.h"
 #include "sweeps/relaxed.h"
+#include "sweeps/skips.h"
 
 namespace torchbcd {
 namespace {
 
 // Relaxations must stay below 2, and learn no better above this one.
 constexpr double kMostGrown = 1.5;
+// Of a hidden layer's relaxation for those of a Residual's branch.
+constexpr double kPartOfBranch = 0.22;
 
 const OptionTable& relaxed_options() {
   using Options = RelaxedBCDOptions;
@@ -60,6 +63,33 @@ const OptionTable& relaxed_options() {
   return table;
 }
 
+// Relaxations where one is for all, and momentum where none is given. The layers outside of branches are a
+// net of their own, along which they grow; those of a branch take a part of a move that others share.
+void set_layer_defaults(const RelaxedBCDOptions& given, const std::vector<Skip>& skips,
+                        RelaxedBCDOptions& options) {
+  const size_t depth = options.momentum().values().size();
+  size_t outside = 0;  // how many layers outside of branches follow
+  for (size_t l = depth; l-- > 0;) {
+    const std::optional<size_t> to_end = layers_to_end_of_branch(skips, l);
+    if (given.relaxation().uniform() && l + 1 == depth) {
+      options.relaxation()[l] = given.output_relaxation();
+    } else if (given.relaxation().uniform()) {
+      const double relaxation = given.relaxation()[0] * (to_end ? kPartOfBranch : 1);
+      const auto grown = static_cast<double>(to_end.value_or(std::max<size_t>(outside, 1) - 1));
+      const bool smooth = options.weight_regularizer()[l].quadratic();
+      const double most = std::max(relaxation, smooth ? kMostGrown : 1);
+      options.relaxation()[l] = std::min(relaxation * std::pow(given.growth(), grown), most);
+    }
+    outside += to_end ? 0 : 1;
+  }
+  RelaxedBCDOptions shortest = options;  // the net without its branches, as deep as it is
+  shortest.momentum() = std::vector<std::optional<double>>(std::max<size_t>(outside, 1));
+  for (size_t l = 0; l < depth; ++l) {
+    const std::optional<double>& momentum = given.momentum()[l];
+    options.momentum()[l] = momentum ? momentum : shortest.momentum_of(0);
+  }
+}
+
 }  // namespace
 
 // Views of the first n rows of the storage, which grows as it has to.
@@ -87,18 +117,7 @@ RelaxedBCD::RelaxedBCD(Mlp mlp, const RelaxedBCDOptions& options)
                     mlp_->name, ": the last layer must have no activation, unless the loss is 'squared'");
   data_->options = options;
   relaxed_options().spread(&data_->options, depth);
-  if (options.relaxation().uniform()) {
-    const double relaxation = options.relaxation()[0];
-    for (size_t l = 0; l + 1 < depth; ++l) {
-      const bool smooth = data_->options.weight_regularizer()[l].quadratic();
-      const double most = std::max(relaxation, smooth ? kMostGrown : 1);
-      data_->options.relaxation()[l] = std::min(relaxation * std::pow(options.growth(), depth - 2 - l), most);
-    }
-    data_->options.relaxation()[depth - 1] = options.output_relaxation();
-  }
-  for (size_t l = 0; l < depth; ++l) {
-    data_->options.momentum()[l] = data_->options.momentum_of(l);
-  }
+  set_layer_defaults(options, mlp_->mlp.skips, data_->options);
   check_options();
 }
 

@@ -31,6 +31,16 @@ c10::impl::GenericList texts_of(const std::vector<Activation>& activations) {
   return texts;
 }
 
+// "V of layer 1 to layer 3" for each skip.
+c10::impl::GenericList texts_of(const std::vector<Skip>& skips) {
+  c10::impl::GenericList texts = python_list();
+  for (const Skip& skip : skips) {
+    texts.push_back(
+        c10::str(skip.activated ? "V" : "U", " of layer ", skip.from + 1, " to layer ", skip.to + 1));
+  }
+  return texts;
+}
+
 }  // namespace
 
 SplitOptimizer::SplitOptimizer(const char* name, Mlp mlp, const std::string& loss)
@@ -315,6 +325,7 @@ c10::IValue SplitOptimizer::state_dict() {
   own.insert("optimizer", kind_of_optimizer(*mlp_));
   own.insert("loss", loss());
   own.insert("activations", texts_of(mlp().activations));
+  own.insert("skips", texts_of(mlp().skips));
   own.insert("options", scheme_options());
   c10::impl::GenericDict state = python_dict();
   state.insert("state", python_dict());
@@ -334,8 +345,13 @@ void SplitOptimizer::load_state_dict(const c10::IValue& state) {
   check_same("format", entry(own, "format"), kFormat);
   check_same("optimizer", entry(own, "optimizer"), kind_of_optimizer(*mlp_));
   check_same("loss", entry(own, "loss"), loss());
-  std::vector<c10::IValue> mine = texts_of(mlp().activations).vec();
-  check_same("activations", c10::str(as_list("activations", entry(own, "activations"))), c10::str(mine));
+  const auto check_same_list = [&](const char* what, const c10::IValue& saved,
+                                   const c10::impl::GenericList& mine) {
+    check_same(what, c10::str(as_list(what, saved)), c10::str(mine.vec()));
+  };
+  check_same_list("activations", entry(own, "activations"), texts_of(mlp().activations));
+  // A state of before there were any is one without.
+  check_same_list("skips", own.contains("skips") ? own.at("skips") : python_list(), texts_of(mlp().skips));
   const c10::impl::GenericDict options = as_dict("options", entry(own, "options")).copy();
   c10::impl::GenericList groups = python_list();
   for (const c10::IValue& group : as_list("param_groups", entry(dict, "param_groups"))) {

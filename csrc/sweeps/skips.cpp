@@ -20,6 +20,17 @@ std::vector<Skip> skips_from(const std::vector<Skip>& skips, size_t l, bool acti
   return from;
 }
 
+std::optional<size_t> layers_to_end_of_branch(const std::vector<Skip>& skips, size_t l) {
+  const auto layer = static_cast<int64_t>(l);
+  std::optional<size_t> left;
+  for (const Skip& skip : skips) {
+    if (skip.from < layer && layer <= skip.to) {
+      left = std::min(left.value_or(skip.to), static_cast<size_t>(skip.to - layer));
+    }
+  }
+  return left;
+}
+
 const at::Tensor& skipped(const Skip& skip, const at::Tensor& x, const std::vector<at::Tensor>& u,
                           const std::vector<at::Tensor>& v) {
   return skip.from < 0 ? x : (skip.activated ? v : u)[skip.from];

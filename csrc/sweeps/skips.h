@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <vector>
 
 #include "torchbcd/mlp.h"
@@ -16,6 +17,10 @@ std::vector<Skip> skips_into(const std::vector<Skip>& skips, size_t l);
 
 /// Those that begin with V of layer l, or with its U.
 std::vector<Skip> skips_from(const std::vector<Skip>& skips, size_t l, bool activated);
+
+/// How many layers of a branch follow layer l in it; none where it is in no branch. Of several branches
+/// around it the innermost one counts.
+std::optional<size_t> layers_to_end_of_branch(const std::vector<Skip>& skips, size_t l);
 
 /// The values that a skip adds. u and v hold those of each layer.
 const at::Tensor& skipped(const Skip& skip, const at::Tensor& x, const std::vector<at::Tensor>& u,

@@ -112,6 +112,7 @@ class Configuration:
         hidden: Its hidden activations, which take turns.
         output: Its last activation.
         bias: Whether its Linear modules have one.
+        residual: The first and the last of the modules that one Residual is around.
         batches: Whether it takes mini-batches.
         overflows: Whether squares that overflow are an error, rather than a step that finds no way down.
     """
@@ -123,6 +124,7 @@ class Configuration:
     hidden: tuple = ("relu",)
     output: str | None = None
     bias: bool = True
+    residual: tuple = ()
     batches: bool = True
     overflows: bool = False
 
@@ -131,7 +133,12 @@ class Configuration:
         return getattr(torchbcd, self.method)(model, **self.options)
 
     def model(self, dtype=torch.float64):
-        return make_mlp(list(self.widths), hidden=self.hidden, output=self.output, bias=self.bias, dtype=dtype)
+        model = make_mlp(list(self.widths), hidden=self.hidden, output=self.output, bias=self.bias, dtype=dtype)
+        if not self.residual:
+            return model
+        first, last = self.residual
+        branch = torchbcd.nn.Residual(*model[first : last + 1])
+        return torch.nn.Sequential(*model[:first], branch, *model[last + 1 :])
 
 
 def bcd(*, options=None, **model):
@@ -212,6 +219,9 @@ CONFIGURATIONS = {
     "BCD, a list of blocks": bcd(
         options={"order": [(v, i) for i in (1, 3, 2) for v in "WVU"], "loss": "squared", "loss_weight": "paper"}
     ),
+    "BCD, Residual": bcd(
+        options={"rho": 0.7, "alpha": 0.2}, widths=(6, 7, 8, 7, 3), residual=(2, 4), overflows=True
+    ),
     "BCD, two splittings, states first": bcd(
         options={"splitting": 2, "order": "states_first", "weight_regularizer": regularizers.L1(0.01)},
         hidden=("sigmoid", "relu"),
@@ -238,6 +248,14 @@ CONFIGURATIONS = {
     "RelaxedBCD, momentum": relaxed(options={"momentum": 0.7, "loss": "logistic", "loss_weight": "mean"}),
     "RelaxedBCD, decay": relaxed(options={"weight_decay": 0.03, "penalty_ratio": 0.1}),
     "RelaxedBCD, persistent": relaxed(options={"persistent": True}, promise="run", batches=False, overflows=True),
+    "RelaxedBCD, Residual": relaxed(widths=(6, 7, 8, 7, 3), residual=(1, 4), overflows=True),
+    "RelaxedBCD, Residual, persistent": relaxed(
+        options={"persistent": True, "loss": "logistic"},
+        promise="run",
+        batches=False,
+        widths=(6, 8, 6, 3),
+        residual=(0, 2),
+    ),
     "RelaxedBCD, row blocks": relaxed(
         options={"row_blocks": [3, 4, 4], "momentum": 0.3}, promise="", widths=(12, 14, 13, 3)
     ),
