@@ -4,9 +4,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 _Tensors: TypeAlias = dict[str, list[Tensor | None]]
-_Module: TypeAlias = tuple[
-    str, str, str, Tensor | None, Tensor | None, str, Sequence[float], bool, int, int
-]
+_Module: TypeAlias = tuple[str, str, str, Tensor | None, Tensor | None, str, Sequence[float], bool, int, int]
 
 class Mlp:
     @property

@@ -91,7 +91,11 @@ def _modules(model: nn.Sequential, prefix: str = "") -> Iterator[_Placed]:
 
 
 def _is_looked_into(module: nn.Module | None) -> TypeGuard[nn.Sequential]:
-    return type(module) in (nn.Sequential, Residual) and not _runs_otherwise(module)
+    return (
+        isinstance(module, nn.Sequential)
+        and type(module) in (nn.Sequential, Residual)
+        and not _runs_otherwise(module)
+    )
 
 
 def _sequentials(model: nn.Sequential) -> Iterator[nn.Sequential]:
@@ -133,9 +137,7 @@ def _watch(placed: _Placed) -> _Watched:
     position, module, begins, ends = placed
     cls = type(module)
 
-    def watched(
-        kind: str, activation: str = "", numbers: tuple[float, ...] = (), bias: bool = False
-    ) -> _Watched:
+    def watched(kind: str, activation: str = "", numbers: tuple[float, ...] = (), bias: bool = False) -> _Watched:
         return _Watched(position, module, cls, kind, activation, numbers, bias, begins, ends)
 
     if (activation := _activation_of(module)) is not None:
@@ -214,8 +216,11 @@ class Model:
 
     @property
     def skips(self) -> list[tuple[int, int, bool]]:
-        """What its Residuals are to the library: the layers, from 0, whose values are added and to whose products
-        they are, and whether it is V; -1 for the inputs."""
+        """What its Residuals are to the library.
+
+        For each, the layer whose values are added, from 0 and -1 for the inputs, the one to whose products they
+        are, and whether they are its V rather than its U.
+        """
         return self.read().skips
 
     def rows(self, x: Tensor) -> Tensor:

@@ -54,8 +54,8 @@ class Residual(torch.nn.Sequential):
     r"""A skip connection, :math:`x + b(x)`, around the modules that it is given, the branch :math:`b`.
 
     Works under autograd and TorchScript like any ``nn.Sequential``. :class:`torchbcd.RelaxedBCD` and, with
-    ``splitting=3``, :class:`torchbcd.BCD` train what is in it: the branch has at least two Linear modules, and the
-    last module is one of them. They may be nested; an activation may stand before, behind or, first of all, in it.
+    ``splitting=3``, :class:`torchbcd.BCD` train what is in it: the branch has at least two Linear modules, and
+    ends with one. They may be nested; an activation may stand before, behind or, first of all, in it.
 
     Args:
         modules: The branch's, in order. Its outputs have the shape of its inputs.
@@ -67,8 +67,7 @@ class Residual(torch.nn.Sequential):
         True
 
     Source:
-        He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition (2015); Zeng, Lau, Lin, Yao (2019) extend
-        block coordinate descent to such nets.
+        He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition (2015).
     """
 
     def forward(self, input: Tensor) -> Tensor:

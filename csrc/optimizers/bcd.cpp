@@ -330,8 +330,8 @@ SavedState BCD::state() const {
   save_data(state, rows.x, rows.y, rows.row_weight);
   state.tensors["U"] = clone_all(rows.current.u);
   state.tensors["V"] = clone_all(rows.current.v);
-  // The first layer's residual is recomputed from the data, to the same bits, once it has been; after a forward
-  // pass it is zero. The others, which came out of the solves, would not be the same.
+  // The first layer's residual is recomputed from the data, to the same bits, once it has been; after a
+  // forward pass it is zero. The others, which came out of the solves, would not be the same.
   if (rows.residuals != Residuals::kStale) {
     state.tensors["residual"] = clone_all({rows.current.residual.begin() + 1, rows.current.residual.end()});
   }

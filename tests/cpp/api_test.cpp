@@ -17,59 +17,11 @@
 #include <thread>
 #include <vector>
 
+#include "checks.h"
+
+void test_models();  // models_test.cpp
+
 namespace {
-
-int failures = 0;
-
-void check(bool holds, const char* what, int line) {
-  if (!holds) {
-    std::fprintf(stderr, "api_test.cpp:%d: %s\n", line, what);
-    ++failures;
-  }
-}
-#define EXPECT(condition) check(condition, #condition, __LINE__)
-
-template <typename Error, typename F>
-void check_throws(const F& f, const std::string& message, int line) {
-  try {
-    f();
-  } catch (const Error& error) {
-    const std::string text = error.what();
-    check(text.find(message) != std::string::npos, text.c_str(), line);
-    return;
-  }
-  check(false, "nothing was thrown", line);
-}
-#define EXPECT_THROWS(Error, statement, message) check_throws<Error>([&] { statement; }, message, __LINE__)
-
-torch::nn::Sequential make_model(int64_t inputs = 6, int64_t classes = 3) {
-  torch::manual_seed(0);
-  torch::nn::Sequential model(torch::nn::Linear(inputs, 8), torch::nn::ReLU(), torch::nn::Linear(8, 7),
-                              torch::nn::Tanh(), torch::nn::Linear(7, classes));
-  model->to(torch::kDouble);
-  return model;
-}
-
-struct Batch {
-  at::Tensor x = torch::randn({40, 6}, torch::kDouble);
-  at::Tensor y = torch::randint(3, {40}, torch::kLong);
-};
-
-bool equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
-  bool same = a.size() == b.size();
-  for (size_t i = 0; same && i < a.size(); ++i) {
-    same = torch::equal(a[i], b[i]);
-  }
-  return same;
-}
-
-std::vector<at::Tensor> copies(const torch::nn::Sequential& model) {
-  std::vector<at::Tensor> result;
-  for (const at::Tensor& p : model->parameters()) {
-    result.push_back(p.detach().clone());
-  }
-  return result;
-}
 
 void versions() {
   EXPECT(std::string(TORCHBCD_VERSION) == std::to_string(TORCHBCD_VERSION_MAJOR) + "." +
@@ -203,98 +155,6 @@ void dlam_and_dladmm() {
   EXPECT(std::isfinite(dladmm.step().primal_residual));
 }
 
-void models_are_read() {
-  const torchbcd::Mlp mlp = torchbcd::read_mlp(torch::nn::Sequential(
-      torch::nn::Flatten(), torch::nn::Linear(torch::nn::LinearOptions(4, 3).bias(false)),
-      torch::nn::LeakyReLU(torch::nn::LeakyReLUOptions().negative_slope(0.2)), torch::nn::Linear(3, 2),
-      torchbcd::nn::Polynomial(std::vector<double>{0, 1, 0.5})));
-  const torchbcd::Mlp hard = torchbcd::read_mlp(torch::nn::Sequential(
-      torch::nn::Linear(4, 3), torch::nn::Hardtanh(torch::nn::HardtanhOptions().min_val(-2).max_val(0.5)),
-      torch::nn::Linear(3, 3), torch::nn::ReLU6(), torch::nn::Linear(3, 3), torchbcd::nn::Hardsigmoid(),
-      torch::nn::Linear(3, 2), torchbcd::nn::Sign()));
-  EXPECT(hard.activations[0].text() == "hardtanh(-2, 0.5)" && hard.activations[1].text() == "hardtanh(0, 6)");
-  EXPECT(hard.activations[2].text() == "hardsigmoid" && hard.activations[3].text() == "sign");
-  const auto named = [](const auto& module, const char* text) {
-    const torch::nn::Sequential model(torch::nn::Linear(2, 2), module);
-    return torchbcd::read_mlp(model).activations[0].text() == text;
-  };
-  EXPECT(named(torch::nn::GELU(torch::nn::GELUOptions().approximate("tanh")), "gelu_tanh"));
-  EXPECT(named(torch::nn::SELU(), "elu(1.6732632423543772, 1.0507009873554805)"));
-  EXPECT(named(torch::nn::CELU(torch::nn::CELUOptions().alpha(2)), "elu(2, 1, 0.5)"));
-  EXPECT(named(torch::nn::Softplus(), "softplus(1, 20)") && named(torchbcd::nn::Sine(), "sine"));
-  const torch::nn::PReLU prelu;
-  EXPECT_THROWS(c10::ValueError, named(prelu, ""), "PReLU (of one slope that requires no gradients)");
-  prelu->weight.set_requires_grad(false);
-  EXPECT(named(prelu, "leaky_relu(0.25)"));
-  EXPECT(mlp.flatten && mlp.depth() == 2 && !mlp.biases[0].defined());
-  EXPECT(mlp.activations[0].text() == "leaky_relu(0.2)");
-  EXPECT(mlp.activations[1].text() == "polynomial(0, 1, 0.5)");
-  const torchbcd::Activation parsed = torchbcd::Activation::parse("polynomial(0, 1,0.5)");
-  EXPECT(parsed.name == "polynomial" && parsed.parameters == (std::vector<double>{0, 1, 0.5}));
-  EXPECT_THROWS(c10::ValueError, torchbcd::Activation::parse("leaky_relu(x)"), "numbers in its parentheses");
-  EXPECT_THROWS(c10::ValueError, torchbcd::Activation::parse("leaky_relu()x"), "must be a name");
-
-  const at::Tensor u = torch::tensor({2.0});
-  EXPECT(torchbcd::nn::Polynomial(std::vector<double>{1, 0, 0.5})(u).item<double>() == 3);
-  EXPECT(torchbcd::nn::Hardsigmoid()(torch::tensor({-9.0, 0.0})).equal(torch::tensor({0.0, 0.5})));
-  EXPECT(torchbcd::nn::Hardswish()(torch::tensor({-9.0, 1.5})).equal(torch::tensor({0.0, 1.125})));
-  EXPECT(torchbcd::nn::Sign()(torch::tensor({-2.0, 0.0})).equal(torch::tensor({-1.0, 1.0})));
-  EXPECT_THROWS(c10::ValueError, torchbcd::nn::Polynomial(std::vector<double>{}), "1 to 9 coefficients");
-  using torch::nn::Linear;
-  using torch::nn::ReLU;
-  using torch::nn::Sequential;
-  const auto read = [](const Sequential& model) { return torchbcd::read_mlp(model); };
-  EXPECT_THROWS(c10::ValueError, read(Sequential()), "at least one Linear");
-  EXPECT_THROWS(c10::ValueError, read(Sequential(ReLU())), "must follow a Linear");
-  EXPECT_THROWS(c10::ValueError, read(Sequential(Linear(2, 2), ReLU(), ReLU())),
-                "follows another activation");
-  EXPECT_THROWS(c10::ValueError, read(Sequential(Linear(2, 3), Linear(2, 2))), "must take 3 inputs");
-  EXPECT_THROWS(c10::ValueError, read(Sequential(Linear(2, 2), torch::nn::Dropout())), "module 1");
-  EXPECT_THROWS(c10::ValueError, read(Sequential(Linear(2, 2), torch::nn::Flatten())), "must be the first");
-  EXPECT_THROWS(c10::ValueError, read(Sequential(torch::nn::Dropout(), Linear(2, 2), torch::nn::Dropout())),
-                "module 2");
-  const Linear shared(2, 2);
-  EXPECT_THROWS(c10::ValueError, torchbcd::BCD(Sequential(shared, ReLU(), shared)), "shares memory");
-}
-
-void modules_before_the_layers() {
-  torch::manual_seed(2);
-  torch::nn::Conv2d convolution(torch::nn::Conv2dOptions(1, 2, 3));
-  const torch::nn::Linear first(8, 5), last(5, 3);
-  torch::nn::Sequential model(convolution, torch::nn::BatchNorm2d(2), torch::nn::Flatten(), first,
-                              torch::nn::ReLU(), last);
-  const at::Tensor x = torch::randn({20, 1, 4, 4}), y = torch::randint(3, {20}, torch::kLong);
-  EXPECT_THROWS(c10::ValueError, torchbcd::read_mlp(model), "requires_grad_(False)");
-  for (size_t i = 0; i < 2; ++i) {
-    for (at::Tensor& parameter : (*model)[i]->parameters()) {
-      parameter.requires_grad_(false);
-    }
-  }
-  torch::nn::Sequential layers(torch::nn::Linear(8, 5), torch::nn::ReLU(), torch::nn::Linear(5, 3));
-  const std::vector<at::Tensor> of_layers = layers->parameters(),
-                                own = {first->weight, first->bias, last->weight, last->bias};
-  const torch::NoGradGuard no_grad;
-  for (size_t i = 0; i < own.size(); ++i) {
-    of_layers[i].copy_(own[i]);
-  }
-  const at::Tensor features =
-      convolution->forward(x).flatten(1) / std::sqrt(1 + 1e-5);  // an untrained norm's
-  torchbcd::BCD alone(layers), whole(model);
-  alone.bind(features, y);
-  whole.bind(x, y);
-  for (int k = 0; k < 3; ++k) {
-    alone.step();
-    whole.step();
-  }
-  EXPECT(model->is_training() && (*model)[1]->is_training());
-  for (size_t i = 0; i < own.size(); ++i) {
-    EXPECT(torch::allclose(own[i], of_layers[i], 1e-3, 1e-4));
-  }
-  EXPECT_THROWS(c10::ValueError, whole.bind(torch::randn({20, 1, 5, 4}), y), "x must have shape (n, 8)");
-  convolution->bias.requires_grad_(true);
-  EXPECT_THROWS(c10::ValueError, whole.bind(x, y), "requires_grad_(False)");
-}
-
 void refusals_change_nothing() {
   torch::nn::Sequential model = make_model();
   const Batch batch;
@@ -320,33 +180,6 @@ void refusals_change_nothing() {
   EXPECT_THROWS(c10::ValueError, torchbcd::BCD(model, BCDOptions().splitting(4)), "splitting must be 2 or 3");
   EXPECT_THROWS(c10::ValueError, torchbcd::BCD(model, BCDOptions().loss("hing")), "loss must be one of");
   EXPECT_THROWS(c10::ValueError, torchbcd::BCD(model, BCDOptions().loss_weight(0)), "loss_weight");
-}
-
-// The model is looked at before every call: its parameters are followed, its modules have to stay.
-void models_change() {
-  const Batch batch;
-  torch::nn::Sequential model = make_model();
-  torchbcd::BCD optimizer(model);
-  optimizer.bind(batch.x, batch.y);
-  optimizer.step();
-  auto* second = model->ptr<torch::nn::LinearImpl>(2)->as<torch::nn::LinearImpl>();
-  {
-    const torch::NoGradGuard no_grad;
-    second->weight.set_data(second->weight * 0.9);
-  }
-  second->bias.set_requires_grad(false);
-  const at::Tensor weight = second->weight.clone();
-  const at::Tensor bias = second->bias.clone();
-  optimizer.step();
-  EXPECT(!torch::equal(weight, second->weight));
-  EXPECT(torch::equal(bias, second->bias));
-  model->push_back(torch::nn::ReLU());
-  EXPECT_THROWS(c10::ValueError, optimizer.step(), "the model has 6 modules and had 5");
-
-  model = make_model();
-  torchbcd::RelaxedBCD relaxed(model);
-  model->ptr(4)->to(torch::kFloat);
-  EXPECT_THROWS(c10::ValueError, relaxed.step(batch.x, batch.y), "layer 3 was Double");
 }
 
 // One call at a time: an observer may look, another thread has to wait its turn.
@@ -508,10 +341,8 @@ int main(int argc, char** argv) {
   rows_in_several_processes();
   relaxed_certifies();
   dlam_and_dladmm();
-  models_are_read();
-  modules_before_the_layers();
   refusals_change_nothing();
-  models_change();
+  test_models();
   calls_one_at_a_time();
   options_have_names();
   constraints_hold();

@@ -16,7 +16,7 @@ def linear(d_in, d_out):
 
 
 def nets(activation=nn.ReLU):
-    """name -> (model of 5 inputs and 3 outputs, its skips as (from, to, what is added))."""
+    """By name: a model of 5 inputs and 3 outputs, and its skips as (from, to, what is added)."""
     torch.manual_seed(0)
     act = activation
     return {
@@ -100,10 +100,10 @@ def lifted_objective(variables, skips, penalties, loss, y, *, clamped):
 
 @dataclass
 class Reference:
-    """Algorithm 2 on a net with skips: rows are samples; every block is the argmin of the whole objective in one
-    variable, found without knowing what its terms have in common.
+    """Algorithm 2 on a net with skips: rows are samples.
 
-    W, U and V are lists; sigma takes "relu", "tanh" or "identity" for each layer.
+    Every block is the argmin of the whole objective in one variable, whatever its terms have in common. W,
+    U and V are lists; activations are "relu", "tanh" or "identity".
     """
 
     x: np.ndarray

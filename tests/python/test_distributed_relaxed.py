@@ -31,6 +31,14 @@ CASES = {
     "max norm": {"weight_regularizer": reg.MaxNorm(0.8)},
     "no momentum": {"momentum": 0.0, "weight_decay": 0.0},
     "tanh": {"activation": "tanh"},
+    "residual": {"widths": [6, 7, 8, 7, 3], "residual": (1, 4)},
+    "residual, persistent": {
+        "widths": [6, 7, 8, 7, 3],
+        "residual": (2, 4),
+        "bound": True,
+        "persistent": True,
+        "state_steps": 2,
+    },
     "wide": {"widths": [80, 90, 100, 3]},
     "no bias": {"bias": False},
     "poorly scaled": {"scale": 300.0},
@@ -61,7 +69,11 @@ def train(case, rank=0, world=1, group=None):
     widths, dtype = options.get("widths", WIDTHS), options.get("dtype", torch.float64)
     x, y, splits = data(case, options)
     bias, activation = options.pop("bias", True), options.pop("activation", "relu")
+    first, last = options.pop("residual", (0, -1))
     model = make_mlp(widths, hidden=activation, bias=bias, dtype=dtype, seed=rank)  # rank 0's counts
+    if last > 0:
+        branch = torchbcd.nn.Residual(*model[first : last + 1])
+        model = torch.nn.Sequential(*model[:first], branch, *model[last + 1 :])
     share = slice(*splits[world][rank : rank + 2])
     x, y = x[share], y[share]
     bound = options.pop("bound", False)

@@ -324,7 +324,8 @@ def test_what_is_refused():
     assert "module 1.0" in refused(nn.Linear(5, 4), Residual(nn.Linear(4, 4)), nn.Linear(4, 2))
     assert "at least two Linear modules" in refused(nn.Linear(5, 4), Residual(nn.Linear(4, 4)))
     ends = refused(nn.Linear(5, 4), Residual(nn.Linear(4, 4), nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 2))
-    assert "module 1.2" in ends and "must end with a Linear" in ends
+    assert "module 1.2" in ends
+    assert "must end with a Linear" in ends
     widths = refused(nn.Linear(5, 4), Residual(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)))
     assert "a Residual of 4 inputs, and must have as many outputs (got 3)" in widths
     assert "module 1, Residual()" in refused(nn.Linear(5, 4), Residual(), nn.Linear(4, 4)).replace(

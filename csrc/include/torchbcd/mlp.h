@@ -51,8 +51,9 @@ struct Mlp {
 };
 
 /// Reads a Sequential of Flatten (first), Linear, activations of torch::nn and torchbcd::nn, and
-/// torchbcd::nn::Residual; before them may stand any modules none of whose parameters require gradients, such as a backbone. Throws a ValueError
-/// that names any other module, and all that are supported, or one out of place.
+/// torchbcd::nn::Residual; before them may stand any modules none of whose parameters require gradients, such
+/// as a backbone. Throws a ValueError that names any other module, and all that are supported, or one out of
+/// place.
 TORCHBCD_API Mlp read_mlp(const torch::nn::Sequential& model);
 
 namespace nn {

@@ -1,0 +1,105 @@
+"""Nets of many Residuals on 20,000 rows of Fashion-MNIST: RelaxedBCD.fit beside AdamW and Muon at equal seconds.
+
+Each net is 784-100, K blocks x + b(x) of width 100, 100-10; "relu last" has b = Linear, ReLU, Linear, "relu
+first" b = ReLU, Linear, ReLU, Linear (and a ReLU behind the last block), "plain" the same Linears and ReLUs
+without the skips. From torch.nn.Linear's start or He's. RelaxedBCD with its defaults, and with cap=0.15; peers
+with the usual settings of compare_defaults.py, untuned, for as many process seconds as the defaults take. One
+thread. Test accuracy in percent, the mean over seeds and their range.
+
+    python benchmarks/residual.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from functools import partial
+
+import data_sets
+import torch
+from compare_defaults import train_peer, train_relaxed
+from data_sets import Data
+from torch import nn
+from tqdm import tqdm
+
+import torchbcd
+from torchbcd.nn import Residual
+
+WIDTH = 100
+NETS = (
+    ("relu last", 4, "torch"),
+    ("relu last", 20, "torch"),
+    ("relu last", 20, "he"),
+    ("relu first", 20, "torch"),
+    ("relu first", 64, "torch"),
+    ("plain", 20, "torch"),
+    ("plain", 20, "he"),
+)
+CONTESTANTS = ("RelaxedBCD", "cap=0.15", "AdamW", "Muon")
+
+
+def make_model(kind: str, blocks: int, start: str, seed: int) -> nn.Sequential:
+    """One of the nets."""
+    torch.manual_seed(seed)
+
+    def branch() -> list[nn.Module]:
+        first, second = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        return [nn.ReLU(), first, nn.ReLU(), second] if kind == "relu first" else [first, nn.ReLU(), second]
+
+    modules: list[nn.Module] = [nn.Linear(784, WIDTH)]
+    if kind != "relu first":
+        modules.append(nn.ReLU())
+    for _ in range(blocks):
+        modules += [*branch(), nn.ReLU()] if kind == "plain" else [Residual(*branch())]
+    if kind == "relu first":
+        modules.append(nn.ReLU())
+    model = nn.Sequential(*modules, nn.Linear(WIDTH, 10))
+    if start == "he":
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+    return model
+
+
+def run(net: tuple[str, int, str], data: Data, epochs: int, seed: int) -> dict[str, float]:
+    """Scores of all contestants, and the seconds that each had."""
+    make = partial(make_model, *net, seed)
+    model = make()
+    seconds = train_relaxed(model, data, epochs, seed)
+    scores = {"RelaxedBCD": data_sets.score(model, data)}
+    capped = make()
+    torchbcd.RelaxedBCD(capped, cap=0.15).fit(
+        data.x, data.y, epochs, generator=torch.Generator().manual_seed(seed)
+    )
+    scores["cap=0.15"] = data_sets.score(capped, data)
+    for name in ("AdamW", "Muon"):
+        scores[name] = data_sets.score(train_peer(name, make, data, seconds, seed)[0], data)
+    return {**scores, "seconds": seconds}
+
+
+def main() -> None:
+    """Run all and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
+    data_sets.add_arguments(parser)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    data = data_sets.images("fashion-mnist", "test", arguments, 20_000)
+    print(f"| blocks, start | {' | '.join(CONTESTANTS)} | seconds |\n|{'---|' * (len(CONTESTANTS) + 2)}")
+    for net in NETS:
+        runs = [
+            run(net, data, arguments.epochs, seed) for seed in tqdm(range(arguments.seeds), str(net), leave=False)
+        ]
+        cells = []
+        for name in CONTESTANTS:
+            found = [scores[name] for scores in runs]
+            cells.append(f"{statistics.mean(found):.2f} ({min(found):.2f} to {max(found):.2f})")
+        taken = statistics.mean(scores["seconds"] for scores in runs)
+        print(f"| {net[1]} {net[0]}, {net[2]} | {' | '.join(cells)} | {taken:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
