@@ -5,7 +5,7 @@ The kinds are those of the table of operators, ``csrc/doors/operators/table.h``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,12 @@ def _new_map(
     return weight.new_empty(weight.size()), weight.new_empty(0 if bias is None else weight.size(0))
 
 
+def _new_variables(x: Tensor, y: Tensor, parameters: Sequence[Tensor], *others: object) -> list[Tensor]:
+    weights = [p for p in parameters if p.dim() == 2]
+    states = [w.new_empty(x.size(0), w.size(0)) for _ in range(2) for w in weights]
+    return [*(p.new_empty(p.size()) for p in parameters), *states]
+
+
 _FAKES: dict[str, Callable[..., object]] = {
     "broadcast": lambda a, b, *parameters: a + b,
     "like_first": lambda x, *parameters: torch.empty_like(x),
@@ -26,6 +32,10 @@ _FAKES: dict[str, Callable[..., object]] = {
     "new_like_second": lambda a, b, *parameters: b.new_empty(b.size()),
     "new_rows": lambda x, *parameters: x.new_empty(x.size(0), 1),
     "new_map": _new_map,
+    "new_parameters_twice": lambda x, y, parameters, *others: [
+        p.new_empty(p.size()) for _ in range(2) for p in parameters
+    ],
+    "new_variables": _new_variables,
     "writes": lambda *arguments, **outputs: None,
 }
 

@@ -20,7 +20,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from torchbcd.functional_steps import Network as Network
+from torchbcd.functional_steps import bcd_sweep, relaxed_step
+from torchbcd.functional_steps import network_of as network_of
+
 __all__ = [
+    "bcd_sweep",
     "joint_state_update",
     "preimage_projection",
     "project_box",
@@ -58,6 +63,7 @@ __all__ = [
     "prox_tanh",
     "prox_tanhshrink",
     "prox_threshold",
+    "relaxed_step",
     "state_update",
     "weight_update",
 ]

@@ -5,8 +5,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <optional>
+#include <string>
 #include <string_view>
 #include <tuple>
+#include <vector>
 
 #include "functors/activations.h"
 #include "functors/losses.h"
@@ -52,6 +54,17 @@ Tensor project_to_preimages(const Tensor& q, const Tensor& a, const Tensor& z, s
                             c10::ArrayRef<double> parameters, double eps);
 Pair update_joint_state(const Tensor& q, const Tensor& v, std::string_view activation,
                         c10::ArrayRef<double> parameters, double ratio, double eps);
+
+// --- steps of optimizers (steps.cpp) ---
+
+using TextList = std::vector<std::string>;
+
+std::vector<Tensor> step_relaxed(const Tensor& x, const Tensor& y, at::TensorList parameters,
+                                 at::TensorList velocity, const TextList& activations, at::IntArrayRef skips,
+                                 std::string_view loss, std::string_view options);
+std::vector<Tensor> sweep_of_bcd(const Tensor& x, const Tensor& y, at::TensorList parameters,
+                                 at::TensorList u, at::TensorList v, const TextList& activations,
+                                 at::IntArrayRef skips, std::string_view loss, std::string_view options);
 
 // --- formulas that Python asks for by name (formulas.cpp) ---
 

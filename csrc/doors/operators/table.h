@@ -12,6 +12,8 @@
 //              new_like_second        the second tensor's shape, contiguous
 //              new_rows               (n, 1) for the first tensor's n rows
 //              new_map                the weight and the bias of a weight update
+//              new_parameters_twice   the parameters' shapes, twice
+//              new_variables          these once, and of each layer U, and V
 //              writes                 nothing; it writes to its outputs
 #pragma once
 
@@ -94,6 +96,14 @@
   X(joint_state_update, 6,                                                                                  \
     "(Tensor q, Tensor v, str activation, float[] parameters, float ratio, float eps) -> (Tensor, Tensor)", \
     update_joint_state, new_like_first_twice)                                                               \
+  X(relaxed_step, 0,                                                                                        \
+    "(Tensor x, Tensor y, Tensor[] parameters, Tensor[] velocity, str[] activations, int[] skips, "         \
+    "str loss, str options) -> Tensor[]",                                                                   \
+    step_relaxed, new_parameters_twice)                                                                     \
+  X(bcd_sweep, 0,                                                                                           \
+    "(Tensor x, Tensor y, Tensor[] parameters, Tensor[] u, Tensor[] v, str[] activations, int[] skips, "    \
+    "str loss, str options) -> Tensor[]",                                                                   \
+    sweep_of_bcd, new_variables)                                                                            \
   X(activation_out, 0, "(Tensor u, str activation, float[] parameters, *, Tensor(a!) out) -> ()",           \
     activation_into, writes)                                                                                \
   X(activation_slopes, 0, "(Tensor u, str activation, float[] parameters) -> (Tensor, Tensor)",             \

@@ -1,0 +1,141 @@
+// relaxed_step, bcd_sweep: one step of an optimizer as a function, weights and data in, weights out, for
+// those who hold the weights themselves: torch.export, AOTInductor. An optimizer is made for the one step.
+#include <ATen/ops/zeros_like.h>
+#include <c10/util/Exception.h>
+
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "doors/operators/functions.h"
+#include "torchbcd/bcd.h"
+#include "torchbcd/relaxed_bcd.h"
+
+namespace torchbcd::operators {
+namespace {
+
+// Matrices are weights, in order, and a vector behind one is its bias. Copies: what is given stays.
+Mlp mlp_of_parameters(const char* op, at::TensorList parameters, const TextList& activations,
+                      at::IntArrayRef skips) {
+  Mlp mlp;
+  for (const at::Tensor& parameter : parameters) {
+    if (parameter.dim() == 2) {
+      mlp.weights.push_back(parameter.detach().clone());
+      mlp.biases.emplace_back();
+    } else {
+      TORCH_CHECK_VALUE(
+          parameter.dim() == 1 && !mlp.weights.empty() && !mlp.biases.back().defined(), op,
+          ": parameters must be matrices, each with at most one vector behind it, its bias (got ",
+          parameter.sizes(), ")");
+      mlp.biases.back() = parameter.detach().clone();
+    }
+  }
+  for (const std::string& text : activations) {
+    mlp.activations.push_back(Activation::parse(text));
+  }
+  TORCH_CHECK_VALUE(skips.size() % 3 == 0, op, ": skips must be triples (from, to, activated) (got ",
+                    skips.size(), " numbers)");
+  for (size_t i = 0; i < skips.size(); i += 3) {
+    mlp.skips.push_back({skips[i], skips[i + 1], skips[i + 2] != 0});
+  }
+  return mlp;
+}
+
+std::vector<double> numbers_of(const char* op, const std::string& text) {
+  std::vector<double> numbers;
+  const char* at = text.data();
+  const char* end = at + text.size();
+  for (;;) {
+    double number = 0;
+    const auto [behind, error] = std::from_chars(at, end, number);
+    TORCH_CHECK_VALUE(error == std::errc() && (behind == end || *behind == ','), op,
+                      ": options must have numbers with commas between them behind '=' (got '", text, "')");
+    numbers.push_back(number);
+    if (behind == end) {
+      return numbers;
+    }
+    at = behind + 1;
+  }
+}
+
+// "name=1,2;name:word": numbers as set_options takes them, and names.
+void set_options(const char* op, std::string_view text, SplitOptimizer& optimizer) {
+  std::map<std::string, std::vector<double>> numbers;
+  std::map<std::string, std::string> names;
+  while (!text.empty()) {
+    const std::string item(text.substr(0, text.find(';')));
+    text.remove_prefix(std::min(text.size(), item.size() + 1));
+    const size_t at = item.find_first_of("=:");
+    TORCH_CHECK_VALUE(at != std::string::npos, op,
+                      ": options must be a text such as 'lr=0.5;loss_scaling:mean' (got '", item, "')");
+    const std::string name = item.substr(0, at), value = item.substr(at + 1);
+    if (item[at] == '=') {
+      numbers[name] = numbers_of(op, value);
+    } else {
+      names[name] = value;
+    }
+  }
+  optimizer.set_options(numbers, names);
+}
+
+void append(std::vector<at::Tensor>& list, const std::vector<at::Tensor>& weights,
+            const std::vector<at::Tensor>& biases) {
+  for (size_t l = 0; l < weights.size(); ++l) {
+    list.push_back(weights[l]);
+    if (biases[l].defined()) {
+      list.push_back(biases[l]);
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<Tensor> step_relaxed(const Tensor& x, const Tensor& y, at::TensorList parameters,
+                                 at::TensorList velocity, const TextList& activations, at::IntArrayRef skips,
+                                 std::string_view loss, std::string_view options) {
+  constexpr const char* op = "torchbcd::relaxed_step";
+  RelaxedBCD optimizer(mlp_of_parameters(op, parameters, activations, skips),
+                       RelaxedBCDOptions().loss(std::string(loss)));
+  set_options(op, options, optimizer);
+  if (!velocity.empty()) {
+    const Mlp steps = mlp_of_parameters(op, velocity, activations, {});
+    SavedState state;
+    state.numbers = {{"sweeps", {1}}, {"standardize", {-1}}};
+    state.tensors = {{"weight_velocity", steps.weights}, {"bias_velocity", steps.biases}};
+    optimizer.load_state(state);
+  }
+  optimizer.step(x, y);
+  std::vector<at::Tensor> result;
+  append(result, optimizer.mlp().weights, optimizer.mlp().biases);
+  const SavedState state = optimizer.state();
+  const auto weights = state.tensors.find("weight_velocity");
+  if (weights != state.tensors.end()) {
+    append(result, weights->second, state.tensors.at("bias_velocity"));
+  } else {
+    for (size_t i = 0, count = result.size(); i < count; ++i) {
+      result.push_back(at::zeros_like(result[i]));
+    }
+  }
+  return result;
+}
+
+std::vector<Tensor> sweep_of_bcd(const Tensor& x, const Tensor& y, at::TensorList parameters,
+                                 at::TensorList u, at::TensorList v, const TextList& activations,
+                                 at::IntArrayRef skips, std::string_view loss, std::string_view options) {
+  constexpr const char* op = "torchbcd::bcd_sweep";
+  BCD optimizer(mlp_of_parameters(op, parameters, activations, skips), BCDOptions().loss(std::string(loss)));
+  set_options(op, options, optimizer);
+  optimizer.bind(x, y, {}, u.vec(), v.vec());
+  optimizer.step();
+  const BCD::Variables at = optimizer.variables();
+  std::vector<at::Tensor> result;
+  append(result, at.W, at.b);
+  result.insert(result.end(), at.U.begin(), at.U.end());
+  result.insert(result.end(), at.V.begin() + 1, at.V.end());
+  return result;
+}
+
+}  // namespace torchbcd::operators
