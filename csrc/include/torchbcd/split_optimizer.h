@@ -57,7 +57,7 @@ class TORCHBCD_API SplitOptimizer {
 
   /// The layers; the tensors are the model's own.
   const Mlp& mlp() const;
-  /// The loss's name.
+  /// The loss's name, with its numbers where it was given any.
   const std::string& loss() const;
   /// Complete sweeps so far.
   int64_t sweeps() const { return sweeps_; }
