@@ -331,9 +331,10 @@ void losses_have_numbers() {
   torchbcd::BCD optimizer(model, BCDOptions().loss("cross_entropy(0.10, 1,2,5)"));
   EXPECT(optimizer.loss() == "cross_entropy(0.1, 1, 2, 5)");
   optimizer.bind(batch.x, batch.y);
-  const auto options = torch::nn::functional::CrossEntropyFuncOptions().label_smoothing(0.1).weight(weight);
-  const at::Tensor expected =
-      torch::nn::functional::cross_entropy(model->forward(batch.x), batch.y, options.reduction(torch::kSum));
+  const auto options =
+      torch::nn::functional::CrossEntropyFuncOptions().label_smoothing(0.1).weight(weight).reduction(
+          torch::kSum);
+  const at::Tensor expected = torch::nn::functional::cross_entropy(model->forward(batch.x), batch.y, options);
   EXPECT(std::fabs(optimizer.objective() - expected.item<double>()) < 1e-10);
   torchbcd::RelaxedBCD median(model, torchbcd::RelaxedBCDOptions().loss("quantile"));
   median.step(batch.x, torch::rand({40, 3}, torch::kDouble));
