@@ -2,11 +2,11 @@
 
     python benchmarks/bench_prox.py [--rounds N]
 
-Entry by entry: 200,000 problems, targets uniform in (-0.8, 0.8) for activations and -1 or 1 for losses, centres
-from N(0, 1.5^2), for several gamma; the closed form of ReLU beside them. Cross-entropy: rows of standard normal
-numbers with a one-hot target, beside torch.log_softmax of the same rows. A sweep: 20,000 rows, 784-300x3-10,
-Algorithm 2, bound full batch, the same net with ReLU and with another activation. Medians of rounds that take
-turns, in seconds of the process.
+Entry by entry: 200,000 problems, targets uniform in (-0.8, 0.8) for activations and -1 or 1, or 0 or 1, for
+losses, centres from N(0, 1.5^2), for several gamma; the closed form of ReLU beside them. Cross-entropy: rows of
+standard normal numbers with a one-hot target, beside torch.log_softmax of the same rows. A sweep: 20,000
+rows, 784-300x3-10, Algorithm 2, bound full batch, the same net with ReLU and with another activation. Medians of
+rounds that take turns, in seconds of the process.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ SMOOTH = (
 PROXES = {
     **dict.fromkeys(("relu", "softshrink", "hardshrink", "tanh", "sigmoid", "silu", *SMOOTH), 0),
     **dict.fromkeys(("logistic_loss", "exponential_loss"), 1),
+    **dict.fromkeys(("binary_cross_entropy_loss", "poisson_loss", "quantile_loss"), 2),
 }
 ROWS = {10: 20_000, 1000: 300}
 ACTIVATIONS = {"ReLU": nn.ReLU, "Tanh": nn.Tanh, "Sigmoid": nn.Sigmoid, "SiLU": nn.SiLU, "GELU": nn.GELU}
@@ -64,10 +65,10 @@ def entries(dtype: torch.dtype, rounds: int) -> None:
     b = 1.5 * torch.randn(ENTRIES, generator=generator, dtype=dtype)
     for name, loss in PROXES.items():
         prox = getattr(functional, f"prox_{name}")
-        a = sign if loss else activation
+        a = (activation, sign, (sign + 1) / 2)[loss]
         times = medians({f"{gamma:g}": lambda a=a, p=prox, g=gamma: p(a, b, g) for gamma in GAMMAS}, rounds)
         line = "  ".join(f"{gamma}: {1e9 * seconds / ENTRIES:.1f}" for gamma, seconds in times.items())
-        print(f"prox_{name:18} {str(dtype)[6:]}  ns an entry by gamma  {line}", flush=True)
+        print(f"prox_{name:26} {str(dtype)[6:]}  ns an entry by gamma  {line}", flush=True)
 
 
 def cross_entropy(dtype: torch.dtype, rounds: int) -> None:

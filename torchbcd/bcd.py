@@ -343,7 +343,7 @@ class BCD(SweepOptimizer[_C.BCD]):
             penalties.append(diagnostics.Penalties(gamma, rho, alpha, alpha_weight, *regularizers))
         problem = diagnostics.Problem(
             splitting=raw.splitting,
-            loss=self._loss.name,
+            loss=str(self._loss),
             activations=tuple(self._model.activations),
             penalties=tuple(penalties),
             loss_weight=raw.row_loss_weight,

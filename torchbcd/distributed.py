@@ -30,7 +30,7 @@ def description(optimizer: SweepOptimizer[Any]) -> dict[str, object]:
         "which parameters are frozen": [
             not p.requires_grad for layer in parameters for p in layer if p is not None
         ],
-        "loss": optimizer._loss.name,
+        "loss": str(optimizer._loss),
         **{name: [layer[name] for layer in layers] for name in layers[0]},
         **optimizer._object.scheme_options(),
     }

@@ -375,13 +375,14 @@ class DLAM(SweepOptimizer[_C.DLAM]):
                 y, weight = tensors["y"][0], tensors.get("row_weight", [None])[0]
             else:
                 y, weight = rows
-                if y is not None and not y.is_floating_point():
-                    y = torch.ops.torchbcd.encode_targets(y.long(), outputs, self._loss.name)
+                if y is not None:
+                    y = y.reshape(outputs.shape) if y.is_floating_point() else y.long()
+                    y = torch.ops.torchbcd.encode_targets(y, outputs, str(self._loss))
             options = self._object.scheme_options()
             each = options["loss_weight"] / (len(outputs) if options["loss_scaling"] == "mean" else 1)
             one = torch.ones(1, 1, dtype=torch.float64, device=outputs.device)
             problem = DlamProblem(
-                loss=self._loss.name,
+                loss=str(self._loss),
                 activations=list(self._model.activations),
                 rho=[rho for rho, _ in groups],
                 weight_regularizers=[terms or Regularizer() for _, terms in groups],

@@ -30,6 +30,7 @@ __all__ = [
     "preimage_projection",
     "project_box",
     "project_nonnegative",
+    "prox_binary_cross_entropy_loss",
     "prox_cross_entropy_loss",
     "prox_elastic_net",
     "prox_elu",
@@ -49,7 +50,9 @@ __all__ = [
     "prox_logistic_loss",
     "prox_logsigmoid",
     "prox_mish",
+    "prox_poisson_loss",
     "prox_polynomial",
+    "prox_quantile_loss",
     "prox_relu",
     "prox_row_hinge_loss",
     "prox_sigmoid",
@@ -968,6 +971,101 @@ def prox_huber_loss(y: Tensor, b: Tensor, gamma: float) -> Tensor:
         [Z], the V block of Algorithm 2, for a loss that it does not name.
     """
     result: Tensor = torch.ops.torchbcd.prox_huber_loss(y, b, gamma)
+    return result
+
+
+def prox_binary_cross_entropy_loss(y: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of the binary cross-entropy of a logit.
+
+    .. math:: \arg\min_v\ \log(1 + e^v) - y v + \tfrac\gamma2 (v - b)^2
+
+    Convex: the logistic loss of the nearer label, 1 or -1, and a line, which moves the centre. So it is the
+    iteration of :func:`prox_logistic_loss`, and one step of Newton's more; in float64 whatever the dtype.
+
+    Args:
+        y: Targets, usually from 0 to 1, any shape.
+        b: Centre of the quadratic, broadcastable with ``y``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_binary_cross_entropy_loss(torch.tensor([1.0, 0.5]), torch.tensor([0.0, 2.0]), 1.0)
+        tensor([0.4011, 1.6598])
+
+    Source:
+        [Z], Section 3.1, for the logistic loss.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_binary_cross_entropy_loss(y, b, gamma)
+    return result
+
+
+def prox_poisson_loss(y: Tensor, b: Tensor, gamma: float) -> Tensor:
+    r"""Proximal operator of Poisson's negative log-likelihood, of the logarithm of a rate.
+
+    .. math:: \arg\min_v\ e^v - y v + \tfrac\gamma2 (v - b)^2
+
+    Convex; :math:`v = r - \omega(r - \log\gamma)` with :math:`r = b + y/\gamma` and the Wright omega function, in
+    float64 whatever the dtype.
+
+    Args:
+        y: Targets, usually counts, any shape.
+        b: Centre of the quadratic, broadcastable with ``y``.
+        gamma: Weight of the quadratic, finite and > 0.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, the shapes do not broadcast, or the devices differ.
+
+    Example:
+        >>> prox_poisson_loss(torch.tensor([0.0, 3.0]), torch.tensor([0.0, 0.0]), 1.0)
+        tensor([-0.5671,  0.7921])
+
+    Source:
+        [Z], the V block of Algorithm 2, for a loss that it does not name.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_poisson_loss(y, b, gamma)
+    return result
+
+
+def prox_quantile_loss(y: Tensor, b: Tensor, gamma: float, tau: float = 0.5) -> Tensor:
+    r"""Proximal operator of the quantile loss, in closed form.
+
+    .. math:: \arg\min_v\ \max\bigl(\tau (y - v), (\tau - 1) (y - v)\bigr) + \tfrac\gamma2 (v - b)^2
+
+    :math:`b - (1 - \tau)/\gamma` where that is above ``y``, :math:`b + \tau/\gamma` where that is below, and
+    ``y`` between.
+
+    Args:
+        y: Targets, any shape.
+        b: Centre of the quadratic, broadcastable with ``y``.
+        gamma: Weight of the quadratic, finite and > 0.
+        tau: The level, between 0 and 1.
+
+    Returns:
+        The minimisers, of the broadcast shape.
+
+    Raises:
+        TypeError: A tensor is not float32 or float64, or the dtypes differ.
+        ValueError: ``gamma`` is not positive, ``tau`` is not between 0 and 1, the shapes do not broadcast, or the
+            devices differ.
+
+    Example:
+        >>> prox_quantile_loss(torch.zeros(3), torch.tensor([-2.0, 0.1, 2.0]), 1.0, 0.9)
+        tensor([-1.1000,  0.0000,  1.9000])
+
+    Source:
+        [Z], the V block of Algorithm 2, for a loss that it does not name.
+    """
+    result: Tensor = torch.ops.torchbcd.prox_quantile_loss(y, b, gamma, tau)
     return result
 
 

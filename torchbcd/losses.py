@@ -1,26 +1,31 @@
 r"""Losses of the output layer, as objects to pass to an optimizer's ``loss`` argument, or by name.
 
 Every loss is a sum over rows, of which ``loss_weight`` takes a multiple or the mean; ``sample_weight`` weighs
-the rows. Integer targets of shape (n,) are class indices. For squared loss, Huber's and cross-entropy they
-become one-hot rows; for both hinges, logistic and exponential loss one class against the rest, +1 and -1, and
-with a single output the classes 0 and 1 become -1 and +1.
+the rows. Integer targets of shape (n,) are class indices. For squared loss, Huber's, quantiles, Poisson's and
+cross-entropy they become one-hot rows; for both hinges, logistic and exponential loss one class against the rest,
++1 and -1, and with a single output the classes 0 and 1 become -1 and +1; for binary cross-entropy likewise, 1 and
+0. In TorchScript and C++ a loss is its name and, in parentheses, its numbers: ``str(loss)``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 __all__ = [
+    "BinaryCrossEntropy",
     "CrossEntropy",
     "Exponential",
     "Hinge",
     "Huber",
     "Logistic",
     "Loss",
+    "Poisson",
+    "Quantile",
     "RowHinge",
     "Squared",
     "resolve",
@@ -46,6 +51,14 @@ class Loss:
         """Check the reduction."""
         if self.reduction not in ("sum", "mean"):
             raise ValueError(f"reduction must be 'sum' or 'mean' (got {self.reduction!r})")
+
+    def __str__(self) -> str:
+        """The loss as TorchScript and C++ have it, its reduction aside."""
+        numbers = self._numbers()
+        return f"{self.name}({', '.join(map(repr, numbers))})" if numbers else self.name
+
+    def _numbers(self) -> tuple[float, ...]:
+        return ()
 
 
 @dataclass(frozen=True)
@@ -95,18 +108,208 @@ class Huber(Loss):
 
 
 @dataclass(frozen=True)
-class CrossEntropy(Loss):
-    r"""Softmax cross-entropy, :math:`-\sum_c t_c \log \mathrm{softmax}(v)_c` a row.
+class Quantile(Loss):
+    r"""Quantile loss, or pinball loss: the net learns the quantile of level :math:`\tau` of the targets.
 
-    Targets are class indices or non-negative weights :math:`t`, such as probabilities, shape (n, C).
+    .. math:: \sum_c \max\bigl(\tau (y_c - v_c),\ (\tau - 1)(y_c - v_c)\bigr) \quad\text{a row}
+
+    With :math:`\tau = \tfrac12` it is half the absolute difference, half of ``nn.L1Loss``, and the net learns the
+    median. Its blocks are closed forms: an output moves by :math:`(1 - \tau)/\gamma` down or by
+    :math:`\tau/\gamma` up, and no further than its target.
+
+    Args:
+        tau: The level, between 0 and 1, neither of them.
+        reduction: "sum" over rows, or "mean".
+
+    Targets are numbers, shape (n, d), or (n,) for one output.
+
+    Raises:
+        ValueError: ``tau`` or ``reduction`` is something else.
+
+    Example:
+        >>> import torchbcd
+        >>> x = torch.linspace(-1, 1, 40)[:, None]
+        >>> y = x.sin() + 0.1 * torch.randn(40, 1)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        >>> optimizer = torchbcd.BCD(model, torchbcd.losses.Quantile(0.9), alpha=0.1)
+        >>> optimizer.bind(x, y)
+        >>> before = optimizer.objective()
+        >>> optimizer.step().objective < before
+        True
+
+    Source:
+        Koenker and Bassett, "Regression quantiles", Econometrica 46 (1978).
+    """
+
+    name: ClassVar[str] = "quantile"
+
+    tau: float = 0.5
+    reduction: str = field(default="sum", kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Check the level and the reduction."""
+        super().__post_init__()
+        if not 0 < self.tau < 1:
+            raise ValueError(f"tau must be between 0 and 1 (got {self.tau!r})")
+        object.__setattr__(self, "tau", float(self.tau))
+
+    def _numbers(self) -> tuple[float, ...]:
+        return () if self.tau == 0.5 else (self.tau,)
+
+
+@dataclass(frozen=True)
+class Poisson(Loss):
+    r"""Poisson's negative log-likelihood of counts, with outputs that are logarithms of rates.
+
+    .. math:: \sum_c e^{v_c} - y_c v_c \quad\text{a row}
+
+    It is ``nn.PoissonNLLLoss(reduction="sum")`` with the other defaults, ``log_input=True`` and ``full=False``:
+    :math:`\log y!` is left out, so that the sum may be negative. ``model(x).exp()`` are the rates.
+
+    Args:
+        reduction: "sum" over rows, or "mean".
+
+    Targets are numbers >= 0, shape (n, d), or (n,) for one output: counts as floating-point numbers, or rates.
+
+    Raises:
+        ValueError: ``reduction`` is something else. An optimizer raises one for a negative target, and for
+            integers with one output, which would be class indices.
+
+    Example:
+        >>> import torchbcd
+        >>> x = torch.linspace(0, 2, 40)[:, None]
+        >>> counts = torch.poisson(x.exp())
+        >>> model = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+        >>> optimizer = torchbcd.RelaxedBCD(model, "poisson")
+        >>> reports = optimizer.fit(x, counts, epochs=3, batch_size=10)
+        >>> bool((model(x).exp() > 0).all())
+        True
+
+    Source:
+        Nelder and Wedderburn, "Generalized linear models" (1972), with the logarithm as link.
+    """
+
+    name: ClassVar[str] = "poisson"
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(Loss):
+    r"""Binary cross-entropy of logits with targets from 0 to 1, one for each output.
+
+    .. math:: \sum_c \log(1 + e^{v_c}) - y_c v_c
+        = -\sum_c y_c \log p_c + (1 - y_c) \log(1 - p_c), \quad p_c = \frac1{1 + e^{-v_c}}, \quad\text{a row}
+
+    It is ``nn.BCEWithLogitsLoss(reduction="sum")``. With targets 0 and 1 it is ``"logistic"`` with -1 and 1;
+    those between them, soft labels, it takes as torch does. With several outputs each is a question of its own,
+    as for several labels a row.
+
+    Args:
+        reduction: "sum" over rows, or "mean", 1/n of it: ``nn.BCEWithLogitsLoss()`` divides by the outputs too.
+
+    Targets are numbers from 0 to 1, shape (n, d), or (n,) for one output; or class indices, shape (n,): 0 and 1,
+    False and True, for one output, and for several 1 at the class and 0 elsewhere.
+
+    Raises:
+        ValueError: ``reduction`` is something else. An optimizer raises one for a target below 0 or above 1.
+
+    Example:
+        >>> import torchbcd
+        >>> x = torch.randn(40, 2)
+        >>> y = (x[:, 0] > x[:, 1]).float()
+        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        >>> optimizer = torchbcd.BCD(model, "binary_cross_entropy", alpha=0.1)
+        >>> optimizer.bind(x, y)
+        >>> torch_loss = torch.nn.BCEWithLogitsLoss(reduction="sum")(model(x)[:, 0], y)
+        >>> torch.allclose(torch_loss, torch.tensor(optimizer.objective()))
+        True
+
+    Source:
+        Cox, "The regression analysis of binary sequences" (1958).
+    """
+
+    name: ClassVar[str] = "binary_cross_entropy"
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    r"""Softmax cross-entropy, with label smoothing and weights of classes.
+
+    .. math:: -\sum_c w_c \Bigl((1 - s)\, t_c + \frac sC\Bigr) \log \mathrm{softmax}(v)_c \quad\text{a row}
+
+    It is ``nn.CrossEntropyLoss(weight, label_smoothing=s, reduction="sum")``: both change the targets alone, and
+    cost a sweep nothing. "mean" is 1/n of it, where torch's "mean" of class indices divides by the sum of the
+    rows' weights :math:`w_{y}`: a ``loss_weight`` of one over that sum is the same.
+
+    Args:
+        reduction: "sum" over rows, or "mean", 1/n of that.
+        label_smoothing: :math:`s`, from 0 to 1.
+        weight: :math:`w`, a number >= 0 for each of the C classes, not all 0: a list, or a tensor of shape (C,).
+            None: 1 each.
+
+    Targets :math:`t` are class indices, or non-negative numbers, such as probabilities, shape (n, C).
+
+    Raises:
+        ValueError: An argument is out of its range. An optimizer raises one where there are not as many weights
+            as outputs, for a negative target, and for a class that is not there.
+
+    Example:
+        >>> import torchbcd
+        >>> x, y = torch.randn(40, 4), torch.randint(3, (40,))
+        >>> weight = torch.tensor([1.0, 1.0, 5.0])
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> loss = torchbcd.losses.CrossEntropy(label_smoothing=0.1, weight=weight)
+        >>> str(loss)
+        'cross_entropy(0.1, 1.0, 1.0, 5.0)'
+        >>> optimizer = torchbcd.BCD(model, loss, alpha=0.1)
+        >>> optimizer.bind(x, y)
+        >>> torch_loss = torch.nn.CrossEntropyLoss(weight, label_smoothing=0.1, reduction="sum")(model(x), y)
+        >>> torch.allclose(torch_loss, torch.tensor(optimizer.objective()))
+        True
+
+    Source:
+        Szegedy et al., "Rethinking the Inception architecture" (2016), Section 7, for the smoothing.
     """
 
     name: ClassVar[str] = "cross_entropy"
 
+    label_smoothing: float = 0.0
+    weight: Iterable[float] | None = None
 
-_BY_NAME: dict[str, type[Loss]] = {
-    loss.name: loss for loss in (Squared, Hinge, RowHinge, Logistic, Exponential, Huber, CrossEntropy)
-}
+    def __post_init__(self) -> None:
+        """Check the numbers; the weights are kept as a tuple."""
+        super().__post_init__()
+        if not 0 <= self.label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must be between 0 and 1 (got {self.label_smoothing!r})")
+        object.__setattr__(self, "label_smoothing", float(self.label_smoothing))
+        if self.weight is not None:
+            weight = torch.as_tensor(
+                self.weight if isinstance(self.weight, Tensor) else list(self.weight), dtype=torch.float64
+            )
+            if weight.dim() != 1 or not (weight.isfinite() & (weight >= 0)).all() or not (weight > 0).any():
+                raise ValueError(
+                    "weight must hold a finite number >= 0 for each class, not all of them 0 "
+                    f"(got {weight.tolist()})"
+                )
+            object.__setattr__(self, "weight", tuple(weight.tolist()))
+
+    def _numbers(self) -> tuple[float, ...]:
+        weight = tuple(self.weight or ())
+        return (self.label_smoothing, *weight) if weight or self.label_smoothing else ()
+
+
+_LOSSES = (
+    Squared,
+    Hinge,
+    RowHinge,
+    Logistic,
+    Exponential,
+    Huber,
+    Quantile,
+    Poisson,
+    BinaryCrossEntropy,
+    CrossEntropy,
+)
+_BY_NAME: dict[str, type[Loss]] = {loss.name: loss for loss in _LOSSES}
 
 
 def resolve(loss: str | Loss) -> Loss:
@@ -125,7 +328,7 @@ def resolve(loss: str | Loss) -> Loss:
     return _BY_NAME[loss]()
 
 
-def row_losses(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
-    """The loss called `name` of every row, shape (n, 1), for targets of the outputs' shape."""
-    losses: Tensor = torch.ops.torchbcd.row_losses(targets, outputs, name)
+def row_losses(loss: str, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss of every row, shape (n, 1), for a loss's text and targets as the optimizers encode them."""
+    losses: Tensor = torch.ops.torchbcd.row_losses(targets, outputs, loss)
     return losses

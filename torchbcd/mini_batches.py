@@ -64,13 +64,13 @@ def fit(
             library.checked(a, b, "")[1] for a, b in zip(torch.split(x, 1024), torch.split(y, 1024), strict=True)
         ]
         encoded = torch.cat(parts)[:_ROWS_SEEN]
-    classes = False
+    classes = None
     if validation is not None and not callable(validation):
         inputs, targets = validation
         validation = library.checked(
             arguments.tensor("validation x", inputs), arguments.tensor("validation y", targets), "validation "
         )
-        classes = not targets.is_floating_point()
+        classes = None if targets.is_floating_point() else targets.long()
     with model.frozen_first.given() if model.frozen_first is not None and kept else nullcontext():
         _standardize(optimizer, x, encoded, settings.standardize)
         return _run(optimizer, x, y, validation, classes, settings)
@@ -93,10 +93,10 @@ def _run(
     x: Tensor,
     y: Tensor,
     validation: Validation,
-    classes: bool,
+    classes: Tensor | None,
     settings: Settings,
 ) -> list[EpochReport]:
-    """All epochs. The validation inputs are what reaches the first layer."""
+    """All epochs. The validation inputs are what reaches the first layer; `classes` those of its rows, if any."""
     groups, generator = optimizer.param_groups, settings.generator
     ranks = Ranks(optimizer._process_group)
     # In several processes each has a part in every batch, a smaller one where it has fewer rows.
@@ -186,8 +186,9 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, wanted: bool | Non
             return
         with torch.autocast(rows.device.type, enabled=False):
             outputs = model.layers()(rows[: len(y)])
-        loss = optimizer._loss.name
-        constant = y.mean(0) if loss in ("squared", "huber") else torch.zeros_like(y[0])
+        loss = str(optimizer._loss)
+        is_of_numbers = optimizer._loss.name in ("squared", "huber", "quantile")
+        constant = y.mean(0) if is_of_numbers else torch.zeros_like(y[0])
         best = losses.row_losses(loss, constant.expand_as(y).contiguous(), y).double().sum()
         if losses.row_losses(loss, outputs, y).double().sum() < best:
             return
@@ -202,14 +203,14 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, wanted: bool | Non
 
 @torch.no_grad()
 def _evaluate(
-    optimizer: RelaxedBCD, layers: nn.Module, x: Tensor, y: Tensor, classes: bool
+    optimizer: RelaxedBCD, layers: nn.Module, x: Tensor, y: Tensor, classes: Tensor | None
 ) -> tuple[float, float | None]:
-    """Mean loss of a row, and, where the targets encode classes, the accuracy."""
+    """Mean loss of a row, and, where its targets are classes, the accuracy."""
     with torch.autocast(x.device.type, enabled=False):
         outputs = layers(x)
-    loss = losses.row_losses(optimizer._loss.name, outputs, y).double().mean().item()
-    if not classes:
+    loss = losses.row_losses(str(optimizer._loss), outputs, y).double().mean().item()
+    if classes is None:
         return loss, None
     # The only output of two classes stands for the second one.
-    found, true = (outputs > 0, y > 0) if y.shape[1] == 1 else (outputs.argmax(1), y.argmax(1))
-    return loss, (found == true).double().mean().item()
+    found = (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
+    return loss, (found == classes).double().mean().item()

@@ -114,7 +114,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         plain = {name: arguments.plain(value) for name, value in options.items()}
         if isinstance(signs := plain.get("weight_regularizer"), Monotone):
             plain["weight_regularizer"] = signs.of_layers(len(self._model.linears))
-        self._object: ObjectT = self._object_class(self._model.read(), loss.name, plain)
+        self._object: ObjectT = self._object_class(self._model.read(), str(loss), plain)
         self._pushed: list[object] = []
         self._has_tensors = False
         self._parameters: list[list[Tensor]] = []
@@ -300,7 +300,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             [weight for weight, _ in parameters],
             [bias for _, bias in parameters],
             own["activations"],
-            self._loss.name,
+            str(self._loss),
             options,
             self._model.flatten,
             names,

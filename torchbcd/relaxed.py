@@ -66,8 +66,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         over_relaxation: :math:`\omega` of the states, in (0, 2), likewise. A layer's number is for the states
             it reads.
         damping: Proximal weight of W and b relative to the mean square of the layer's inputs, > 0, likewise.
-            None: 1.1 where the targets are classes (indices, one-hot, or those of a loss of signs), 0.3 where
-            they are numbers.
+            None: 1.1 where the targets are classes (indices, one-hot, or those of a loss of signs, a
+            cross-entropy or Poisson's), 0.3 where they are numbers.
         penalty_ratio: :math:`q`, > 0, likewise.
         state_steps: Conjugate gradient steps of the states, >= 1, likewise.
         row_blocks: Solve for W on so many blocks of rows, >= 1, and take the average; move the states that the

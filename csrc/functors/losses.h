@@ -3,16 +3,20 @@
 //
 //     prox(y, b, gamma) = argmin over v of  l(v; y) + gamma/2 (v - b)^2,    gamma > 0.
 //
-// What else one states is in functors/traits.h.
+// What else one states is in functors/traits.h. One with parameters has them as members and a set(values,
+// count), as an activation has.
 #pragma once
 
 #include <variant>
 
+#include "functors/losses/binary_cross_entropy.h"
 #include "functors/losses/cross_entropy.h"
 #include "functors/losses/exponential.h"
 #include "functors/losses/hinge.h"
 #include "functors/losses/huber.h"
 #include "functors/losses/logistic.h"
+#include "functors/losses/poisson.h"
+#include "functors/losses/quantile.h"
 #include "functors/losses/row_hinge.h"
 #include "functors/losses/squared.h"
 
@@ -20,7 +24,7 @@ namespace torchbcd::functors {
 
 // All there are: a new one is a header like these and a name here.
 using AnyLoss = std::variant<SquaredLoss, HingeLoss, RowHingeLoss, LogisticLoss, ExponentialLoss, HuberLoss,
-                             CrossEntropyLoss>;
+                             QuantileLoss, PoissonLoss, BinaryCrossEntropyLoss, CrossEntropyLoss>;
 
 inline bool couples_row(const AnyLoss& loss) {
   return std::visit([](const auto& l) { return l.couples_row; }, loss);

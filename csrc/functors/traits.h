@@ -41,11 +41,22 @@ struct ActivationTraits {
 enum class TargetEncoding {
   kOneHot,        // the row of the identity matrix
   kPlusMinusOne,  // one class against the rest: +1 at the class, -1 elsewhere; with one output, two classes
+  kZeroOne,       // one class against the rest: 1 and 0; with one output, two classes
+};
+
+// What targets that are numbers may be, and how errors put it.
+struct TargetRange {
+  double least = -kInfinity, greatest = kInfinity;
+  const char* must = nullptr;
 };
 
 struct LossTraits {
+  static constexpr ParameterCount parameters = {};
   static constexpr TargetEncoding encoding = TargetEncoding::kOneHot;
-  static constexpr bool probabilities = false;      // whether its targets must be >= 0
+  static constexpr TargetRange targets = {};
+  static constexpr bool softmax = false;  // whether outputs are compared with each other
+  // Whether an output is to be its target, as numbers of one scale, where targets are not classes.
+  static constexpr bool outputs_are_targets = true;
   static constexpr bool differentiable = true;      // a gradient(v, y) rather than a subdifferential
   static constexpr bool lipschitz_gradient = true;  // whether gradient_lipschitz(y) bounds its slope
   // Whether a row's entries depend on each other: it then has, instead of these functions of an entry, a

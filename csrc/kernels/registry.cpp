@@ -2,8 +2,11 @@
 
 #include <ATen/ops/full.h>
 #include <ATen/ops/masked_select.h>
+#include <ATen/ops/tensor.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+#include <charconv>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -41,17 +44,17 @@ std::string listed(c10::ArrayRef<double> values) {
   return text.str();
 }
 
-template <typename Activation>
-void set_parameters(Activation& activation, c10::ArrayRef<double> values) {
-  constexpr functors::ParameterCount takes = Activation::parameters;
+template <typename Functor>
+void set_parameters(const char* kind, Functor& functor, c10::ArrayRef<double> values) {
+  constexpr functors::ParameterCount takes = Functor::parameters;
   const int count = static_cast<int>(values.size());
   if constexpr (takes.must == nullptr) {
-    TORCH_CHECK_VALUE(count == 0, "torchbcd: activation '", Activation::name, "' takes no parameters (got ",
+    TORCH_CHECK_VALUE(count == 0, "torchbcd: ", kind, " '", Functor::name, "' takes no parameters (got ",
                       count, ")");
   } else {
     TORCH_CHECK_VALUE(takes.allows(count), "torchbcd: ", takes.must, " (got ", count, ")");
     if (count > 0) {
-      const char* must = activation.set(values.data(), count);
+      const char* must = functor.set(values.data(), count);
       TORCH_CHECK_VALUE(must == nullptr, "torchbcd: ", must, " (got ", listed(values), ")");
     }
   }
@@ -80,16 +83,19 @@ functors::TargetEncoding encoding_of(const functors::AnyLoss& loss) {
   return std::visit([](const auto& l) { return l.encoding; }, loss);
 }
 
-// Whether targets are probabilities.
-bool is_distribution(const functors::AnyLoss& loss) {
-  return std::visit([](const auto& l) { return l.probabilities; }, loss);
+functors::TargetRange range_of(const functors::AnyLoss& loss) {
+  return std::visit([](const auto& l) { return l.targets; }, loss);
+}
+
+bool has_softmax(const functors::AnyLoss& loss) {
+  return std::visit([](const auto& l) { return l.softmax; }, loss);
 }
 
 }  // namespace
 
 functors::AnyActivation activation_from(std::string_view name, c10::ArrayRef<double> parameters) {
   functors::AnyActivation activation = by_name<functors::AnyActivation>("activation", name);
-  std::visit([&](auto& f) { set_parameters(f, parameters); }, activation);
+  std::visit([&](auto& f) { set_parameters("activation", f, parameters); }, activation);
   return activation;
 }
 
@@ -112,32 +118,89 @@ void check_continuous(const char* op, const functors::AnyActivation& activation)
       activation);
 }
 
-functors::AnyLoss loss_from(std::string_view name) { return by_name<functors::AnyLoss>("loss", name); }
+NamedLoss NamedLoss::parse(std::string_view text) {
+  const size_t open = text.find('(');
+  NamedLoss loss{std::string(text.substr(0, open)), {}};
+  if (open == std::string_view::npos) {
+    return loss;
+  }
+  TORCH_CHECK_VALUE(text.back() == ')', "torchbcd: loss must be a name, or a name and numbers, such as ",
+                    "'quantile(0.9)' (got '", text, "')");
+  std::istringstream list(std::string(text.substr(open + 1, text.size() - open - 2)));
+  for (std::string item; std::getline(list, item, ',');) {
+    const char* begin = item.data() + std::min(item.find_first_not_of(' '), item.size());
+    const char* end = item.data() + item.size();
+    double value = 0;
+    const auto [read, error] = std::from_chars(begin, end, value);
+    TORCH_CHECK_VALUE(error == std::errc() && read == end, "torchbcd: loss '", text,
+                      "' must have numbers in its parentheses (got '", item, "')");
+    loss.parameters.push_back(value);
+  }
+  return loss;
+}
+
+std::string NamedLoss::text() const {
+  std::string text = name;
+  for (size_t k = 0; k < parameters.size(); ++k) {
+    char digits[32];  // the shortest that reads back as the same number
+    const auto [end, error] = std::to_chars(digits, digits + sizeof(digits), parameters[k]);
+    text.append(k == 0 ? "(" : ", ").append(digits, end);
+  }
+  return parameters.empty() ? text : text + ")";
+}
+
+functors::AnyLoss loss_from(std::string_view text) {
+  const NamedLoss named = NamedLoss::parse(text);
+  functors::AnyLoss loss = by_name<functors::AnyLoss>("loss", named.name);
+  std::visit([&](auto& f) { set_parameters("loss", f, named.parameters); }, loss);
+  return loss;
+}
+
+ClassWeighting ClassWeighting::of(const NamedLoss& loss) {
+  if (loss.name != functors::CrossEntropyLoss::name || loss.parameters.empty()) {
+    return {};
+  }
+  return {loss.parameters.front(), {loss.parameters.begin() + 1, loss.parameters.end()}};
+}
+
+void ClassWeighting::check(const char* op, int64_t outputs) const {
+  TORCH_CHECK_VALUE(weight.empty() || static_cast<int64_t>(weight.size()) == outputs, op,
+                    ": the loss 'cross_entropy' must have a weight for each of the ", outputs,
+                    " classes, or none (got ", weight.size(), ")");
+}
+
+at::Tensor ClassWeighting::operator()(const at::Tensor& targets) const {
+  at::Tensor changed = targets;
+  if (smoothing > 0) {
+    changed = changed.mul(1 - smoothing).add_(smoothing / static_cast<double>(targets.size(1)));
+  }
+  return weight.empty() ? changed : changed.mul(at::tensor(weight, at::kDouble).to(targets.options()));
+}
 
 at::Tensor encode_classes(const char* op, const char* name, const at::Tensor& target, const at::Tensor& like,
                           const functors::AnyLoss& loss) {
+  const functors::TargetEncoding encoding = encoding_of(loss);
   const int64_t outputs = like.size(1);
-  if (encoding_of(loss) == functors::TargetEncoding::kOneHot) {
-    return one_hot(op, name, target, outputs, like, /*off=*/0);
-  }
-  return outputs == 1 ? one_hot(op, name, target, 2, like, -1).narrow(1, 1, 1).contiguous()
-                      : one_hot(op, name, target, outputs, like, -1);
+  const double off = encoding == functors::TargetEncoding::kPlusMinusOne ? -1 : 0;
+  const bool two_classes = outputs == 1 && encoding != functors::TargetEncoding::kOneHot;
+  return two_classes ? one_hot(op, name, target, 2, like, off).narrow(1, 1, 1).contiguous()
+                     : one_hot(op, name, target, outputs, like, off);
 }
 
 bool predicts_targets(const functors::AnyLoss& loss) {
-  return encoding_of(loss) == functors::TargetEncoding::kOneHot && !is_distribution(loss);
+  return encoding_of(loss) == functors::TargetEncoding::kOneHot &&
+         std::visit([](const auto& l) { return l.outputs_are_targets; }, loss);
 }
 
 void check_outputs(const char* op, int64_t outputs, const functors::AnyLoss& loss) {
   TORCH_CHECK_VALUE(
-      outputs > 1 || !is_distribution(loss), op,
+      outputs > 1 || !has_softmax(loss), op,
       ": cross-entropy needs at least two outputs, since the softmax of one is always 1; for two "
-      "classes and one output take the loss 'logistic'");
+      "classes and one output take the loss 'binary_cross_entropy' or 'logistic'");
 }
 
 void check_takes_classes(const char* op, const char* name, int64_t outputs, const functors::AnyLoss& loss) {
-  TORCH_CHECK_VALUE(outputs > 1 || encoding_of(loss) == functors::TargetEncoding::kPlusMinusOne, op, ": ",
-                    name,
+  TORCH_CHECK_VALUE(outputs > 1 || encoding_of(loss) != functors::TargetEncoding::kOneHot, op, ": ", name,
                     " holds integers, which are class indices, and one output tells no classes apart by this "
                     "loss; give numbers, y[:, None].float()");
 }
@@ -147,9 +210,11 @@ void check_target_values(const char* op, const char* name, const at::Tensor& tar
   if (target.numel() == 0) {
     return;
   }
-  if (is_distribution(loss)) {
+  if (const functors::TargetRange range = range_of(loss); range.must != nullptr) {
     const auto least = target.min().item<double>();
-    TORCH_CHECK_VALUE(least >= 0, op, ": ", name, " must hold probabilities >= 0 (got ", least, ")");
+    const auto greatest = target.max().item<double>();
+    TORCH_CHECK_VALUE(least >= range.least && greatest <= range.greatest, op, ": ", name, " ", range.must,
+                      " (got ", least < range.least ? least : greatest, ")");
   } else if (encoding_of(loss) == functors::TargetEncoding::kPlusMinusOne) {
     const at::Tensor wrong = target.masked_select(target.abs().ne(1));
     TORCH_CHECK_VALUE(wrong.numel() == 0, op, ": ", name,

@@ -4,7 +4,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "functors/activations.h"
 #include "functors/losses.h"
@@ -23,12 +25,38 @@ void check_monotone(const char* op, const functors::AnyActivation& activation);
 /// Throws a ValueError, in the name of `op`, where the activation jumps.
 void check_continuous(const char* op, const functors::AnyActivation& activation);
 
-/// The loss called `name`; ValueError, with the list of names, where there is none.
-TORCHBCD_API functors::AnyLoss loss_from(std::string_view name);
+/// A loss as users write it: a name and, in parentheses, its numbers, such as "quantile(0.9)".
+struct TORCHBCD_API NamedLoss {
+  std::string name;
+  std::vector<double> parameters;
+
+  /// ValueError where the text is not of this form.
+  static NamedLoss parse(std::string_view text);
+  /// The one text of all that are parsed as the same.
+  std::string text() const;
+};
+
+/// The loss of such a text; ValueError, with the list of names, where there is none, or where the numbers are
+/// not what it takes.
+TORCHBCD_API functors::AnyLoss loss_from(std::string_view text);
+
+/// What a cross-entropy's label smoothing s and weights of classes make of its targets: t_c becomes weight_c
+/// ((1 - s) t_c + s/C). So they are in the targets, and no pass has to know of them.
+struct ClassWeighting {
+  double smoothing = 0;
+  std::vector<double> weight;  // of each class; none where all weigh one
+
+  /// Of a loss; nothing but for a cross-entropy with numbers.
+  static ClassWeighting of(const NamedLoss& loss);
+  /// Throws a ValueError, in the name of `op`, unless there is a weight for each output, or none.
+  void check(const char* op, int64_t outputs) const;
+  /// Targets (n, C) with that in them.
+  at::Tensor operator()(const at::Tensor& targets) const;
+};
 
 /// Class indices, int (n,), as targets (n, C) for `loss`, by its encoding: one-hot rows; or one class against
-/// the rest, +1 and -1, where C = 1 stands for two classes. `like`, (n, C), gives shape and kind. Errors
-/// speak of `name`, in the name of `op`.
+/// the rest, +1 and -1 or 1 and 0, where C = 1 stands for two classes. `like`, (n, C), gives shape and kind.
+/// Errors speak of `name`, in the name of `op`.
 at::Tensor encode_classes(const char* op, const char* name, const at::Tensor& target, const at::Tensor& like,
                           const functors::AnyLoss& loss);
 
@@ -41,7 +69,7 @@ void check_outputs(const char* op, int64_t outputs, const functors::AnyLoss& los
 /// Throws a ValueError where class indices mean nothing to `loss` with so many outputs.
 void check_takes_classes(const char* op, const char* name, int64_t outputs, const functors::AnyLoss& loss);
 
-/// Throws a ValueError where `loss` asks for probabilities and there is a negative target, or for -1 and 1
+/// Throws a ValueError where a target is beyond the range that `loss` states, or where it asks for -1 and 1
 /// and there is another.
 void check_target_values(const char* op, const char* name, const at::Tensor& target,
                          const functors::AnyLoss& loss);

@@ -118,8 +118,8 @@ double DLAM::eps() const { return data_->options.eps().value()(data_->sweeps_sin
 void DLAM::check_options_together() const {
   TORCH_CHECK_VALUE(data_->options.output_solver() != "fista" || has_lipschitz_gradient(mlp_->loss),
                     mlp_->name,
-                    ": output_solver 'fista' needs a loss with a Lipschitz gradient: squared, logistic or "
-                    "cross_entropy");
+                    ": output_solver 'fista' needs a loss with a Lipschitz gradient: squared, huber, "
+                    "logistic, binary_cross_entropy or cross_entropy");
   const double eps = this->eps();
   TORCH_CHECK_VALUE(std::isfinite(eps) && (eps > 0 || (eps == 0 && data_->options.joint())), mlp_->name,
                     ": eps must be a finite positive number, or 0 with joint=True (got ", eps, ")");

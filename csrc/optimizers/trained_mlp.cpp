@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "kernels/registry.h"
@@ -21,6 +22,8 @@
 
 namespace torchbcd {
 namespace {
+
+constexpr const char* kTargetsOfState = "state['y']";
 
 std::vector<AffineMap> checked_parameters(const char* name, const Mlp& mlp) {
   const std::vector<at::Tensor>& weights = mlp.weights;
@@ -164,8 +167,9 @@ void check_kind_of_model(const char* name, const char* argument, const at::Tenso
 TrainedMlp::TrainedMlp(const char* name, Mlp mlp, const std::string& loss)
     : name(name),
       mlp(std::move(mlp)),
-      loss_name(loss),
+      loss_name(NamedLoss::parse(loss).text()),
       loss(loss_from(loss)),
+      class_weighting(ClassWeighting::of(NamedLoss::parse(loss))),
       parameters(checked_parameters(name, this->mlp)) {
   const Call made = call(Call::Kind::kChange);
   check_skips(name, this->mlp);
@@ -173,6 +177,7 @@ TrainedMlp::TrainedMlp(const char* name, Mlp mlp, const std::string& loss)
     activations.push_back(activation_from(activation.name, activation.parameters));
   }
   check_outputs(name, parameters.back().weight.size(0), this->loss);
+  class_weighting.check(name, parameters.back().weight.size(0));
   check_memory(name, parameters);
   trained = now_trained();
   committed = clone_maps(parameters);
@@ -328,7 +333,7 @@ at::Tensor TrainedMlp::targets(const char* argument, const at::Tensor& y, int64_
   if (c10::isIntegralType(y.scalar_type(), /*includeBool=*/true)) {
     check_takes_classes(name, argument, outputs, loss);
     const at::Tensor like = weight.detach().select(0, 0).select(0, 0).expand({rows, outputs});
-    return encode_classes(name, argument, y, like, loss);
+    return class_weighting(encode_classes(name, argument, y, like, loss));
   }
   TORCH_CHECK_TYPE(y.scalar_type() == weight.scalar_type(), name, ": ", argument,
                    " must hold class indices or have the dtype of the model, ", weight.scalar_type(),
@@ -338,7 +343,7 @@ at::Tensor TrainedMlp::targets(const char* argument, const at::Tensor& y, int64_
   const at::Tensor own = copy_of(y.dim() == 1 ? y.unsqueeze(1) : y);
   TORCH_CHECK_VALUE(all_finite(own), name, ": ", argument, " must be finite (got NaN or infinite entries)");
   check_target_values(name, argument, own, loss);
-  return own;
+  return std::string_view(argument) == kTargetsOfState ? own : class_weighting(own);
 }
 
 std::vector<at::Tensor> TrainedMlp::states(const char* argument, const std::vector<at::Tensor>& given,

@@ -10,6 +10,7 @@
 
 #include "functors/activations.h"
 #include "functors/losses.h"
+#include "kernels/registry.h"
 #include "linalg/affine_map.h"
 #include "linalg/reductions.h"
 #include "optimizers/call.h"
@@ -25,6 +26,7 @@ struct TrainedMlp {
   Mlp mlp;
   std::string loss_name;
   functors::AnyLoss loss;
+  ClassWeighting class_weighting;
   std::vector<functors::AnyActivation> activations;
   std::vector<AffineMap> parameters;  // the model's own tensors, whatever storage they have by now
   std::vector<Trained> trained;       // those that require gradients, where the model says so
@@ -68,7 +70,8 @@ struct TrainedMlp {
   at::Tensor layer_inputs(const char* argument, const at::Tensor& x) const;
   /// Rows of all processes.
   int64_t rows_of_all_ranks(int64_t rows) const;
-  /// A copy, checked; class indices encoded as the loss takes them.
+  /// A copy, checked; class indices encoded as the loss takes them, with its smoothing and weights of classes
+  /// in it. A state's, which `argument` says they are, have them already.
   at::Tensor targets(const char* argument, const at::Tensor& y, int64_t rows) const;
   /// Copies, checked, (n, d_l) for every layer, or every hidden one, of values of a variable; or none where
   /// none are given.

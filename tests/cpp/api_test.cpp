@@ -182,6 +182,26 @@ void refusals_change_nothing() {
   EXPECT_THROWS(c10::ValueError, torchbcd::BCD(model, BCDOptions().loss_weight(0)), "loss_weight");
 }
 
+// Its numbers stand behind a loss's name.
+void losses_have_numbers() {
+  using torchbcd::BCDOptions;
+  torch::nn::Sequential model = make_model();
+  const Batch batch;
+  const at::Tensor weight = torch::tensor({1.0, 2.0, 5.0}, torch::kDouble);
+  torchbcd::BCD optimizer(model, BCDOptions().loss("cross_entropy(0.10, 1,2,5)"));
+  EXPECT(optimizer.loss() == "cross_entropy(0.1, 1, 2, 5)");
+  optimizer.bind(batch.x, batch.y);
+  const auto options =
+      torch::nn::functional::CrossEntropyFuncOptions().label_smoothing(0.1).weight(weight).reduction(
+          torch::kSum);
+  const at::Tensor expected = torch::nn::functional::cross_entropy(model->forward(batch.x), batch.y, options);
+  EXPECT(std::fabs(optimizer.objective() - expected.item<double>()) < 1e-10);
+  torchbcd::RelaxedBCD median(model, torchbcd::RelaxedBCDOptions().loss("quantile"));
+  median.step(batch.x, torch::rand({40, 3}, torch::kDouble));
+  EXPECT_THROWS(c10::ValueError, torchbcd::BCD(model, BCDOptions().loss("quantile(2)")),
+                "tau must be between 0 and 1 (got 2)");
+}
+
 // One call at a time: an observer may look, another thread has to wait its turn.
 void calls_one_at_a_time() {
   const Batch batch;
@@ -342,6 +362,7 @@ int main(int argc, char** argv) {
   relaxed_certifies();
   dlam_and_dladmm();
   refusals_change_nothing();
+  losses_have_numbers();
   test_models();
   calls_one_at_a_time();
   options_have_names();

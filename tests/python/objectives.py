@@ -17,7 +17,18 @@ REGULARIZERS = {
     "nonnegative": (reg.Nonnegative(), reg.Nonnegative()),
     "box": (reg.Box(-0.4, 0.5), reg.Box(-1.0, 1.5)),
 }
-LOSSES = ("squared", "hinge", "row_hinge", "logistic", "exponential", "huber", "cross_entropy")
+LOSSES = (
+    "squared",
+    "hinge",
+    "row_hinge",
+    "logistic",
+    "exponential",
+    "huber",
+    "cross_entropy",
+    "quantile",
+    "poisson",
+    "binary_cross_entropy",
+)
 
 
 def regularizer_value(regularizer, values):
@@ -49,6 +60,9 @@ def row_losses(loss, v, y):
         "logistic": lambda: nnf.softplus(-sign * v),
         "huber": lambda: nnf.huber_loss(v, one_hot, reduction="none"),
         "exponential": lambda: torch.exp(-sign * v),
+        "quantile": lambda: 0.5 * (v - one_hot).abs(),
+        "poisson": lambda: nnf.poisson_nll_loss(v, one_hot, reduction="none"),
+        "binary_cross_entropy": lambda: nnf.binary_cross_entropy_with_logits(v, one_hot, reduction="none"),
     }[loss]()
     return entries.sum(1)
 

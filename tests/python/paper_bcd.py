@@ -50,6 +50,9 @@ LOSSES = {
         lambda v, y: np.where(np.abs(v - y) <= 1, (v - y) ** 2 / 2, np.abs(v - y) - 0.5),
         lambda v, y: np.clip(v - y, -1, 1),
     ),
+    "quantile": (lambda v, y: np.abs(v - y) / 2, lambda v, y: np.sign(v - y) / 2),
+    "poisson": (lambda v, y: np.exp(v) - y * v, lambda v, y: np.exp(v) - y),
+    "binary_cross_entropy": (lambda v, y: np.logaddexp(0, v) - y * v, lambda v, y: sigmoid(v) - y),
 }
 SIGNED = ("hinge", "row_hinge", "logistic", "exponential")
 

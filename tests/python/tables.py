@@ -28,7 +28,7 @@ BY_NAME = {  # of tensors whose shapes differ from the others'
     "state_update": {"s": (5, 3), "u": (5, 2), "weight": (2, 3), "bias": (2,)},
 }
 ACTIVATIONS = {"relu": [], "leaky_relu": [0.1], "tanh": [], "hardsigmoid": []}
-LOSSES = ("squared", "hinge", "row_hinge", "cross_entropy")
+LOSSES = ("squared", "hinge", "row_hinge", "cross_entropy", "quantile(0.9)", "poisson")
 NUMBERS = {
     "lo": -0.5,
     "hi": 0.5,
@@ -42,7 +42,7 @@ NUMBERS = {
 
 
 def class_indices(name, argument):
-    """Whether a tensor argument holds classes; then it also is tried as probabilities, where these are taken."""
+    """Whether a tensor argument holds classes; then it is tried as numbers too."""
     return (name, argument) in {("prox_cross_entropy_loss", "target"), ("encode_targets", "y")}
 
 
@@ -50,7 +50,8 @@ def tensor_arguments(name, argument, shape):
     """The tensors to try for one argument."""
     if class_indices(name, argument):
         classes = torch.tensor([0, 2, 1])
-        return [classes] if name == "encode_targets" else [classes, randn(*shape).softmax(1)]
+        # Ones are targets of every loss.
+        return [classes, torch.ones(*shape).double() if name == "encode_targets" else randn(*shape).softmax(1)]
     if name == "preimage_projection" and argument == "q":
         return [randn(*reversed(shape)).t()]  # strided
     return [randn(*shape)]

@@ -327,8 +327,9 @@ def test_activation_formulas_to_the_bit(compiled_formulas, name, dtype):
 def test_loss_and_regularizer_formulas_to_the_bit(compiled_formulas, dtype):
     ops = torch.ops.torchbcd
     y, b = spread(dtype, 2)
-    for name in ("squared", "hinge", "logistic", "exponential", "huber"):
-        target = y if name == "squared" else y.sign()
+    of_their_own = {"binary_cross_entropy": (y > 0).to(dtype), "poisson": y.abs()}
+    for name in ("squared", "hinge", "logistic", "exponential", "huber", "quantile", *of_their_own):
+        target = of_their_own.get(name, y if name in ("squared", "quantile") else y.sign())
         for gamma in (1e-3, 0.7, 50.0):
             found = compiled_formulas("prox_loss", name, [], [gamma], [target, b])[0]
             assert equal_bits(found, getattr(ops, f"prox_{name}_loss")(target, b, gamma)), name

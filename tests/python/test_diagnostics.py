@@ -90,7 +90,10 @@ def lifted_objective(loss, activation, w, b, u, v, y, options):
     return total
 
 
-@pytest.mark.parametrize("loss", ["squared", "logistic", "exponential", "cross_entropy"])
+SMOOTH_LOSSES = ["squared", "logistic", "exponential", "cross_entropy", "poisson", "binary_cross_entropy"]
+
+
+@pytest.mark.parametrize("loss", SMOOTH_LOSSES)
 def test_stationarity_and_lemma_6_against_autograd(loss):
     """Where all is smooth, both are the gradient of the lifted objective."""
     _, optimizer, _, y = build("tanh", loss)

@@ -160,7 +160,7 @@ class TestCost:
         assert not any(event.name in ("aten::mm", "aten::addmm") for event in profile.events())
 
 
-@pytest.mark.parametrize("loss", ["squared", "logistic", "cross_entropy"])
+@pytest.mark.parametrize("loss", ["squared", "logistic", "cross_entropy", "binary_cross_entropy"])
 def test_fista_agrees_with_the_prox(loss):
     weights = []
     for solver in ("prox", "fista"):
@@ -171,7 +171,7 @@ def test_fista_agrees_with_the_prox(loss):
     torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("loss", ["hinge", "row_hinge", "exponential"])
+@pytest.mark.parametrize("loss", ["hinge", "row_hinge", "exponential", "poisson", "quantile"])
 def test_fista_needs_a_smooth_loss(loss):
     with pytest.raises(ValueError, match="needs a loss with a Lipschitz gradient"):
         torchbcd.DLAM(make_mlp([6, 8, 7, 3]), loss, output_solver="fista")

@@ -113,8 +113,25 @@ class TestFormulas:
         for name in ("hinge", "row_hinge", "logistic", "exponential"):
             y = torch.ops.torchbcd.encode_targets(classes, outputs, name)
             assert y.tolist() == [[-1.0], [1.0], [1.0]]
+        y = torch.ops.torchbcd.encode_targets(classes, outputs, "binary_cross_entropy")
+        assert y.tolist() == [[0.0], [1.0], [1.0]]
         with pytest.raises(ValueError, match="y must hold classes from 0 to 0"):
             torch.ops.torchbcd.encode_targets(classes, outputs, "squared")
+
+    def test_targets_with_weights_of_classes(self):
+        """As PyTorch's cross-entropy takes them: the smoothed rows times the weights."""
+        outputs, loss = randn(3, 2), "cross_entropy(0.2, 1, 5)"
+        expected = torch.tensor([[0.9, 0.5], [0.1, 4.5], [0.1, 4.5]], dtype=torch.float64)
+        classes = torch.tensor([0, 1, 1])
+        one_hot = torch.nn.functional.one_hot(classes, 2).double()
+        for y in (classes, classes.int(), one_hot, one_hot.t().contiguous().t()):
+            torch.testing.assert_close(torch.ops.torchbcd.encode_targets(y, outputs, loss), expected)
+        with pytest.raises(TypeError, match="y must hold class indices or have the dtype of outputs"):
+            torch.ops.torchbcd.encode_targets(one_hot.float(), outputs, loss)
+        with pytest.raises(ValueError, match="y must have shape that of outputs"):
+            torch.ops.torchbcd.encode_targets(one_hot[:, :1], outputs, loss)
+        with pytest.raises(ValueError, match="must have a weight for each of the 2 classes"):
+            torch.ops.torchbcd.encode_targets(classes, outputs, "cross_entropy(0, 1)")
 
     def test_regularizers(self):
         x = torch.tensor([-1.0, -0.5, 0.0, 0.3, 2.0], dtype=torch.float64)
@@ -178,6 +195,7 @@ def test_export_keeps_the_operators():
         torchbcd.linear_rate,
         torchbcd.dladmm,
         torchbcd.dlam,
+        torchbcd.losses,
         torchbcd.nn,
         torchbcd.optimizer,
         torchbcd.package,

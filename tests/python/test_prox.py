@@ -43,6 +43,10 @@ def huber(v, y):
     return np.where(distance <= 1, 0.5 * distance**2, distance - 0.5)
 
 
+def pinball(tau):
+    return lambda v, y: np.maximum(tau * (y - v), (tau - 1) * (y - v))
+
+
 def with_parameters(op, *parameters):
     return lambda a, b, gamma: op(a, b, gamma, *parameters)
 
@@ -82,6 +86,12 @@ PROXES = {
         lambda v, y: np.exp(np.minimum(-y * v, 700)),
     ),
     "prox_huber_loss": (F.prox_huber_loss, huber),
+    "prox_quantile_loss": (F.prox_quantile_loss, pinball(0.5)),
+    "prox_poisson_loss": (F.prox_poisson_loss, lambda v, y: np.exp(np.minimum(v, 700)) - y * v),
+    "prox_binary_cross_entropy_loss": (
+        F.prox_binary_cross_entropy_loss,
+        lambda v, y: np.logaddexp(0, v) - y * v,
+    ),
 }
 
 
@@ -97,6 +107,8 @@ MORE = {
     "softplus 0.25": (with_parameters(F.prox_softplus, 0.25), half_square(softplus(0.25)[0])),
     "hardshrink 2": (with_parameters(F.prox_hardshrink, 2.0), half_square(hardshrink(2.0))),
     "threshold -1 2": (with_parameters(F.prox_threshold, -1.0, 2.0), half_square(threshold(-1.0, 2.0))),
+    "quantile 0.9": (with_parameters(F.prox_quantile_loss, 0.9), pinball(0.9)),
+    "quantile 0.01": (with_parameters(F.prox_quantile_loss, 0.01), pinball(0.01)),
     "relu6": (with_parameters(F.prox_hardtanh, 0.0, 6.0), half_square(clipped(0, 6))),
     "hardtanh 1 1.5": (with_parameters(F.prox_hardtanh, 1.0, 1.5), half_square(clipped(1, 1.5))),
     "cubic": (with_parameters(F.prox_polynomial, CUBIC), half_square(polynomial(CUBIC))),
@@ -367,6 +379,9 @@ def test_parameters_are_checked():
     for bounds in ((1.0, 1.0), (2.0, 1.0), (float("-inf"), 0.0), (0.0, float("nan"))):
         with pytest.raises(ValueError, match="min_val must be below max_val, and both finite"):
             F.prox_hardtanh(a, a, 1.0, *bounds)
+    for tau in (0.0, 1.0, -0.5, float("nan")):
+        with pytest.raises(ValueError, match=r"torchbcd::prox_quantile_loss: tau must be between 0 and 1 .got"):
+            F.prox_quantile_loss(a, a, 1.0, tau)
 
 
 @pytest.mark.parametrize("name", PROXES)

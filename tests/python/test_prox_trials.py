@@ -77,7 +77,8 @@ def test_is_a_global_minimiser(name, gamma, dtype):
 
 
 SMOOTH = ["gelu", "gelu_tanh", "elu", "softplus", "mish", "logsigmoid", "softsign", "tanhshrink"]
-ENTRIES = ["tanh", "sigmoid", "silu", *SMOOTH, "logistic_loss", "exponential_loss"]
+LOSSES = ["logistic_loss", "exponential_loss", "poisson_loss", "binary_cross_entropy_loss"]
+ENTRIES = ["tanh", "sigmoid", "silu", *SMOOTH, *LOSSES]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -79,7 +79,7 @@ class TestClasses:
 
 @every_method
 class TestValues:
-    @pytest.mark.parametrize("loss", ["squared", "huber"])
+    @pytest.mark.parametrize("loss", ["squared", "huber", "poisson", "quantile"])
     def test_integers_for_one_output(self, method, loss):
         x, y = make_data(30, 6, 3)
         optimizer = over(method, make_mlp([6, 5, 1]), loss)

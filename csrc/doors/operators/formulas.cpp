@@ -67,11 +67,20 @@ Tensor targets_of_classes(const Tensor& y, const Tensor& outputs, std::string_vi
   constexpr const char* op = "torchbcd::encode_targets";
   checks::same_floating_kind(op, {{"outputs", outputs}});
   checks::is_matrix(op, {"outputs", outputs}, "(n, C)");
-  TORCH_CHECK_TYPE(c10::isIntegralType(y.scalar_type(), /*includeBool=*/false), op,
-                   ": y must hold class indices (got ", y.scalar_type(), ")");
   TORCH_CHECK_VALUE(y.device() == outputs.device(), op, ": y must be on the device of outputs, ",
                     outputs.device(), " (got ", y.device(), ")");
-  return encode_classes(op, "y", y, outputs, loss_from(loss));
+  const functors::AnyLoss functor = loss_from(loss);
+  const ClassWeighting weighting = ClassWeighting::of(NamedLoss::parse(loss));
+  weighting.check(op, outputs.size(1));
+  if (c10::isIntegralType(y.scalar_type(), /*includeBool=*/false)) {
+    return weighting(encode_classes(op, "y", y, outputs, functor));
+  }
+  TORCH_CHECK_TYPE(y.scalar_type() == outputs.scalar_type(), op,
+                   ": y must hold class indices or have the dtype of outputs, ", outputs.scalar_type(),
+                   " (got ", y.scalar_type(), ")");
+  checks::has_shape(op, {"y", y}, outputs.sizes(), "that of outputs");
+  check_target_values(op, "y", y, functor);
+  return weighting(y.clone(at::MemoryFormat::Contiguous));
 }
 
 }  // namespace torchbcd::operators

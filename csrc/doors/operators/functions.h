@@ -35,6 +35,7 @@ template <typename Loss>
 Tensor prox_loss(const Tensor& y, const Tensor& b, double gamma) {
   return prox_of_loss(Loss::name, Loss{}, y, b, gamma);
 }
+Tensor prox_quantile(const Tensor& y, const Tensor& b, double gamma, double tau);
 Tensor prox_polynomial_of(const Tensor& a, const Tensor& b, double gamma, c10::ArrayRef<double> coefficients);
 Tensor prox_cross_entropy(const Tensor& target, const Tensor& b, double gamma);
 Tensor prox_row_hinge(const Tensor& y, const Tensor& b, double gamma);
@@ -73,7 +74,7 @@ void activation_into(const Tensor& u, std::string_view activation, c10::ArrayRef
                      Tensor& out);
 /// The derivatives of sigma from the left and from the right; ValueError where it jumps.
 Pair slopes_of_activation(const Tensor& u, std::string_view activation, c10::ArrayRef<double> parameters);
-/// The loss of every row, (n, 1), for targets of the outputs' shape.
+/// The loss of every row, (n, 1), for targets of the outputs' shape as encode_targets makes them.
 Tensor losses_of_rows(const Tensor& y, const Tensor& v, std::string_view loss);
 /// low, high and d of the subdifferential of the loss in v, {g + t d : low <= g <= high, 0 <= t <= 1} with
 /// one t a row; v is rounded to `unit` of it.
@@ -82,7 +83,7 @@ Triple subdifferential_of_loss(const Tensor& y, const Tensor& v, std::string_vie
 Tensor penalty_of_regularizer(const Tensor& x, double l1, double l2, double low, double high);
 /// The ends of the regulariser's subdifferential.
 Pair subdifferential_of_regularizer(const Tensor& x, double l1, double l2, double low, double high);
-/// Class indices as targets of the outputs' shape and kind, as the loss takes them.
+/// Class indices, or targets of the outputs' shape and kind, as the passes of the loss take them.
 Tensor targets_of_classes(const Tensor& y, const Tensor& outputs, std::string_view loss);
 
 }  // namespace torchbcd::operators

@@ -55,6 +55,13 @@ Tensor prox_polynomial_of(const Tensor& a, const Tensor& b, double gamma,
   return prox_of_activation(functors::Polynomial::name, coefficients, a, b, gamma);
 }
 
+Tensor prox_quantile(const Tensor& y, const Tensor& b, double gamma, double tau) {
+  functors::QuantileLoss loss;
+  const char* must = loss.set(&tau, 1);
+  TORCH_CHECK_VALUE(must == nullptr, "torchbcd::prox_quantile_loss: ", must, " (got ", tau, ")");
+  return prox_of_loss(functors::QuantileLoss::name, loss, y, b, gamma);
+}
+
 Tensor prox_cross_entropy(const Tensor& target, const Tensor& b, double gamma) {
   constexpr const char* op = "torchbcd::prox_cross_entropy_loss";
   check_matrix(op, b, gamma);

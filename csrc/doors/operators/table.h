@@ -76,6 +76,12 @@
     prox_loss<functors::ExponentialLoss>, broadcast)                                                        \
   X(prox_huber_loss, 3, "(Tensor y, Tensor b, float gamma) -> Tensor",                                      \
     prox_loss<functors::HuberLoss>, broadcast)                                                              \
+  X(prox_binary_cross_entropy_loss, 3, "(Tensor y, Tensor b, float gamma) -> Tensor",                       \
+    prox_loss<functors::BinaryCrossEntropyLoss>, broadcast)                                                 \
+  X(prox_poisson_loss, 3, "(Tensor y, Tensor b, float gamma) -> Tensor",                                    \
+    prox_loss<functors::PoissonLoss>, broadcast)                                                            \
+  X(prox_quantile_loss, 4, "(Tensor y, Tensor b, float gamma, float tau=0.5) -> Tensor", prox_quantile,     \
+    broadcast)                                                                                              \
   X(prox_cross_entropy_loss, 3, "(Tensor target, Tensor b, float gamma) -> Tensor",                         \
     prox_cross_entropy, new_like_second)                                                                    \
   X(prox_row_hinge_loss, 3, "(Tensor y, Tensor b, float gamma) -> Tensor", prox_row_hinge, new_like_second) \

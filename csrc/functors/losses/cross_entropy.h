@@ -150,7 +150,28 @@ struct CrossEntropyRow {
 struct CrossEntropyLoss : LossTraits {
   static constexpr const char* name = "cross_entropy";
   static constexpr bool couples_row = true;
-  static constexpr bool probabilities = true;
+  static constexpr bool softmax = true;
+  static constexpr bool outputs_are_targets = false;
+  static constexpr TargetRange targets = {0, kInfinity, "must hold probabilities >= 0"};
+  static constexpr ParameterCount parameters = {
+      .fewest = 1,
+      .most = std::numeric_limits<int>::max(),
+      .must = "loss 'cross_entropy' takes its label smoothing and, after it, a weight for each class"};
+
+  // They change targets alone (kernels/registry.h), and nothing here.
+  const char* set(const double* values, int count) {
+    if (!(values[0] >= 0 && values[0] <= 1)) {
+      return "label_smoothing must be between 0 and 1";
+    }
+    double greatest = count > 1 ? 0 : 1;
+    for (int k = 1; k < count; ++k) {
+      if (!(values[k] >= 0 && values[k] < kInfinity)) {
+        return "weights of classes must be finite and >= 0";
+      }
+      greatest = values[k] > greatest ? values[k] : greatest;
+    }
+    return greatest > 0 ? nullptr : "the weight of one class at least must be > 0";
+  }
 
   template <typename T>
   using Row = CrossEntropyRow<T>;

@@ -118,6 +118,17 @@ TORCHBCD_API at::Tensor prox_exponential_loss(const at::Tensor& y, const at::Ten
 /// argmin over v of h(v - y) + gamma/2 (v - b)^2, h(d) = d^2/2 for |d| <= 1 and |d| - 1/2 beyond.
 TORCHBCD_API at::Tensor prox_huber_loss(const at::Tensor& y, const at::Tensor& b, double gamma);
 
+/// argmin over v of log(1 + exp(v)) - y v + gamma/2 (v - b)^2.
+TORCHBCD_API at::Tensor prox_binary_cross_entropy_loss(const at::Tensor& y, const at::Tensor& b,
+                                                       double gamma);
+
+/// argmin over v of exp(v) - y v + gamma/2 (v - b)^2.
+TORCHBCD_API at::Tensor prox_poisson_loss(const at::Tensor& y, const at::Tensor& b, double gamma);
+
+/// argmin over v of max(tau (y - v), (tau - 1) (y - v)) + gamma/2 (v - b)^2, 0 < tau < 1.
+TORCHBCD_API at::Tensor prox_quantile_loss(const at::Tensor& y, const at::Tensor& b, double gamma,
+                                           double tau = 0.5);
+
 /// argmin over v of -sum_c t_c log softmax(v)_c + gamma/2 |v - b|^2 for every row of b, (n, C). target: class
 /// indices (n,) or probabilities t (n, C).
 TORCHBCD_API at::Tensor prox_cross_entropy_loss(const at::Tensor& target, const at::Tensor& b, double gamma);

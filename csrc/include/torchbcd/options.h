@@ -29,7 +29,9 @@ double row_loss_weight(const Options& options, int64_t rows) {
 
 /// Options of BCD.
 struct BCDOptions {
-  /// By name, such as "squared" or "cross_entropy"; an unknown one is answered with all there are.
+  /// By name, such as "squared" or "quantile(0.9)", whose number is its level; "cross_entropy(0.1, 1, 2, 5)"
+  /// has its label smoothing first, then a weight for each class. An unknown one is answered with all there
+  /// are.
   TORCH_ARG(std::string, loss) = "squared";
   /// Penalty of V_i = sigma_i(U_i), > 0.
   TORCH_ARG(PerLayer<double>, gamma) = 1.0;

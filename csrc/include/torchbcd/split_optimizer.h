@@ -57,7 +57,7 @@ class TORCHBCD_API SplitOptimizer {
 
   /// The layers; the tensors are the model's own.
   const Mlp& mlp() const;
-  /// The loss's name.
+  /// The loss's name, with its numbers where it was given any.
   const std::string& loss() const;
   /// Complete sweeps so far.
   int64_t sweeps() const { return sweeps_; }
@@ -90,7 +90,8 @@ class TORCHBCD_API SplitOptimizer {
   /// What a step would make of inputs and targets, as copies. Throws as it would; errors put `of` before "x"
   /// and "y".
   std::pair<at::Tensor, at::Tensor> checked(const at::Tensor& x, const at::Tensor& y, const std::string& of);
-  /// Whether targets are classes to the loss, as indices or one-hot, rather than numbers.
+  /// Whether targets are classes to the loss, as indices or one-hot, rather than numbers of the outputs'
+  /// scale.
   bool tells_classes(const at::Tensor& y) const;
 
   /// The objective at the current point with the options as they are now, accumulated in float64.
