@@ -62,7 +62,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         output_relaxation: That of the last layer, where ``relaxation`` is one number.
         growth: How many times a hidden layer's relaxation is that of the next one, >= 1, where ``relaxation`` is
             one number: that of the last hidden layer. None becomes larger than 1.5 by it, or than 1 with a
-            regulariser that is not a squared norm.
+            regulariser that is not a squared norm. The layers outside of Residuals count as a net of their own;
+            those of a branch begin with 0.22 of ``relaxation``, at its end.
         over_relaxation: :math:`\omega` of the states, in (0, 2), likewise. A layer's number is for the states
             it reads.
         damping: Proximal weight of W and b relative to the mean square of the layer's inputs, > 0, likewise.
@@ -77,7 +78,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             very deep nets. None: no cap. The flips of ``torchbcd.nn.Sign`` are not capped.
         momentum: The part of its last step that a layer's W and b go on before a sweep begins, in [0, 1),
             likewise. The certificate is for the blocks from there on. None: 0.7, or 0.5 for more than 12 Linear
-            layers; 0 with ``persistent``. What ``weight_regularizer`` constrains is projected back.
+            layers outside of Residuals; 0 with ``persistent``. What ``weight_regularizer`` constrains is projected back.
         weight_decay: The part of W, times ``lr``, that is taken off before a sweep begins, in [0, 1), likewise:
             decoupled, as AdamW's. Likewise before what the certificate is for. None: 2e-4 where the targets are
             classes, 1e-4 where they are numbers, more in :meth:`fit` on few rows; 0 for the last of several

@@ -57,10 +57,36 @@ def tensor_arguments(name, argument, shape):
     return [randn(*shape)]
 
 
+def network_arguments(*own):
+    """x, y, parameters and what follows them, of a net with a skip and a layer without bias."""
+    parameters = [randn(4, 3), randn(4), randn(5, 4), randn(4, 5), randn(4), randn(2, 4)]
+    states = [randn(6, d) for d in (4, 5, 4, 2)]
+    given = {"zeros": [0 * p for p in parameters], "states": states}
+    lists = [given.get(name, []) for name in own]
+    activations = ["relu", "leaky_relu(0.1)", "identity", "identity"]
+    return (randn(6, 3), torch.tensor([0, 1, 1, 0, 1, 0]), parameters, *lists, activations, [0, 2, 1])
+
+
+# Operators on whole networks, with their arguments.
+STEPS = {
+    "relaxed_step": [
+        (*network_arguments("none"), "squared", ""),
+        (*network_arguments("zeros"), "cross_entropy", "momentum=0.3,0.1,0.2,0.5;loss_scaling:mean"),
+    ],
+    "bcd_sweep": [
+        (*network_arguments("none", "none"), "squared", "gamma=0.5"),
+        (*network_arguments("states", "states"), "hinge", "order:states_first"),
+    ],
+}
+
+
 def operators():
     """(operator, arguments, keyword arguments) for each operator, from its schema and its kind."""
     for name, kind in torchbcd_operators().items():
         op = getattr(torch.ops.torchbcd, name)
+        if name in STEPS:
+            yield from ((op, arguments, {}) for arguments in STEPS[name])
+            continue
         schema = op.default._schema.arguments
         for first, others in SHAPES.get(kind, [((4, 3), (4, 3))]):
             choices = []

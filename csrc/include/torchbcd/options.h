@@ -76,7 +76,8 @@ struct RelaxedBCDOptions {
   TORCH_ARG(double, output_relaxation) = 0.055;
   /// How many times a hidden layer's relaxation is that of the next one, >= 1, where relaxation is one value:
   /// that of the last hidden layer. None becomes larger than 1.5 by it, or than 1 with a regulariser that is
-  /// not a squared norm.
+  /// not a squared norm. The layers outside of Residuals count as a net of their own; those of a branch begin
+  /// with 0.22 of the relaxation, at its end.
   TORCH_ARG(double, growth) = 1.6;
   /// Of the states that a layer reads, in (0, 2).
   TORCH_ARG(PerLayer<double>, over_relaxation) = 1.9;
@@ -93,7 +94,8 @@ struct RelaxedBCDOptions {
   /// The most that a batch's states move, relative to their norm, > 0. Not given: no cap.
   TORCH_ARG(PerLayer<std::optional<double>>, cap) = 0.25;
   /// The part of its last step that a layer's W and b go on before a sweep, in [0, 1). Not given: 0.7, or 0.5
-  /// in nets of more than twelve layers; 0 with persistent. An optimizer sets it when it is made.
+  /// in nets of more than twelve layers, those of Residuals not counted; 0 with persistent. An optimizer sets
+  /// it when it is made.
   TORCH_ARG(PerLayer<std::optional<double>>, momentum) = std::nullopt;
   /// The part of a layer's W, times lr, that is taken off before a sweep, in [0, 1). Not given:
   /// default_weight_decay.
