@@ -2,28 +2,29 @@
 
     python benchmarks/rounds.py
 
-makes docs/results/rounds.json, rounds.md and rounds.png. Every run goes over the rows `--epochs` times; what differs
-is how often workers synchronise within it, `--syncs` times of:
+makes docs/results/rounds.json, rounds.md and rounds.png. Every run goes over the rows `--epochs` times; what
+differs is how often workers synchronise within it:
 
-* rounds: each of `--workers` trains on its own rows, then the weights are averaged, as in
+* rounds, `--rounds` of them: each of `--workers` trains on its own rows, then the weights are averaged, as in
   examples/python/local_rounds.py. Rows are split at random, or by label: sorted by class, cut into twice as many
   pieces as there are workers, two pieces each, hence rows of two to four classes. A run is a simulation in one
   process, the workers in turn: an average is an average (tests/python/test_local_rounds.py compares the weights
   with those of the example under torchrun).
-* synchronised: every step is on rows of all workers, `rows * epochs / syncs` of them. One process computes it,
-  whatever the split: a mean of gradients, as DistributedDataParallel has it, and the sums of
+* synchronised, `--steps` of them: every step is on rows of all workers, `rows * epochs / steps` of them. One
+  process computes it, whatever the split: a mean of gradients, as DistributedDataParallel has it, and the sums of
   RelaxedBCD(process_group=...) do not depend on how a batch is split.
 
 Bytes are those that a worker gives to all-reduces in the run: the weights, or the gradients, or what RelaxedBCD's
 `bytes_sent` says. Waits are all-reduces one after another: one a round or step, and several a step of RelaxedBCD,
 which torch's profiler counts.
 
-Search: `--trials` settings for each optimizer and case, the same number for all, on 20,000 rows, scored on the last
-10,000 of the training part with seed 0; trial 0 has usual numbers, the others are drawn from RANGES. Final: all
-60,000 rows, the test part, which is not looked at before. Nobody averages over steps.
+Search: `--trials` settings for each optimizer and case, the same number for all, on 20,000 rows, scored on the
+last 10,000 of the training part with seed 0; trial 0 has usual numbers, the others are drawn from RANGES. That of
+rounds has the middle one of `--rounds`. Final: all 60,000 rows, the test part, which is not looked at before.
+Nobody averages over steps.
 
-The results file is the state: what it has is not done again, so that a later call with more trials or seeds adds to
-it. `--report` writes table and plot anew.
+The results file is the state: what it has is not done again, so that a later call with more trials or seeds adds
+to it. A run whose setting is not the best one any more is dropped. `--report` writes table and plot anew.
 """
 
 from __future__ import annotations

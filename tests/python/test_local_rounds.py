@@ -1,4 +1,4 @@
-"""Rounds of local steps: weights that another process has had a part in, and the example and the benchmark on them."""
+"""Rounds of local steps: weights that another process has had a part in; the example and the benchmark."""
 
 from __future__ import annotations
 
@@ -32,14 +32,12 @@ def weights(model):
 def velocity(optimizer):
     tensors = optimizer.state_dict()["torchbcd"]["tensors"]
     return [
-        part
-        for pair in zip(tensors["weight_velocity"], tensors["bias_velocity"], strict=True)
-        for part in pair
+        part for pair in zip(tensors["weight_velocity"], tensors["bias_velocity"], strict=True) for part in pair
     ]
 
 
 def train(case, rank, group):
-    """A round, the average, and the step after it: what that step has started from, and what it was to start from."""
+    """A round, the average, and the step after it: where that one has started, and where it was to start."""
     options = dict(CASES[case])
     bound = options.pop("bound", False)
     x, y = make_data(ROWS, WIDTHS[0], WIDTHS[-1], dtype=torch.float64)
