@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -128,12 +128,13 @@ class Worker:
     def __init__(self, made: Made, model: nn.Module, stream: Iterator[Tensor]):
         self.optimizers, self._step = made
         self.model, self._stream = model, stream
-        self._rates = [(group, group["lr"]) for optimizer in self.optimizers for group in optimizer.param_groups]
+        self._rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
 
     def step(self, data: Data, factor: float) -> None:
         """One batch, with `lr` times a factor."""
-        for group, rate in self._rates:
-            group["lr"] = rate * factor
+        for optimizer, rates in zip(self.optimizers, self._rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
         rows = next(self._stream)
         self._step(data.x[rows], data.y[rows], lambda: False)
 
@@ -148,8 +149,8 @@ def average(models: list[nn.Module]) -> None:
 
 
 def train(name: str, options: Options, case: Case, data: Data, set_: data_sets.Set, syncs: int, seed: int,
-          epochs: float) -> nn.Module:  # fmt: skip
-    """A run: the model that all have at its end."""
+          epochs: float, after: Callable[[list[Worker]], object] | None = None) -> nn.Module:  # fmt: skip
+    """A run: the model that all have at its end. `after`: what is done to the workers after an average."""
     count = max(1, case.workers)
     batch = options["batch"] if case.workers else max(1, round(len(data.x) * epochs / syncs))
     shares = local_rounds.shares(data.y, count, case.by_label, seed)
@@ -165,6 +166,8 @@ def train(name: str, options: Options, case: Case, data: Data, set_: data_sets.S
                 worker_.step(data, local_rounds.factor(step, rounds[-1].stop, options["hold"]))
         if case.workers:
             average([worker_.model for worker_ in workers])
+        if after is not None:
+            after(workers)
     return workers[0].model
 
 
