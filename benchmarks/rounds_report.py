@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,19 @@ STYLES = {"RelaxedBCD": ("black", "o"), "AdamW": ("#0072B2", "s"), "Muon": ("#D5
 
 
 class Table:
-    """Scores by case, optimizer and number of synchronisations, of the seeds that all have run."""
+    """Scores by case, optimizer and number of synchronisations; of each of these the seeds that all have run."""
 
     def __init__(self, runs: Entries):
-        keys = {(r["set"], r["contestant"], r["syncs"]) for r in runs}
-        counts: dict[int, int] = defaultdict(int)
-        for run in runs:
-            counts[run["seed"]] += 1
-        self.seeds = sorted(seed for seed, count in counts.items() if count == len(keys))
-        self.runs = [run for run in runs if run["seed"] in self.seeds]
+        those = Counter((run["set"], run["syncs"], run["seed"]) for run in runs)
+        all_ = len({run["contestant"] for run in runs})
+        self.runs = [run for run in runs if those[run["set"], run["syncs"], run["seed"]] == all_]
         self.scores: dict[tuple[str, str, int], list[float]] = defaultdict(list)
         self.costs: dict[tuple[str, str, int], tuple[int, float]] = {}
         for run in self.runs:
             key = run["set"], run["contestant"], run["syncs"]
             self.scores[key].append(run["score"])
             self.costs[key] = run["waits"], run["bytes"] / 1e6
+        self.seeds = sorted({len(scores) for scores in self.scores.values()})
         self.names = [name for name in STYLES if any(name == other for _, other, _ in self.scores)]
         self.split = list(dict.fromkeys(run["set"] for run in self.runs if run["workers"]))
         self.together = list(dict.fromkeys(run["set"] for run in self.runs if not run["workers"]))
@@ -127,7 +125,7 @@ def write(trials: Entries, runs: Entries, path: Path) -> None:
     """FILE.md and FILE.png beside FILE.json."""
     table = Table(runs)
     if not table.runs:
-        print("there is no seed that all have run")
+        print("there is nothing that all have run")
         return
     plot = path.with_suffix(".png")
     draw(table, plot)
@@ -135,7 +133,7 @@ def write(trials: Entries, runs: Entries, path: Path) -> None:
     lines = [
         "# Few synchronisations\n",
         f"Written by `benchmarks/rounds.py`, which says how. Every run goes over the rows {epochs:g} times. "
-        f"Seeds: {len(table.seeds)}.\n",
+        f"Seeds: {' or '.join(map(str, table.seeds))}.\n",
         f"![accuracy over waits and bytes]({plot.name})",
         *tables(table),
         *settings(trials),
