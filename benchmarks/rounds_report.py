@@ -34,7 +34,8 @@ class Table:
         self.seeds = sorted({len(scores) for scores in self.scores.values()})
         self.names = [name for name in STYLES if any(name == other for _, other, _ in self.scores)]
         self.split = list(dict.fromkeys(run["set"] for run in self.runs if run["workers"]))
-        self.together = list(dict.fromkeys(run["set"] for run in self.runs if not run["workers"]))
+        together = {run["syncs"]: run["set"] for run in self.runs if not run["workers"]}
+        self.together = [together[steps] for steps in sorted(together)]
 
     def mean(self, *key: Any) -> float:
         """Of the seeds."""
