@@ -29,6 +29,7 @@ def data(rows=40):
     [
         {},
         {"momentum": 0.0, "relaxation": [0.3, 0.2, 0.4, 0.1], "weight_decay": 0.01},
+        {"relaxation": 0.2, "growth": 2.0, "output_relaxation": 0.3},
         {"loss": "logistic", "loss_scaling": "mean", "cap": None, "weight_regularizer": reg.L2(0.1)},
         {"weight_regularizer": [reg.L1(0.01), None, reg.MaxNorm(1.0), None], "relaxation": 0.5},
     ],
@@ -102,6 +103,7 @@ def test_export_keeps_the_step():
     assert_identical(exported.module()(x, y, velocity), program(x, y, velocity))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's own
 def test_a_compiled_package_takes_the_step(tmp_path):
     """AOTInductor: compiled here, and loaded by a process that knows of no model."""
     program, exported, velocity = exported_step()

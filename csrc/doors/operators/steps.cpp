@@ -3,14 +3,15 @@
 #include <ATen/ops/zeros_like.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <charconv>
-#include <cmath>
-#include <map>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "doors/operators/functions.h"
+#include "optimizers/option_table.h"
 #include "torchbcd/bcd.h"
 #include "torchbcd/relaxed_bcd.h"
 
@@ -61,24 +62,34 @@ std::vector<double> numbers_of(const char* op, const std::string& text) {
   }
 }
 
-// "name=1,2;name:word": numbers as set_options takes them, and names.
-void set_options(const char* op, std::string_view text, SplitOptimizer& optimizer) {
-  std::map<std::string, std::vector<double>> numbers;
-  std::map<std::string, std::string> names;
+// Options as a constructor takes them, of "name=1,2;name:word": a number is for all layers, several are one
+// for each, a regulariser's its own.
+template <typename Optimizer, typename Options>
+Options options_of(const char* op, std::string_view text, size_t depth, std::string_view loss) {
+  Options options;
   while (!text.empty()) {
     const std::string item(text.substr(0, text.find(';')));
     text.remove_prefix(std::min(text.size(), item.size() + 1));
     const size_t at = item.find_first_of("=:");
     TORCH_CHECK_VALUE(at != std::string::npos, op,
                       ": options must be a text such as 'lr=0.5;loss_scaling:mean' (got '", item, "')");
-    const std::string name = item.substr(0, at), value = item.substr(at + 1);
-    if (item[at] == '=') {
-      numbers[name] = numbers_of(op, value);
-    } else {
-      names[name] = value;
+    const OptionRow& row = Optimizer::table().start_row(item.substr(0, at));
+    const std::string value = item.substr(at + 1);
+    if (item[at] == ':') {
+      set_option_of_all(&options, row, value);
+      continue;
     }
+    const std::vector<double> numbers = numbers_of(op, value);
+    if (numbers.size() == 1) {
+      set_option_numbers(&options, row, depth, numbers);
+      continue;
+    }
+    Options of_layers = options;
+    Optimizer::table().spread(&of_layers, depth);
+    set_option_numbers(&of_layers, row, depth, numbers);
+    std::visit([&](auto* kept) { *kept = *std::get<decltype(kept)>(row.in(&of_layers)); }, row.in(&options));
   }
-  optimizer.set_options(numbers, names);
+  return options.loss(std::string(loss));
 }
 
 void append(std::vector<at::Tensor>& list, const std::vector<at::Tensor>& weights,
@@ -97,9 +108,8 @@ std::vector<Tensor> step_relaxed(const Tensor& x, const Tensor& y, at::TensorLis
                                  at::TensorList velocity, const TextList& activations, at::IntArrayRef skips,
                                  std::string_view loss, std::string_view options) {
   constexpr const char* op = "torchbcd::relaxed_step";
-  RelaxedBCD optimizer(mlp_of_parameters(op, parameters, activations, skips),
-                       RelaxedBCDOptions().loss(std::string(loss)));
-  set_options(op, options, optimizer);
+  const Mlp mlp = mlp_of_parameters(op, parameters, activations, skips);
+  RelaxedBCD optimizer(mlp, options_of<RelaxedBCD, RelaxedBCDOptions>(op, options, mlp.depth(), loss));
   if (!velocity.empty()) {
     const Mlp steps = mlp_of_parameters(op, velocity, activations, {});
     SavedState state;
@@ -126,8 +136,8 @@ std::vector<Tensor> sweep_of_bcd(const Tensor& x, const Tensor& y, at::TensorLis
                                  at::TensorList u, at::TensorList v, const TextList& activations,
                                  at::IntArrayRef skips, std::string_view loss, std::string_view options) {
   constexpr const char* op = "torchbcd::bcd_sweep";
-  BCD optimizer(mlp_of_parameters(op, parameters, activations, skips), BCDOptions().loss(std::string(loss)));
-  set_options(op, options, optimizer);
+  const Mlp mlp = mlp_of_parameters(op, parameters, activations, skips);
+  BCD optimizer(mlp, options_of<BCD, BCDOptions>(op, options, mlp.depth(), loss));
   optimizer.bind(x, y, {}, u.vec(), v.vec());
   optimizer.step();
   const BCD::Variables at = optimizer.variables();
