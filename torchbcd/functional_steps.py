@@ -1,7 +1,8 @@
 """Steps of optimizers as functions: weights and data in, weights out.
 
-They are public as :func:`torchbcd.functional.relaxed_step` and :func:`torchbcd.functional.bcd_sweep`. Where an optimizer
-holds a model and a state, here all of it is an argument, so that a step goes through ``torch.export`` and AOTInductor.
+They are public as :func:`torchbcd.functional.relaxed_step` and :func:`torchbcd.functional.bcd_sweep`. Where an
+optimizer holds a model and a state, here all of it is an argument, so that a step goes through ``torch.export``
+and AOTInductor.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ class Network(NamedTuple):
 
     Attributes:
         activations: Of each layer, by the library's name, with its numbers: ``"relu"``, ``"leaky_relu(0.2)"``.
-        skips: Of each Residual the layer whose values are added, from 0 and -1 for the inputs, the one to whose
-            products they are, and 1 where they are V, 0 where they are U, in one list.
+        skips: Of each Residual what is added, V or U, of which layer, from 0 and -1 for the inputs, and to which
+            layer's products: ``"V:0:2,U:2:4"``.
     """
 
     activations: tuple[str, ...]
-    skips: tuple[int, ...] = ()
+    skips: str = ""
 
 
 def network_of(model: nn.Sequential) -> tuple[list[Tensor], Network]:
@@ -52,12 +53,13 @@ def network_of(model: nn.Sequential) -> tuple[list[Tensor], Network]:
         (4, ('relu', 'identity'))
     """
     read = read_model(model)
-    skips = read.skips  # judged first
+    read.read()  # which judges it
     if read.frozen_first is not None or read.flatten:
         raise ValueError("model must begin with its first layer; run what stands before it on the inputs")
     parameters = [p.detach() for layer in read.parameters() for p in layer if p is not None]
-    texts = (name + (f"({', '.join(map(repr, numbers))})" if numbers else "") for name, numbers in read.activations)
-    return parameters, Network(tuple(texts), tuple(int(x) for skip in skips for x in skip))
+    texts = [f"{name}({', '.join(map(repr, own))})" if own else name for name, own in read.activations]
+    skips = ",".join(f"{'V' if activated else 'U'}:{start}:{end}" for start, end, activated in read.skips)
+    return parameters, Network(tuple(texts), skips)
 
 
 def _numbers(name: str, value: Any) -> list[float]:
@@ -102,8 +104,8 @@ def relaxed_step(
         x: Inputs, shape (n, d_0), of the parameters' dtype, float32 or float64.
         y: Class indices, shape (n,), or values, shape (n, d_N).
         parameters: Each layer's weight, (d_l, d_{l-1}), and, where it has one, its bias, (d_l,), in order.
-        velocity: The last step's, shaped like the parameters; none before the first step, which then may begin with
-            scaling the outputs, as an optimizer's does.
+        velocity: The last step's, shaped like the parameters; none before the first step, which then may begin
+            with scaling the outputs, as an optimizer's does.
         network: What they are put together to, from :func:`torchbcd.functional.network_of`.
         loss: A name, or an object of :mod:`torchbcd.losses`.
         options: Those of :class:`torchbcd.RelaxedBCD`, a number, or a list of one for each layer.
@@ -134,7 +136,7 @@ def relaxed_step(
         list(parameters),
         list(velocity),
         list(network.activations),
-        list(network.skips),
+        network.skips,
         str(losses.resolve(loss)),
         _text(options),
     )
@@ -196,7 +198,7 @@ def bcd_sweep(
         list(u),
         list(v),
         list(network.activations),
-        list(network.skips),
+        network.skips,
         str(losses.resolve(loss)),
         _text(options),
     )

@@ -75,10 +75,12 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             layer reads by one length, measured on a sample of the rows: likewise. More than 1 is cheaper, **not
             exact and not certified**: these steps may raise L, and their decreases are not measured (NaN).
         cap: The most that a batch's states move, relative to their norm (to first order), > 0, likewise; for
-            very deep nets. None: no cap. The flips of ``torchbcd.nn.Sign`` are not capped.
+            very deep nets. Where it is one number, 0.6 of it in nets of more than eight Residuals. None: no cap.
+            The flips of ``torchbcd.nn.Sign`` are not capped.
         momentum: The part of its last step that a layer's W and b go on before a sweep begins, in [0, 1),
             likewise. The certificate is for the blocks from there on. None: 0.7, or 0.5 for more than 12 Linear
-            layers outside of Residuals; 0 with ``persistent``. What ``weight_regularizer`` constrains is projected back.
+            layers outside of Residuals; 0 with ``persistent``. What ``weight_regularizer`` constrains is
+            projected back.
         weight_decay: The part of W, times ``lr``, that is taken off before a sweep begins, in [0, 1), likewise:
             decoupled, as AdamW's. Likewise before what the certificate is for. None: 2e-4 where the targets are
             classes, 1e-4 where they are numbers, more in :meth:`fit` on few rows; 0 for the last of several

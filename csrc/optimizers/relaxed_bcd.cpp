@@ -32,6 +32,9 @@ namespace {
 constexpr double kMostGrown = 1.5;
 // Of a hidden layer's relaxation for those of a Residual's branch.
 constexpr double kPartOfBranch = 0.22;
+// In nets of more Residuals than kManySkips, moves of the states add up to more than the cap is meant for.
+constexpr size_t kManySkips = 8;
+constexpr double kPartOfCap = 0.6;
 
 const OptionTable& relaxed_options() {
   using Options = RelaxedBCDOptions;
@@ -63,8 +66,8 @@ const OptionTable& relaxed_options() {
   return table;
 }
 
-// Relaxations where one is for all, and momentum where none is given. The layers outside of branches are a
-// net of their own, along which they grow; those of a branch take a part of a move that others share.
+// Relaxations and caps where one is for all, and momentum where none is given. The layers outside of branches
+// are a net of their own, along which they grow; those of a branch take a part of a move that others share.
 void set_layer_defaults(const RelaxedBCDOptions& given, const std::vector<Skip>& skips,
                         RelaxedBCDOptions& options) {
   const size_t depth = options.momentum().values().size();
@@ -85,6 +88,9 @@ void set_layer_defaults(const RelaxedBCDOptions& given, const std::vector<Skip>&
   RelaxedBCDOptions shortest = options;  // the net without its branches, as deep as it is
   shortest.momentum() = std::vector<std::optional<double>>(std::max<size_t>(outside, 1));
   for (size_t l = 0; l < depth; ++l) {
+    if (given.cap().uniform() && given.cap()[0] && skips.size() > kManySkips) {
+      options.cap()[l] = *given.cap()[0] * kPartOfCap;
+    }
     const std::optional<double>& momentum = given.momentum()[l];
     options.momentum()[l] = momentum ? momentum : shortest.momentum_of(0);
   }

@@ -64,7 +64,7 @@ def network_arguments(*own):
     given = {"zeros": [0 * p for p in parameters], "states": states}
     lists = [given.get(name, []) for name in own]
     activations = ["relu", "leaky_relu(0.1)", "identity", "identity"]
-    return (randn(6, 3), torch.tensor([0, 1, 1, 0, 1, 0]), parameters, *lists, activations, [0, 2, 1])
+    return (randn(6, 3), torch.tensor([0, 1, 1, 0, 1, 0]), parameters, *lists, activations, "V:0:2")
 
 
 # Operators on whole networks, with their arguments.

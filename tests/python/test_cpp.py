@@ -47,7 +47,7 @@ def configure(source, build, *options, prefixes=PREFIXES, fails=False):
 def programs(tmp_path_factory):
     """Every C++ program of the project, built: a folder."""
     folder = tmp_path_factory.mktemp("cpp")
-    for source in ("examples/libtorch", "examples/torchscript", "tests/cpp"):
+    for source in ("examples/libtorch", "examples/torchscript", "examples/export", "tests/cpp"):
         build = folder / Path(source).name
         configure(ROOT / source, build, f"-DCMAKE_RUNTIME_OUTPUT_DIRECTORY={folder / 'bin'}")
         run("cmake", "--build", build)
@@ -226,6 +226,31 @@ def test_a_scripted_loop_runs_without_python(programs, tmp_path, one_thread):
         assert torch.equal(mine, its)
     assert trained.optimizer.sweeps() == 8
     assert "libpython" not in run("ldd", programs / "run_script")
+
+
+def test_an_exported_step_runs_without_python(programs, tmp_path, one_thread):
+    """As many steps as an optimizer's in Python, to the bit."""
+    example = ROOT / "examples/export/export_step.py"
+    run(sys.executable, "-W", "ignore", example, "--out", tmp_path)
+    run(programs / "run_step", tmp_path / "step.pt2", tmp_path / "start.pt", 40, tmp_path / "trained.pt")
+    x, y, *parameters = torch.load(tmp_path / "start.pt")
+    linears = [nn.Linear(64, 100), nn.Linear(100, 100), nn.Linear(100, 10)]
+    model = nn.Sequential(linears[0], nn.ReLU(), linears[1], nn.ReLU(), linears[2])
+    with torch.no_grad():
+        for mine, start in zip(model.parameters(), parameters, strict=True):
+            mine.copy_(start)
+    velocity = [torch.zeros_like(p) for p in parameters]
+    _, network = torchbcd.functional.network_of(model)
+    for k in range(40):
+        rows = slice(k % 15 * 100, k % 15 * 100 + 100)
+        parameters, velocity = torchbcd.functional.relaxed_step(
+            x[rows], y[rows], parameters, velocity, network=network
+        )
+    for mine, its in zip(parameters, torch.load(tmp_path / "trained.pt"), strict=True):
+        assert torch.equal(mine, its)
+    printed = run(sys.executable, example, "--evaluate", tmp_path / "trained.pt")
+    assert float(re.search(r"accuracy (\S+)", printed)[1]) > 80
+    assert "libpython" not in run("ldd", programs / "run_step")
 
 
 @pytest.mark.parametrize(("built", "answer"), [("1.99.0", "built for torch 1.99.0, found torch"), ("", "")])

@@ -129,6 +129,9 @@ def test_what_is_refused():
     def step(change=None, velocity=(), own=network, **options):
         return F.relaxed_step(x, y, change or parameters, velocity, network=own, **options)
 
+    def raw(options):
+        return torch.ops.torchbcd.relaxed_step(x, y, parameters, [], ["relu", "identity"], "", "squared", options)
+
     for call, said in (
         (lambda: step(rate=1.0), "rate"),
         (lambda: step(relaxation=3.0), "relaxation"),
@@ -136,12 +139,10 @@ def test_what_is_refused():
         (lambda: step(parameters[1:]), "must be matrices"),
         (lambda: step([*parameters[:2], parameters[1], *parameters[2:]]), "must be matrices"),
         (lambda: step(velocity=parameters[:2]), "must hold"),
-        (lambda: step(own=F.Network(("relu", "identity"), (0, 1))), "triples"),
+        (lambda: step(own=F.Network(("relu", "identity"), "V:0")), "skips must be a text such as"),
         (lambda: step(own=F.Network(("relu",))), "must be as many"),
-        (lambda: torch.ops.torchbcd.relaxed_step(x, y, parameters, [], ["relu", "identity"], [], "squared", "lr"),
-         "such as"),
-        (lambda: torch.ops.torchbcd.relaxed_step(x, y, parameters, [], ["relu", "identity"], [], "squared", "lr=a"),
-         "numbers with commas"),
+        (lambda: raw("lr"), "such as"),
+        (lambda: raw("lr=a"), "numbers with commas"),
         (lambda: F.network_of(nn.Sequential(nn.Flatten(), nn.Linear(5, 3))), "begin with its first layer"),
         (lambda: F.bcd_sweep(x, y, parameters, [x], [], network=network), "u must hold one tensor"),
     ):  # fmt: skip

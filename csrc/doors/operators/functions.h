@@ -61,11 +61,11 @@ Pair update_joint_state(const Tensor& q, const Tensor& v, std::string_view activ
 using TextList = std::vector<std::string>;
 
 std::vector<Tensor> step_relaxed(const Tensor& x, const Tensor& y, at::TensorList parameters,
-                                 at::TensorList velocity, const TextList& activations, at::IntArrayRef skips,
+                                 at::TensorList velocity, const TextList& activations, std::string_view skips,
                                  std::string_view loss, std::string_view options);
 std::vector<Tensor> sweep_of_bcd(const Tensor& x, const Tensor& y, at::TensorList parameters,
                                  at::TensorList u, at::TensorList v, const TextList& activations,
-                                 at::IntArrayRef skips, std::string_view loss, std::string_view options);
+                                 std::string_view skips, std::string_view loss, std::string_view options);
 
 // --- formulas that Python asks for by name (formulas.cpp) ---
 

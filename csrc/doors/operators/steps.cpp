@@ -5,7 +5,10 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cinttypes>
+#include <cstdio>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -18,9 +21,28 @@
 namespace torchbcd::operators {
 namespace {
 
+// Of "V:0:2,U:2:4": what is added, of which layer, from 0 and -1 for the inputs, and to which. A text, since
+// AOTInductor's packages cannot hold a list of no numbers.
+std::vector<Skip> skips_of(const char* op, std::string_view text) {
+  std::vector<Skip> skips;
+  while (!text.empty()) {
+    const std::string item(text.substr(0, text.find(',')));
+    text.remove_prefix(std::min(text.size(), item.size() + 1));
+    char kind = 0, rest = 0;
+    Skip skip;
+    const int read =
+        std::sscanf(item.c_str(), "%c:%" SCNd64 ":%" SCNd64 "%c", &kind, &skip.from, &skip.to, &rest);
+    TORCH_CHECK_VALUE(read == 3 && (kind == 'U' || kind == 'V'), op,
+                      ": skips must be a text such as 'V:0:2,U:2:4' (got '", item, "')");
+    skip.activated = kind == 'V';
+    skips.push_back(skip);
+  }
+  return skips;
+}
+
 // Matrices are weights, in order, and a vector behind one is its bias. Copies: what is given stays.
 Mlp mlp_of_parameters(const char* op, at::TensorList parameters, const TextList& activations,
-                      at::IntArrayRef skips) {
+                      std::string_view skips) {
   Mlp mlp;
   for (const at::Tensor& parameter : parameters) {
     if (parameter.dim() == 2) {
@@ -37,11 +59,7 @@ Mlp mlp_of_parameters(const char* op, at::TensorList parameters, const TextList&
   for (const std::string& text : activations) {
     mlp.activations.push_back(Activation::parse(text));
   }
-  TORCH_CHECK_VALUE(skips.size() % 3 == 0, op, ": skips must be triples (from, to, activated) (got ",
-                    skips.size(), " numbers)");
-  for (size_t i = 0; i < skips.size(); i += 3) {
-    mlp.skips.push_back({skips[i], skips[i + 1], skips[i + 2] != 0});
-  }
+  mlp.skips = skips_of(op, skips);
   return mlp;
 }
 
@@ -105,7 +123,7 @@ void append(std::vector<at::Tensor>& list, const std::vector<at::Tensor>& weight
 }  // namespace
 
 std::vector<Tensor> step_relaxed(const Tensor& x, const Tensor& y, at::TensorList parameters,
-                                 at::TensorList velocity, const TextList& activations, at::IntArrayRef skips,
+                                 at::TensorList velocity, const TextList& activations, std::string_view skips,
                                  std::string_view loss, std::string_view options) {
   constexpr const char* op = "torchbcd::relaxed_step";
   const Mlp mlp = mlp_of_parameters(op, parameters, activations, skips);
@@ -134,7 +152,7 @@ std::vector<Tensor> step_relaxed(const Tensor& x, const Tensor& y, at::TensorLis
 
 std::vector<Tensor> sweep_of_bcd(const Tensor& x, const Tensor& y, at::TensorList parameters,
                                  at::TensorList u, at::TensorList v, const TextList& activations,
-                                 at::IntArrayRef skips, std::string_view loss, std::string_view options) {
+                                 std::string_view skips, std::string_view loss, std::string_view options) {
   constexpr const char* op = "torchbcd::bcd_sweep";
   const Mlp mlp = mlp_of_parameters(op, parameters, activations, skips);
   BCD optimizer(mlp, options_of<BCD, BCDOptions>(op, options, mlp.depth(), loss));

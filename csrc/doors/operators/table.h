@@ -103,11 +103,11 @@
     "(Tensor q, Tensor v, str activation, float[] parameters, float ratio, float eps) -> (Tensor, Tensor)", \
     update_joint_state, new_like_first_twice)                                                               \
   X(relaxed_step, 0,                                                                                        \
-    "(Tensor x, Tensor y, Tensor[] parameters, Tensor[] velocity, str[] activations, int[] skips, "         \
+    "(Tensor x, Tensor y, Tensor[] parameters, Tensor[] velocity, str[] activations, str skips, "           \
     "str loss, str options) -> Tensor[]",                                                                   \
     step_relaxed, new_parameters_twice)                                                                     \
   X(bcd_sweep, 0,                                                                                           \
-    "(Tensor x, Tensor y, Tensor[] parameters, Tensor[] u, Tensor[] v, str[] activations, int[] skips, "    \
+    "(Tensor x, Tensor y, Tensor[] parameters, Tensor[] u, Tensor[] v, str[] activations, str skips, "      \
     "str loss, str options) -> Tensor[]",                                                                   \
     sweep_of_bcd, new_variables)                                                                            \
   X(activation_out, 0, "(Tensor u, str activation, float[] parameters, *, Tensor(a!) out) -> ()",           \
