@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include "torchbcd/mlp.h"
+#include "torchbcd/skip.h"
 
 namespace torchbcd {
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "torchbcd/export.h"
+#include "torchbcd/skip.h"
 
 namespace torchbcd {
 
@@ -24,13 +25,6 @@ struct TORCHBCD_API Activation {
   /// Of a text such as "relu", "leaky_relu(0.2)" or "polynomial(0, 0.5, 0.25)".
   static Activation parse(const std::string& text);
   std::string text() const;
-};
-
-/// x + branch(x): a layer's products plus the values of an earlier one. Layers count from 0.
-struct Skip {
-  int64_t from = -1;      // the layer whose values they are; -1: the inputs
-  int64_t to = 0;         // the last layer of the branch
-  bool activated = true;  // sigma(U) of `from`, rather than U
 };
 
 /// The layers of [frozen modules,] [Flatten,] Linear, activation, ..., Linear[, activation], Residuals of

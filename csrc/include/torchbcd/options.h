@@ -91,8 +91,8 @@ struct RelaxedBCDOptions {
   /// > 1: W as the average of ridge regressions on so many blocks of rows, and one length for the steps of
   /// the states that the layer reads. Cheaper, not exact, not certified.
   TORCH_ARG(PerLayer<int64_t>, row_blocks) = 1;
-  /// The most that a batch's states move, relative to their norm, > 0; where it is one value, 0.6 of it in nets
-  /// of more than eight Residuals. Not given: no cap.
+  /// The most that a batch's states move, relative to their norm, > 0; where it is one value, 0.6 of it in
+  /// nets of more than eight Residuals. Not given: no cap.
   TORCH_ARG(PerLayer<std::optional<double>>, cap) = 0.25;
   /// The part of its last step that a layer's W and b go on before a sweep, in [0, 1). Not given: 0.7, or 0.5
   /// in nets of more than twelve layers, those of Residuals not counted; 0 with persistent. An optimizer sets
