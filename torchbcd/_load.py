@@ -18,8 +18,8 @@ except ImportError as error:
     ) from None
 
 _PACKAGE = Path(__file__).resolve().parent
-# Neither another torch nor a wheel that pip has kept may take the place of what is built now.
-_REBUILD = "`pip install --no-build-isolation --force-reinstall --no-deps --no-cache-dir .` in its source folder"
+# --no-deps: another torch may not take the place of the one that it is built for now.
+_REBUILD = "`pip install --no-build-isolation --force-reinstall --no-deps .` in its source folder"
 
 
 def _library_file() -> Path:
