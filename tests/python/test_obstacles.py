@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 import sysconfig
 import types
@@ -169,3 +170,38 @@ def test_a_build_that_fails_says_why_last(setup, capfd, log, says):
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
     assert capfd.readouterr().out.rstrip() == log  # all of it was shown, too
+
+
+# --- tests/install itself
+
+PIP = """
+  error: subprocess-exited-with-error
+  ╰─> [2 lines of output]
+      running bdist_wheel
+      torchbcd: there is no cmake on the PATH: `pip install cmake`
+      [end of output]
+
+  note: This error originates from a subprocess, and is likely not a problem with pip.
+"""
+UV = """
+  cause: Call to `setuptools.build_meta.build_wheel` failed (exit status: 1)
+
+         [stderr]
+         torchbcd: there is no cmake on the PATH: `pip install cmake`
+
+hint: Build failures usually indicate a problem with the package or the build environment
+"""
+
+
+@pytest.mark.parametrize("output", [PIP, UV, "x\ntorchbcd: there is no cmake on the PATH: `pip install cmake`\n"])
+def test_the_last_word_of_a_failure(monkeypatch, output):
+    monkeypatch.syspath_prepend(ROOT / "tests/install")
+    from trial import last_word
+
+    assert last_word(output) == "torchbcd: there is no cmake on the PATH: `pip install cmake`"
+
+
+def test_the_trials_are_listed():
+    command = [sys.executable, ROOT / "tests/install/try_install.py", "--list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert {"pip", "pip-isolated", "uv", "wheel", "sdist", "editable", "cmake", "no-compiler"} <= set(listed)
