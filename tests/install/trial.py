@@ -66,9 +66,10 @@ class Trial:
         self.clear()
 
     def clear(self) -> None:
-        """Remove everything but the logs, and an environment that trials share."""
+        """Remove everything but the logs, and what trials share."""
+        kept = self.folder / f"stock-{self.torch}"
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            if path.is_dir() and not (path / "shared").exists():
+            if path.is_dir() and path != kept and not (path / "shared").exists():
                 shutil.rmtree(path)
         self.elsewhere.mkdir(parents=True, exist_ok=True)
 
@@ -113,16 +114,23 @@ class Trial:
             torch: Whether torch is.
             shared: Whether the next trial that asks for the same may have it: this one changes nothing of it.
         """
-        wanted = [*([f"torch=={self.torch}", "numpy"] if torch else []), *packages]
+        wanted = " ".join([f"torch {self.torch if torch else None}", *packages])
         marker = self.environment / "shared"
-        if shared and marker.exists() and marker.read_text() == " ".join(wanted):
+        if shared and marker.exists() and marker.read_text() == wanted:
             return
         shutil.rmtree(self.environment, ignore_errors=True)
-        self.run(self.python, "-m", "venv", self.environment)
-        if wanted:  # not compiled to bytecode: most of torch is never imported here
-            self.pip("install", "--quiet", "--no-compile", *wanted)
+        stock = self.folder / f"stock-{self.torch}"
+        if torch and stock.is_dir():  # gigabytes, which are unpacked once and then copied to where they were
+            shutil.copytree(stock, self.environment, symlinks=True)
+        else:
+            self.run(self.python, "-m", "venv", self.environment)
+        if torch and not stock.is_dir():  # not compiled to bytecode: most of torch is never imported here
+            self.pip("install", "--quiet", "--no-compile", f"torch=={self.torch}", "numpy")
+            shutil.copytree(self.environment, stock, symlinks=True)
+        if packages:
+            self.pip("install", "--quiet", *packages)
         if shared:
-            marker.write_text(" ".join(wanted))
+            marker.write_text(wanted)
 
     def copy_source(self) -> None:
         """The sources as a fresh clone would have them, edits that are not yet committed included."""
