@@ -159,9 +159,9 @@ def out_of_memory(trial: Trial) -> str:
 def compile_error(trial: Trial) -> str:
     """What the compiler says first is repeated at the end, where it is seen."""
     trial.make_environment(*BUILD_TOOLS, shared=True)
-    broken = trial.source / "csrc/kernels/launch.cpp"
-    broken.write_text(f"#error broken on purpose\n{broken.read_text()}")
-    return build(trial, TORCHBCD_UNITY="0")
+    broken = trial.source / "csrc/include/torchbcd/export.h"  # which every file includes
+    broken.write_text(f'#include "missing_on_purpose.h"\n{broken.read_text()}')
+    return build(trial)
 
 
 def cmake_without_torch(trial: Trial) -> str:
@@ -228,7 +228,9 @@ FAILURES = {
     "no-headers": Failure(no_headers, "torchbcd: there is no Python.h in /nonexistent.*: install this Python's"),
     "no-cuda": Failure(no_cuda, "TORCHBCD_CUDA=1, but (torch .* is no CUDA build|there is no CUDA toolkit)"),
     "out-of-memory": Failure(out_of_memory, "torchbcd: the build failed: .* out of memory; with MAX_JOBS=1"),
-    "compile-error": Failure(compile_error, "torchbcd: the build failed: .*launch.cpp:1:.*broken on purpose"),
+    "compile-error": Failure(
+        compile_error, "torchbcd: the build failed: .*export.h:1:.* missing_on_purpose.h: No such file"
+    ),
     "cmake-without-torch": Failure(cmake_without_torch, "CMAKE_PREFIX_PATH has to name torch's folder"),
     "sources": Failure(sources, "ImportError: torchbcd's C.. library has not been built: run `pip install"),
     "import-without-torch": Failure(import_without_torch, "ImportError: torchbcd needs torch, .*: install"),
