@@ -125,7 +125,8 @@ $(CUDA_VENV)/.installed: requirements-dev.txt
 gpu-test:
 	$(PYTHON) tests/cuda/gpu_test.py
 
-# Seven builds and more: through ccache, where the machine has it, they take one build's time. INSTALL="--only uv", say,
+# Eight builds: through ccache, where the machine has it, they take three's time (pip unpacks an archive elsewhere each
+# time, and another CMake writes other commands). INSTALL="--only uv", say,
 # or INSTALL="--torch 2.11.0 2.14.1 --only pip cmake", chooses.
 install-check:
 	$(PYTHON) tests/install/try_install.py $(if $(shell command -v ccache),--ccache) $(INSTALL)

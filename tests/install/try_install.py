@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="print the names, and run nothing")
     parser.add_argument("--python", default=sys.executable, help="the interpreter of the environments")
     parser.add_argument("--folder", type=Path, help="where to work; its contents are lost (default: a new one)")
-    parser.add_argument("--ccache", action="store_true", help="compile through ccache: one build's time in all")
+    parser.add_argument("--ccache", action="store_true", help="compile through ccache: three builds' time in all")
     parser.add_argument("--keep", action="store_true", help="leave the last environment and the logs")
     chosen = parser.parse_args()
     if unknown := set(chosen.only or ()) - set(PATHS) - set(FAILURES):
