@@ -7,6 +7,7 @@
 #   make docs         build the pages of docs/ into build/docs/html, every warning an error; runs the gallery
 #   make cuda-check   beside torch's CUDA build: build and train without a toolkit; compile and link the CUDA kernels
 #   make gpu-test     on a machine with a GPU: build for it with the python at hand, run what needs it, time it
+#   make install-check  install in every way, each in an environment of its own, and provoke what goes wrong (an hour)
 #   make sanitize     build the library under AddressSanitizer and UBSan, run the tests on it
 #   make format       rewrite the sources in the project's style
 #   make clean        remove what was built
@@ -28,7 +29,7 @@ BUILD_MINUTES = $$(( ($(words $(COMPILED)) * 5 / $${MAX_JOBS:-$$(getconf _NPROCE
 BUILD_INPUTS := $(LIBRARY_SOURCES) CMakeLists.txt $(wildcard cmake/*) setup.py pyproject.toml
 PYTHON_SOURCES := setup.py torchbcd tests examples benchmarks docs
 
-.PHONY: demo test lint bench docs cuda-check gpu-test sanitize format clean build
+.PHONY: demo test lint bench docs cuda-check gpu-test install-check sanitize format clean build
 .DELETE_ON_ERROR:
 
 demo: build
@@ -123,6 +124,12 @@ $(CUDA_VENV)/.installed: requirements-dev.txt
 # With $(PYTHON) itself: its torch is the CUDA build that the GPU's machine has, and there may be no network.
 gpu-test:
 	$(PYTHON) tests/cuda/gpu_test.py
+
+# Eight builds: through ccache, where the machine has it, they take three's time (pip unpacks an archive elsewhere each
+# time, and another CMake writes other commands). INSTALL="--only uv", say,
+# or INSTALL="--torch 2.11.0 2.14.1 --only pip cmake", chooses.
+install-check:
+	$(PYTHON) tests/install/try_install.py $(if $(shell command -v ccache),--ccache) $(INSTALL)
 
 # Python itself is not instrumented, so the runtimes are loaded before it, and leaks are not looked for. The C++
 # programs that the tests build are instrumented too.

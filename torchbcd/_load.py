@@ -7,9 +7,19 @@ import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-import torch
+try:
+    import torch
+except ImportError as error:
+    if error.name != "torch":  # it is there, and what it lacks is its own to say
+        raise
+    raise ImportError(
+        f"torchbcd needs torch, which {sys.executable} does not have: install the release that torchbcd was "
+        "built with; `pip check` names it"
+    ) from None
 
 _PACKAGE = Path(__file__).resolve().parent
+# --no-deps: another torch may not take the place of the one that it is built for now.
+_REBUILD = "`pip install --no-build-isolation --force-reinstall --no-deps .` in its source folder"
 
 
 def _library_file() -> Path:
@@ -71,18 +81,21 @@ def load() -> None:
     if getattr(_build_info, "INTERFACE", "") != interface(_PACKAGE):
         raise ImportError(
             "torchbcd's C++ library was built from other sources than its Python files are from: rebuild it with "
-            "`pip install --no-build-isolation --no-deps .`, or `make build`, in its source folder"
+            + _REBUILD
         )
     path = _library_file()
     built, found = _base_version(_build_info.TORCH_VERSION), _base_version(torch.__version__)
-    rebuild = (
-        f"torchbcd was built for torch {built}, found torch {found}: rebuild it with "
-        "`pip install --no-build-isolation --force-reinstall --no-deps .` in its source folder"
-    )
+    rebuild = f"torchbcd was built for torch {built}, found torch {found}: rebuild it with {_REBUILD}"
     try:
         torch.ops.load_library(path)  # type: ignore[no-untyped-call]
     except OSError as error:
-        reason = rebuild if built != found else f"it was built for torch {built}, as found"
+        reason = rebuild
+        if built == found:
+            kernels = "with" if _build_info.CUDA else "without"
+            reason = (
+                f"it was built for torch {built}, as found, {kernels} CUDA kernels: for a torch of another kind, "
+                f"or on another machine, it has to be rebuilt with {_REBUILD}"
+            )
         said = error.__cause__ or error  # torch wraps the loader's error in one without its words
         raise ImportError(f"the loader could not load {path.name}: {said}\n{reason}") from error
     if built != found:

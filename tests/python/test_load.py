@@ -70,6 +70,27 @@ def test_the_loaders_message_comes_first(tmp_path):
     assert message.index("libtorchbcd.so: ") < message.index("built for torch 1.99.0")
 
 
+def test_the_same_release_of_another_kind(tmp_path):
+    """One release has builds with CUDA and without; what lacks then is the loader's to say."""
+    message = last_line(import_copy(tmp_path, library=b"not a library"))
+    assert "as found, without CUDA kernels: for a torch of another kind, or on another machine" in message
+    assert "rebuilt with `pip install --no-build-isolation --force-reinstall" in message
+
+
+def test_no_torch(tmp_path):
+    """Without site-packages, where torch is."""
+    shutil.copytree(PACKAGE, tmp_path / "torchbcd", ignore=shutil.ignore_patterns("include", "share"))
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "import torchbcd"],
+        cwd=tmp_path,
+        env={"PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert last_line(done).startswith("ImportError: torchbcd needs torch, which ")
+
+
 def test_not_built(tmp_path):
     done = import_copy(tmp_path, without=("_build_info.py*",))
     assert done.returncode != 0

@@ -77,6 +77,14 @@ def test_what_the_wheel_holds(wheel):
     assert f"torchbcd-{torchbcd.__version__}" in wheel.name
 
 
+def test_the_wheel_is_for_the_torch_that_it_was_built_with(wheel):
+    """So that pip brings that release along, and says so where another one takes its place."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = archive.read(name).decode()
+    assert f"\nRequires-Dist: torch=={torch.__version__.split('+')[0]}\n" in metadata
+
+
 def test_the_wheel_works_in_another_directory(wheel, tmp_path):
     site = tmp_path / "site"
     install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]
@@ -108,6 +116,8 @@ def test_the_sdist_is_complete(tmp_path):
     (path,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
+        (name,) = (name for name in archive.getnames() if name.count("/") == 1 and name.endswith("/PKG-INFO"))
+        assert b"\nRequires-Dist: torch>=2.11\n" in archive.extractfile(name).read()
     wanted = {name for name in tracked.splitlines() if not name.startswith(".")}
     assert wanted <= packed, sorted(wanted - packed)
     assert not {name for name in packed if name.startswith(("build/", ".venv")) or name.endswith((".so", ".pyc"))}
