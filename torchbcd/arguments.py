@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from math import nan
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -18,6 +19,13 @@ PerLayerRegularizer: TypeAlias = Regularizer | Monotone | Sequence[Regularizer |
 def plain(value: Any) -> Any:
     """A number or a list of numbers, where it is an array or a tensor of them; otherwise the value itself."""
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def numbers(name: str, value: Any) -> list[float]:
+    """An option of a layer as TorchScript and the operators take it: NaN for None, a regulariser's own."""
+    if name.endswith("_regularizer"):
+        return list((value or Regularizer()).numbers)
+    return [nan if value is None else float(value)]
 
 
 def whole(name: str, value: object) -> int:

@@ -8,15 +8,14 @@ and AOTInductor.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import nan
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from torchbcd import losses
+from torchbcd import arguments, losses
 from torchbcd.convert import read_model
-from torchbcd.regularizers import Regularizer
+from torchbcd.regularizers import Monotone
 
 __all__ = ["Network", "bcd_sweep", "network_of", "relaxed_step"]
 
@@ -62,21 +61,18 @@ def network_of(model: nn.Sequential) -> tuple[list[Tensor], Network]:
     return parameters, Network(tuple(texts), skips)
 
 
-def _numbers(name: str, value: Any) -> list[float]:
-    if name.endswith("_regularizer"):
-        return list((value or Regularizer()).numbers)
-    return [nan if value is None else float(value)]
-
-
-def _text(options: dict[str, Any]) -> str:
+def _text(loss: losses.Loss, options: dict[str, Any], layers: int) -> str:
     """Options as the operators take them: "name=1.0,2.0;name:word"."""
+    weight = arguments.loss_weight(options.get("loss_weight", 1.0), loss.reduction == "mean")
     items = []
-    for name, value in options.items():
+    for name, given in {**options, **weight}.items():
+        value = given.of_layers(layers) if isinstance(given, Monotone) else given
+        value = arguments.order(value) if name == "order" else value
         if isinstance(value, str):
             items.append(f"{name}:{value}")
         else:
             values = value if isinstance(value, list | tuple) else [value]
-            items.append(f"{name}={','.join(repr(x) for one in values for x in _numbers(name, one))}")
+            items.append(f"{name}={','.join(repr(x) for one in values for x in arguments.numbers(name, one))}")
     return ";".join(items)
 
 
@@ -130,6 +126,7 @@ def relaxed_step(
     Source:
         This library; docs/relaxed.md has the blocks and the proof.
     """
+    loss = losses.resolve(loss)
     made: list[Tensor] = torch.ops.torchbcd.relaxed_step(
         x,
         y,
@@ -137,8 +134,8 @@ def relaxed_step(
         list(velocity),
         list(network.activations),
         network.skips,
-        str(losses.resolve(loss)),
-        _text(options),
+        str(loss),
+        _text(loss, options, len(network.activations)),
     )
     return made[: len(parameters)], made[len(parameters) :]
 
@@ -191,6 +188,7 @@ def bcd_sweep(
     Source:
         [Z], Algorithms 1 and 2.
     """
+    loss = losses.resolve(loss)
     made: list[Tensor] = torch.ops.torchbcd.bcd_sweep(
         x,
         y,
@@ -199,8 +197,8 @@ def bcd_sweep(
         list(v),
         list(network.activations),
         network.skips,
-        str(losses.resolve(loss)),
-        _text(options),
+        str(loss),
+        _text(loss, options, len(network.activations)),
     )
     count, layers = len(parameters), len(network.activations)
     return made[:count], made[count : count + layers], made[count + layers :]

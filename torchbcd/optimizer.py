@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from math import nan
 from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -31,13 +30,6 @@ def _to_python(name: str, value: Any) -> Any:
 def _to_plain(value: Any) -> Any:
     """The reverse: what a state_dict holds."""
     return list(value.numbers) if isinstance(value, Regularizer) else value
-
-
-def _numbers(name: str, value: Any) -> list[float]:
-    """An option of a layer as the TorchScript classes take it: NaN for None, a regulariser's own."""
-    if name.endswith("_regularizer"):
-        return list((value or Regularizer()).numbers)
-    return [nan if value is None else float(value)]
 
 
 def _same(listed: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
@@ -290,11 +282,13 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         self._check_all_rows("script_object")
         own = self._push().state_dict()["torchbcd"]
         options = {
-            name: [x for group in self.param_groups for x in _numbers(name, group[name])]
+            name: [x for group in self.param_groups for x in arguments.numbers(name, group[name])]
             for name in self._option_names
         }
         names = {name: value for name, value in own["options"].items() if isinstance(value, str)}
-        options |= {name: _numbers(name, value) for name, value in own["options"].items() if name not in names}
+        options |= {
+            name: arguments.numbers(name, value) for name, value in own["options"].items() if name not in names
+        }
         parameters = self._model.parameters()
         script = getattr(torch.classes.torchbcd, own["optimizer"])(
             [weight for weight, _ in parameters],

@@ -118,28 +118,28 @@ void check_continuous(const char* op, const functors::AnyActivation& activation)
       activation);
 }
 
-NamedLoss NamedLoss::parse(std::string_view text) {
+NamedFunctor NamedFunctor::parse(const char* kind, const char* example, std::string_view text) {
   const size_t open = text.find('(');
-  NamedLoss loss{std::string(text.substr(0, open)), {}};
+  NamedFunctor named{std::string(text.substr(0, open)), {}};
   if (open == std::string_view::npos) {
-    return loss;
+    return named;
   }
-  TORCH_CHECK_VALUE(text.back() == ')', "torchbcd: loss must be a name, or a name and numbers, such as ",
-                    "'quantile(0.9)' (got '", text, "')");
+  TORCH_CHECK_VALUE(text.back() == ')', "torchbcd: ", kind,
+                    " must be a name, or a name and numbers, such as '", example, "' (got '", text, "')");
   std::istringstream list(std::string(text.substr(open + 1, text.size() - open - 2)));
   for (std::string item; std::getline(list, item, ',');) {
     const char* begin = item.data() + std::min(item.find_first_not_of(' '), item.size());
     const char* end = item.data() + item.size();
     double value = 0;
     const auto [read, error] = std::from_chars(begin, end, value);
-    TORCH_CHECK_VALUE(error == std::errc() && read == end, "torchbcd: loss '", text,
+    TORCH_CHECK_VALUE(error == std::errc() && read == end, "torchbcd: ", kind, " '", text,
                       "' must have numbers in its parentheses (got '", item, "')");
-    loss.parameters.push_back(value);
+    named.parameters.push_back(value);
   }
-  return loss;
+  return named;
 }
 
-std::string NamedLoss::text() const {
+std::string NamedFunctor::text() const {
   std::string text = name;
   for (size_t k = 0; k < parameters.size(); ++k) {
     char digits[32];  // the shortest that reads back as the same number
@@ -150,13 +150,13 @@ std::string NamedLoss::text() const {
 }
 
 functors::AnyLoss loss_from(std::string_view text) {
-  const NamedLoss named = NamedLoss::parse(text);
+  const NamedFunctor named = NamedFunctor::loss(text);
   functors::AnyLoss loss = by_name<functors::AnyLoss>("loss", named.name);
   std::visit([&](auto& f) { set_parameters("loss", f, named.parameters); }, loss);
   return loss;
 }
 
-ClassWeighting ClassWeighting::of(const NamedLoss& loss) {
+ClassWeighting ClassWeighting::of(const NamedFunctor& loss) {
   if (loss.name != functors::CrossEntropyLoss::name || loss.parameters.empty()) {
     return {};
   }

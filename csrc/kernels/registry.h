@@ -25,13 +25,15 @@ void check_monotone(const char* op, const functors::AnyActivation& activation);
 /// Throws a ValueError, in the name of `op`, where the activation jumps.
 void check_continuous(const char* op, const functors::AnyActivation& activation);
 
-/// A loss as users write it: a name and, in parentheses, its numbers, such as "quantile(0.9)".
-struct TORCHBCD_API NamedLoss {
+/// An activation or a loss as users write it: a name and, in parentheses, its numbers, such as
+/// "quantile(0.9)".
+struct TORCHBCD_API NamedFunctor {
   std::string name;
   std::vector<double> parameters;
 
-  /// ValueError where the text is not of this form.
-  static NamedLoss parse(std::string_view text);
+  /// ValueError, in the name of `kind` and with an example, where the text is not of this form.
+  static NamedFunctor parse(const char* kind, const char* example, std::string_view text);
+  static NamedFunctor loss(std::string_view text) { return parse("loss", "quantile(0.9)", text); }
   /// The one text of all that are parsed as the same.
   std::string text() const;
 };
@@ -47,7 +49,7 @@ struct ClassWeighting {
   std::vector<double> weight;  // of each class; none where all weigh one
 
   /// Of a loss; nothing but for a cross-entropy with numbers.
-  static ClassWeighting of(const NamedLoss& loss);
+  static ClassWeighting of(const NamedFunctor& loss);
   /// Throws a ValueError, in the name of `op`, unless there is a weight for each output, or none.
   void check(const char* op, int64_t outputs) const;
   /// Targets (n, C) with that in them.

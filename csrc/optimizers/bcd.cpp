@@ -353,7 +353,7 @@ void BCD::load_state(const SavedState& state) {
   std::vector<AffineMap> committed = mlp_->committed;
   if (reader.has("x")) {
     rows.x = mlp_->layer_inputs("state['x']", reader.tensor("x"));
-    rows.y = mlp_->targets("state['y']", reader.tensor("y"), rows.rows());
+    rows.y = mlp_->encoded_targets("state['y']", reader.tensor("y"), rows.rows());
     rows.row_weight = mlp_->row_weight(reader.sample_weight(), rows.rows());
     rows.population = mlp_->rows_of_all_ranks(rows.rows());
     rows.current = BcdVariables::allocate(rows.rows(), committed);

@@ -168,7 +168,7 @@ void DLADMM::load_state(const SavedState& state) {
   if (reader.has("x")) {
     const at::Tensor x = mlp_->layer_inputs("state['x']", reader.tensor("x"));
     const int64_t n = x.size(0);
-    rows = DladmmRows::allocate(x, mlp_->targets("state['y']", reader.tensor("y"), n),
+    rows = DladmmRows::allocate(x, mlp_->encoded_targets("state['y']", reader.tensor("y"), n),
                                 mlp_->row_weight(reader.sample_weight(), n), committed);
     reader.copy("z", rows.current.z);
     reader.copy("a", rows.current.a);

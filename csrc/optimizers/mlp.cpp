@@ -13,10 +13,6 @@
 #include <torch/nn/modules/linear.h>
 
 #include <algorithm>
-#include <charconv>
-#include <iterator>
-#include <sstream>
-#include <system_error>
 #include <typeinfo>
 #include <utility>
 
@@ -127,39 +123,11 @@ std::optional<Activation> activation_of(const torch::nn::Module& module) {
 }  // namespace
 
 Activation Activation::parse(const std::string& text) {
-  const size_t open = text.find('(');
-  Activation activation{text.substr(0, open), {}};
-  if (open == std::string::npos) {
-    return activation;
-  }
-  TORCH_CHECK_VALUE(text.back() == ')',
-                    "torchbcd: activation must be a name, or a name and numbers, such as ",
-                    "'leaky_relu(0.2)' (got '", text, "')");
-  std::istringstream list(text.substr(open + 1, text.size() - open - 2));
-  for (std::string item; std::getline(list, item, ',');) {
-    const char* begin = item.data() + std::min(item.find_first_not_of(' '), item.size());
-    const char* end = item.data() + item.size();
-    double value = 0;
-    const auto [read, error] = std::from_chars(begin, end, value);
-    TORCH_CHECK_VALUE(error == std::errc() && read == end, "torchbcd: activation '", text,
-                      "' must have numbers in its parentheses (got '", item, "')");
-    activation.parameters.push_back(value);
-  }
-  return activation;
+  NamedFunctor named = NamedFunctor::parse("activation", "leaky_relu(0.2)", text);
+  return {std::move(named.name), std::move(named.parameters)};
 }
 
-std::string Activation::text() const {
-  if (parameters.empty()) {
-    return name;
-  }
-  std::string text = name + "(";
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    char digits[32];  // the shortest that reads back as the same number
-    const auto [end, error] = std::to_chars(digits, digits + sizeof(digits), parameters[i]);
-    text.append(i == 0 ? "" : ", ").append(digits, end);
-  }
-  return text + ")";
-}
+std::string Activation::text() const { return NamedFunctor{name, parameters}.text(); }
 
 namespace {
 

@@ -353,7 +353,7 @@ void RelaxedBCD::load_state(const SavedState& state) {
   RelaxedRows rows;
   if (reader.has("x")) {
     const at::Tensor x = mlp_->layer_inputs("state['x']", reader.tensor("x"));
-    const at::Tensor y = mlp_->targets("state['y']", reader.tensor("y"), x.size(0));
+    const at::Tensor y = mlp_->encoded_targets("state['y']", reader.tensor("y"), x.size(0));
     rows = RelaxedRows::allocate(x.size(0), mlp_->committed);
     rows.x = x;
     rows.set_targets(y, reader.number("classes") != 0, mlp_->sum_over_ranks);

@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
-#include <string_view>
 #include <utility>
 
 #include "kernels/registry.h"
@@ -22,8 +21,6 @@
 
 namespace torchbcd {
 namespace {
-
-constexpr const char* kTargetsOfState = "state['y']";
 
 std::vector<AffineMap> checked_parameters(const char* name, const Mlp& mlp) {
   const std::vector<at::Tensor>& weights = mlp.weights;
@@ -167,9 +164,9 @@ void check_kind_of_model(const char* name, const char* argument, const at::Tenso
 TrainedMlp::TrainedMlp(const char* name, Mlp mlp, const std::string& loss)
     : name(name),
       mlp(std::move(mlp)),
-      loss_name(NamedLoss::parse(loss).text()),
+      loss_name(NamedFunctor::loss(loss).text()),
       loss(loss_from(loss)),
-      class_weighting(ClassWeighting::of(NamedLoss::parse(loss))),
+      class_weighting(ClassWeighting::of(NamedFunctor::loss(loss))),
       parameters(checked_parameters(name, this->mlp)) {
   const Call made = call(Call::Kind::kChange);
   check_skips(name, this->mlp);
@@ -323,6 +320,10 @@ at::Tensor TrainedMlp::layer_inputs(const char* argument, const at::Tensor& give
 }
 
 at::Tensor TrainedMlp::targets(const char* argument, const at::Tensor& y, int64_t rows) const {
+  return class_weighting(encoded_targets(argument, y, rows));
+}
+
+at::Tensor TrainedMlp::encoded_targets(const char* argument, const at::Tensor& y, int64_t rows) const {
   check_dense(name, argument, y);
   const at::Tensor& weight = parameters.back().weight;
   const int64_t outputs = weight.size(0);
@@ -333,7 +334,7 @@ at::Tensor TrainedMlp::targets(const char* argument, const at::Tensor& y, int64_
   if (c10::isIntegralType(y.scalar_type(), /*includeBool=*/true)) {
     check_takes_classes(name, argument, outputs, loss);
     const at::Tensor like = weight.detach().select(0, 0).select(0, 0).expand({rows, outputs});
-    return class_weighting(encode_classes(name, argument, y, like, loss));
+    return encode_classes(name, argument, y, like, loss);
   }
   TORCH_CHECK_TYPE(y.scalar_type() == weight.scalar_type(), name, ": ", argument,
                    " must hold class indices or have the dtype of the model, ", weight.scalar_type(),
@@ -343,7 +344,7 @@ at::Tensor TrainedMlp::targets(const char* argument, const at::Tensor& y, int64_
   const at::Tensor own = copy_of(y.dim() == 1 ? y.unsqueeze(1) : y);
   TORCH_CHECK_VALUE(all_finite(own), name, ": ", argument, " must be finite (got NaN or infinite entries)");
   check_target_values(name, argument, own, loss);
-  return std::string_view(argument) == kTargetsOfState ? own : class_weighting(own);
+  return own;
 }
 
 std::vector<at::Tensor> TrainedMlp::states(const char* argument, const std::vector<at::Tensor>& given,

@@ -71,8 +71,10 @@ struct TrainedMlp {
   /// Rows of all processes.
   int64_t rows_of_all_ranks(int64_t rows) const;
   /// A copy, checked; class indices encoded as the loss takes them, with its smoothing and weights of classes
-  /// in it. A state's, which `argument` says they are, have them already.
+  /// in it.
   at::Tensor targets(const char* argument, const at::Tensor& y, int64_t rows) const;
+  /// The same of what a state holds, which has a loss's smoothing and weights of classes in it already.
+  at::Tensor encoded_targets(const char* argument, const at::Tensor& y, int64_t rows) const;
   /// Copies, checked, (n, d_l) for every layer, or every hidden one, of values of a variable; or none where
   /// none are given.
   std::vector<at::Tensor> states(const char* argument, const std::vector<at::Tensor>& given, int64_t rows,

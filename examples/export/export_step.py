@@ -67,7 +67,7 @@ def export(folder: Path) -> None:
 def evaluate(path: Path) -> None:
     """Print the accuracy of weights."""
     model = make_model()
-    nn.utils.vector_to_parameters(torch.cat([p.flatten() for p in torch.load(path)]), model.parameters())
+    nn.utils.vector_to_parameters(torch.load(path), model.parameters())
     x, y = data()
     hits = model(x[TRAIN:]).argmax(1) == y[TRAIN:]
     print(f"accuracy {100 * hits.double().mean():.2f} %")

@@ -27,12 +27,12 @@ std::vector<at::Tensor> read(const std::string& path) {
   return tensors;
 }
 
-void write(const std::string& path, const std::vector<at::Tensor>& tensors) {
-  c10::impl::GenericList list(c10::AnyType::get());  // a typed one would be refused by torch.load
-  for (const at::Tensor& tensor : tensors) {
-    list.push_back(tensor);
+// As one vector, which torch.load takes.
+void write(const std::string& path, std::vector<at::Tensor> tensors) {
+  for (at::Tensor& tensor : tensors) {
+    tensor = tensor.flatten();
   }
-  const std::vector<char> bytes = torch::pickle_save(list);
+  const std::vector<char> bytes = torch::pickle_save(torch::cat(tensors));
   std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
 

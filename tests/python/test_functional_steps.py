@@ -30,8 +30,9 @@ def data(rows=40):
         {},
         {"momentum": 0.0, "relaxation": [0.3, 0.2, 0.4, 0.1], "weight_decay": 0.01},
         {"relaxation": 0.2, "growth": 2.0, "output_relaxation": 0.3},
-        {"loss": "logistic", "loss_scaling": "mean", "cap": None, "weight_regularizer": reg.L2(0.1)},
+        {"loss": "logistic", "loss_weight": "mean", "cap": None, "weight_regularizer": reg.L2(0.1)},
         {"weight_regularizer": [reg.L1(0.01), None, reg.MaxNorm(1.0), None], "relaxation": 0.5},
+        {"weight_regularizer": reg.Monotone(increasing=[0])},
     ],
     ids=str,
 )
@@ -41,8 +42,7 @@ def test_relaxed_step_is_the_optimizers(options):
     model = model.double()
     parameters, network = F.network_of(model)
     velocity = ()
-    optimizer = torchbcd.RelaxedBCD(model, **({"loss_weight": "mean"} if "loss_scaling" in options else {}),
-                                    **{k: v for k, v in options.items() if k != "loss_scaling"})  # fmt: skip
+    optimizer = torchbcd.RelaxedBCD(model, **options)
     given = [p.clone() for p in parameters]
     for k in range(4):
         x, y = data(20 + k)
@@ -61,11 +61,12 @@ def test_bcd_sweep_is_the_optimizers(name):
     x, y = data()
     parameters, network = F.network_of(model)
     u, v = (), ()
-    optimizer = torchbcd.BCD(model, loss="huber", gamma=0.5, order="states_first")
+    order = [(v, i) for i in range(len(network.activations), 0, -1) for v in "VUW"]
+    optimizer = torchbcd.BCD(model, loss="huber", gamma=0.5, order=order)
     optimizer.bind(x, y)
     for _ in range(3):
         parameters, u, v = F.bcd_sweep(
-            x, y, parameters, u, v, network=network, loss="huber", gamma=0.5, order="states_first"
+            x, y, parameters, u, v, network=network, loss="huber", gamma=0.5, order=order
         )
         optimizer.step()
         for ours, theirs in zip(parameters, model.parameters(), strict=True):

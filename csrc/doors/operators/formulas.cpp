@@ -70,7 +70,7 @@ Tensor targets_of_classes(const Tensor& y, const Tensor& outputs, std::string_vi
   TORCH_CHECK_VALUE(y.device() == outputs.device(), op, ": y must be on the device of outputs, ",
                     outputs.device(), " (got ", y.device(), ")");
   const functors::AnyLoss functor = loss_from(loss);
-  const ClassWeighting weighting = ClassWeighting::of(NamedLoss::parse(loss));
+  const ClassWeighting weighting = ClassWeighting::of(NamedFunctor::loss(loss));
   weighting.check(op, outputs.size(1));
   if (c10::isIntegralType(y.scalar_type(), /*includeBool=*/false)) {
     return weighting(encode_classes(op, "y", y, outputs, functor));
