@@ -66,8 +66,11 @@ def _text(loss: losses.Loss, options: dict[str, Any], layers: int) -> str:
     weight = arguments.loss_weight(options.get("loss_weight", 1.0), loss.reduction == "mean")
     items = []
     for name, given in {**options, **weight}.items():
-        value = given.of_layers(layers) if isinstance(given, Monotone) else given
-        value = arguments.order(value) if name == "order" else value
+        value: Any = given
+        if isinstance(given, Monotone):
+            value = given.of_layers(layers)
+        elif name == "order":
+            value = arguments.order(value)
         if isinstance(value, str):
             items.append(f"{name}:{value}")
         else:
