@@ -52,12 +52,12 @@ def network_of(model: nn.Sequential) -> tuple[list[Tensor], Network]:
         (4, ('relu', 'identity'))
     """
     read = read_model(model)
-    read.read()  # which judges it
+    placed = read.skips  # by the library, which judges the model
     if read.frozen_first is not None or read.flatten:
         raise ValueError("model must begin with its first layer; run what stands before it on the inputs")
     parameters = [p.detach() for layer in read.parameters() for p in layer if p is not None]
     texts = [f"{name}({', '.join(map(repr, own))})" if own else name for name, own in read.activations]
-    skips = ",".join(f"{'V' if activated else 'U'}:{start}:{end}" for start, end, activated in read.skips)
+    skips = ",".join(f"{'V' if activated else 'U'}:{start}:{end}" for start, end, activated in placed)
     return parameters, Network(tuple(texts), skips)
 
 

@@ -94,8 +94,11 @@ void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor s
   for (int64_t k = 0;; ++k) {
     const at::Tensor moved = slope * along;
     const at::Tensor product = at::mm(moved, problem.weight.t());
-    const std::vector<at::Tensor> sums =
-        totals.of({square_norm(product).add_(skip_curvature(problem, along, moved)), square_norm(along)});
+    at::Tensor curved = square_norm(product);
+    if (!problem.skips.empty()) {
+      curved.add_(skip_curvature(problem, along, moved));
+    }
+    const std::vector<at::Tensor> sums = totals.of({curved, square_norm(along)});
     const at::Tensor curvature = at::add(sums[0], sums[1], problem.ratio);
     const at::Tensor length = squares / curvature.mul_(problem.scale).add_(kTiny);
     d.addcmul_(along, length.to(along.scalar_type()));

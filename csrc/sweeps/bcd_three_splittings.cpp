@@ -134,12 +134,12 @@ class ThreeSplitting final : public BcdBlocks {
   void hidden_blocks(size_t l, bool v_block, bool u_block) {
     const std::string name = where("V", l);
     const std::vector<Skip> skips = skips_from(problem_.skips, l, /*activated=*/true);
+    double gamma = options_.gamma()[l];  // of all that V is bound by, but the layer behind it
+    for (const Skip& skip : skips) {
+      gamma += options_.rho_of(skip.to);
+    }
     std::optional<HiddenStateBlock> block;
     if (v_block) {
-      double gamma = options_.gamma()[l];
-      for (const Skip& skip : skips) {
-        gamma += options_.rho_of(skip.to);
-      }
       block.emplace(map(l + 1), gamma, options_.rho_of(l + 1), options_.state_regularizer()[l], rows_.rows(),
                     name.c_str());
     }
@@ -151,10 +151,9 @@ class ThreeSplitting final : public BcdBlocks {
         const Bound bound = bound_by(skips, begin, size);
         passes::activation(cut(u(l)), activation(l), next);
         if (!skips.empty()) {  // the centre of gamma/2 |V - sigma(U)|^2 and what skips add
-          const double weight = options_.gamma()[l] + bound.weight;
-          next.mul_(options_.gamma()[l] / weight)
-              .add_(previous, bound.weight / weight)
-              .add_(bound.pull, 1 / weight);
+          next.mul_(options_.gamma()[l] / gamma)
+              .add_(previous, bound.weight / gamma)
+              .add_(bound.pull, 1 / gamma);
         }
         block->solve_(next, previous, target_rows(l + 1, begin, size), cut(rows_.next.residual[l + 1]));
         if (!skips.empty()) {

@@ -307,17 +307,20 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   // The layers further on that read U or V of layer i as they are.
   std::vector<SkipReader> skips_of(size_t i, size_t l) const {
     std::vector<SkipReader> readers;
-    for (size_t to = i + 2; to < depth() && !problem_.skips.empty(); ++to) {
-      bool reads_u = false, reads_v = false;
-      for (const Skip& skip : skips_into(problem_.skips, to)) {
-        (skip.activated ? reads_v : reads_u) |= skip.from == static_cast<int64_t>(i);
+    for (const Skip& skip : problem_.skips) {
+      if (skip.from != static_cast<int64_t>(i)) {
+        continue;
       }
-      if (reads_u || reads_v) {
+      const auto to = static_cast<size_t>(skip.to);
+      auto reader = std::find_if(readers.begin(), readers.end(),
+                                 [to](const SkipReader& other) { return other.layer == to; });
+      if (reader == readers.end()) {
         // Conjugate gradients need the gradient itself.
         const at::Tensor& wanted = options_.state_steps()[l] == 1 ? wanted_[to] : skip_residuals_[to];
-        readers.push_back(
-            {to, skip_residuals_[to], wanted, rows_.penalties[to] / rows_.penalties[l], reads_u, reads_v});
+        const double ratio = rows_.penalties[to] / rows_.penalties[l];
+        reader = readers.insert(reader, {to, skip_residuals_[to], wanted, ratio, false, false});
       }
+      (skip.activated ? reader->reads_v : reader->reads_u) = true;
     }
     return readers;
   }
