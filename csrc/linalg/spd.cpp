@@ -20,6 +20,8 @@
 #include <utility>
 #include <vector>
 
+#include "linalg/row_storage.h"
+
 namespace torchbcd {
 namespace {
 
@@ -71,25 +73,36 @@ void accumulate_gram(const at::Tensor& a, const at::Tensor& out, double beta) {
   }
 }
 
-// The lower triangle of the system's matrix, accumulated over rows in `dtype`.
+// The lower triangle of the system's matrix, accumulated over rows in `dtype`, so that each row is fetched
+// once however many panels and sums it goes into.
 at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
   const int64_t d = system.a.size(1);
   const int64_t n = system.a.size(0);
   at::Tensor k = at::empty({system.size(), system.size()}, system.a.options().dtype(dtype));
   const at::Tensor products = k.narrow(0, 0, d).narrow(1, 0, d);
-  if (dtype == system.a.scalar_type()) {
-    accumulate_gram(system.a, products, 0);
-  } else {
-    products.zero_();
-    for (const Span& rows : spans(n, kConversionRows)) {
-      accumulate_gram(system.a.narrow(0, rows.begin, rows.size).to(dtype), products, 1);
+  at::Tensor sums = system.ones_column ? k.select(0, d).narrow(0, 0, d) : at::Tensor();
+  const auto accumulate = [&](const at::Tensor& rows, bool first) {
+    accumulate_gram(rows, products, first ? 0 : 1);
+    if (sums.defined() && first) {
+      at::sum_out(sums, rows, 0);
+    } else if (sums.defined()) {
+      sums.add_(at::sum(rows, 0));
     }
-  }
+  };
+  for_each_part(n, [&](int64_t begin, int64_t size) {
+    const at::Tensor part = system.a.narrow(0, begin, size);
+    if (dtype == part.scalar_type()) {
+      accumulate(part, begin == 0);
+      return;
+    }
+    for (int64_t from = 0; from == 0 || from < size; from += kConversionRows) {
+      accumulate(part.narrow(0, from, std::min(kConversionRows, size - from)).to(dtype), begin + from == 0);
+    }
+  });
   if (system.ones_row != 0) {
     products.add_(as_held_by(k, system.ones_row));
   }
   if (system.ones_column) {
-    k.select(0, d).narrow(0, 0, d).copy_(at::sum(system.a, 0, /*keepdim=*/false, dtype));
     k.select(0, d).select(0, d).fill_(static_cast<double>(n));
   }
   if (system.sum_over_ranks) {
