@@ -107,7 +107,7 @@ class _Loader:
 def fit_loader(
     optimizer: RelaxedBCD, loader: Iterable[Pair], validation: Validation, settings: Settings
 ) -> list[EpochReport]:
-    """Train on batches, of which no more than one, and the first rows, are in memory."""
+    """Train on batches, of which no more than one is in memory, once the first rows have been looked at."""
     if optimizer._process_group is not None:
         raise ValueError("batches must be made of rows here, fit(x, y), where there is a process_group")
     library = optimizer._push()
@@ -115,6 +115,7 @@ def fit_loader(
     _, encoded = library.checked(source.inputs, source.targets, "")
     validation, classes = _checked(optimizer, validation)
     _standardize(optimizer, source.inputs[:_ROWS_SEEN], encoded[:_ROWS_SEEN], settings.standardize)
+    del source.inputs
     return _run(optimizer, source, validation, classes, settings)
 
 

@@ -284,9 +284,9 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``. Or, without y,
                 batches: a ``DataLoader``, or anything with a length that gives pairs of inputs and targets anew
-                for every epoch. One is in memory at a time, beside the first 10,000 rows, which are looked at
-                before training, and which alone decide about ``standardize``. They come as they are: shuffling
-                is the loader's, and ``batch_size`` is not used.
+                for every epoch. One is in memory at a time, once the first 10,000 rows have been looked at,
+                which alone decide about ``standardize``. They come as they are: shuffling is the loader's, and
+                ``batch_size`` is not used.
             y: Targets: class indices, shape (n,), or values, shape (n, d_N).
             epochs: Passes over the data, >= 1.
             batch_size: Rows of a step, >= 1.

@@ -138,6 +138,15 @@ at::Tensor ScratchFolder::open(const std::string& file, at::IntArrayRef sizes,
   return bytes == 0 ? at::empty(sizes, options) : map(found.get(), file, sizes, options);
 }
 
+void ScratchFolder::start_writing(const std::string& file) const {
+#if defined(SYNC_FILE_RANGE_WRITE)
+  const Descriptor written(path_of(file), O_RDONLY);
+  if (written.good()) {
+    ::sync_file_range(written.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
+  }
+#endif
+}
+
 void ScratchFolder::sync(const std::string& prefix) const {
   for (const std::string& file : files(prefix)) {
     const Descriptor written(path_of(file), O_RDONLY);

@@ -34,6 +34,9 @@ class ScratchFolder {
   /// What it has created stays.
   void keep() { created_.clear(); }
 
+  /// Has the disk begin to write what the tensor in a file holds, which sync() will wait for. Does nothing
+  /// where the system has no such thing.
+  void start_writing(const std::string& file) const;
   /// Has the disk hold what the tensors in the files whose names begin so do.
   void sync(const std::string& prefix) const;
   /// Replaces a file: whoever reads it finds all of what it was, or all of what it is, also where the process

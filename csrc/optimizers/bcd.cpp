@@ -192,7 +192,8 @@ void BCD::sweep(bool batch) {
   data_->has_before = false;
   const BcdProblem problem = data_->problem(*mlp_, data_->options);
   record_stale(rows);
-  const Residuals residuals = sweep_bcd({problem, mlp_->committed, mlp_->next, rows, observer_});
+  const BlockObserver observer = batch ? observer_ : observer_of_run();
+  const Residuals residuals = sweep_bcd({problem, mlp_->committed, mlp_->next, rows, observer});
   // Every variable reaches a weight of the same sweep, so the weights tell whether all is finite; only where
   // they are not is the first bad block, in the order of the sweep, looked for.
   if (!all_finite(tensors_of(mlp_->next))) {

@@ -53,6 +53,23 @@ void BCD::take_up(const ScratchRun& run, BcdRows& rows) {
   loaded(sweeps);
 }
 
+// The caller's; and the disk writes what a layer's blocks have left while those of the layers before it run.
+BlockObserver BCD::observer_of_run() const {
+  if (!data_->run) {
+    return observer_;
+  }
+  return [this](const char* block, size_t layer) {
+    if (*block == 'W') {
+      for (const char* variable : {"U", "V", "residual"}) {
+        data_->run->start_writing(variable, layer);
+      }
+    }
+    if (observer_) {
+      observer_(block, layer);
+    }
+  };
+}
+
 // The residuals of the point are about to be computed where those of the recorded one are.
 void BCD::record_stale(const BcdRows& rows) {
   if (data_->run && &rows == &data_->bound && rows.residuals == Residuals::kStale && !data_->recorded_stale) {

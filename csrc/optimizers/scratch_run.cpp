@@ -54,6 +54,10 @@ void ScratchRun::begin(const SavedState& state, const c10::IValue& description) 
   folder_.keep();
 }
 
+void ScratchRun::start_writing(const std::string& variable, size_t layer) const {
+  folder_.start_writing(kFiles + other_set() + variable + std::to_string(layer));
+}
+
 void ScratchRun::commit(const SavedState& state, const c10::IValue& description) {
   folder_.sync(kFiles + other_set());
   write(!second_, state, description);

@@ -32,6 +32,9 @@ class ScratchRun {
 
   /// Ends a bind: has the disk hold all files, and the record say that the first set is the point.
   void begin(const SavedState& state, const c10::IValue& description);
+  /// Within a sweep: variables of a layer, counted from 1, are done in the other set. The disk may as well
+  /// begin.
+  void start_writing(const std::string& variable, size_t layer) const;
   /// Ends a sweep: has the disk hold the other set, and the record say that it is the point. Throws, with the
   /// folder at the sweep before, where the disk is full.
   void commit(const SavedState& state, const c10::IValue& description);

@@ -103,6 +103,7 @@ class TORCHBCD_API BCD : public SplitOptimizer {
   void check_joint() const;
   void check_takes_scratch() const;
   void take_up(const ScratchRun& run, BcdRows& rows);
+  BlockObserver observer_of_run() const;
   void record_stale(const BcdRows& rows);
   void commit_recorded(bool batch, Residuals residuals);
   void sweep(bool batch);
