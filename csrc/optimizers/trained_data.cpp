@@ -114,9 +114,9 @@ at::Tensor TrainedMlp::kept_inputs(const char* argument, int64_t n, const at::Te
   const at::Tensor& weight = parameters.front().weight;
   check_kind_of_model(name, argument, like, weight);
   TORCH_CHECK_VALUE(sizes.size() == 2 && sizes[1] == weight.size(1), name, ": ", argument,
-                    " must have shape (n, ", weight.size(1), ") (got ", sizes, ")");
-  TORCH_CHECK_VALUE(n > 0 || sum_over_ranks, name, ": ", argument, " must have at least one row (got ", sizes,
-                    ")");
+                    " must have shape (n, ", weight.size(1), ") (got ", at::IntArrayRef(sizes), ")");
+  TORCH_CHECK_VALUE(n > 0 || sum_over_ranks, name, ": ", argument, " must have at least one row (got ",
+                    at::IntArrayRef(sizes), ")");
   const auto flat = [&](int64_t begin, int64_t size) {
     const at::Tensor x = rows(begin, size);
     return x.dim() > 2 ? x.flatten(1) : x;
