@@ -16,7 +16,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-measured = json.loads(Path(__file__).resolve().parents[1].joinpath("results/training.json").read_text())
+measured = json.loads(Path("../results/training.json").read_text())  # these scripts run in docs/gallery
 SHOWN = {
     "RelaxedBCD, searched": ("black", "o-"),
     "RelaxedBCD, defaults": ("black", "o:"),
