@@ -326,7 +326,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100, help="Mbit/s that a rank sends (default: 100)")
     parser.add_argument("--delay", type=float, default=20, help="ms, one way (default: 20)")
     parser.add_argument(
-        "--simulated", type=int, nargs="*", default=[8, 16, 64, 256], help="ranks in turn (default: 8 16 64 256)"
+        "--simulated", type=int, nargs="*", default=[8, 32, 128], help="ranks in turn (default: 8 32 128)"
     )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON file; table and plot lie beside it")

@@ -136,9 +136,9 @@ def measured(model: Model) -> Iterator[str]:
     """The runs, a table for each number of ranks."""
     yield "\n## Measured\n"
     yield (
-        "Seconds until a test accuracy is reached: sum (computing + communication), and what the clock said, which "
-        "has queueing for a core in it, too. All-reduces and MB: of the whole run, as given to all-reduces, and as "
-        "the kernel counted them on rank 0's interface."
+        "Seconds until a test accuracy is reached: sum (computing + communication), and what the clock said, with "
+        "queueing for a core. All-reduces and MB: of the whole run, as given to all-reduces, and "
+        "as the kernel counted them on rank 0's interface."
     )
     for ranks in sorted({r["ranks"] for r in model.runs}):
         own = [r for r in model.runs if r["ranks"] == ranks]
@@ -171,10 +171,12 @@ def measured(model: Model) -> Iterator[str]:
 def constants(model: Model) -> Iterator[str]:
     """What the model is made of."""
     yield "\n## The model's constants\n"
-    yield "CPU seconds of a step on n rows of a rank, a + c n; float32 numbers of the weights: "
-    yield f"{model.reduces['']}; all-reduces of a sweep of RelaxedBCD: "
     sweep = model.reduces.get("RelaxedBCD, sweeps", [])
-    yield f"{len(sweep)}, of which {sum(n < SMALL for n in sweep)} of fewer than {SMALL} numbers.\n"
+    yield (
+        f"Numbers that are averaged, weights or gradients: {model.reduces[''][0]:,}. All-reduces of a sweep of "
+        f"RelaxedBCD: {len(sweep)}, {sum(n < SMALL for n in sweep)} of them of fewer than {SMALL} numbers, "
+        f"{sum(sweep):,} numbers in all. CPU seconds of a step on n rows of a rank, a + c n:\n"
+    )
     yield from head("", "a, ms", "c, µs a row")
     for name, computing in model.computing.items():
         yield row(name, f"{1e3 * computing.fixed:.1f}", f"{1e6 * computing.row:.1f}")
