@@ -136,8 +136,8 @@ def measured(model: Model) -> Iterator[str]:
     """The runs, a table for each number of ranks."""
     yield "\n## Measured\n"
     yield (
-        "Seconds until a test accuracy is reached: sum (computing + communication), and what the clock said, with "
-        "queueing for a core. All-reduces and MB: of the whole run, as given to all-reduces, and "
+        "Seconds until a test accuracy is reached: sum (computing + communication), and what the clock said, "
+        "with queueing for a core. All-reduces and MB: of the whole run, as given to all-reduces, and "
         "as the kernel counted them on rank 0's interface."
     )
     for ranks in sorted({r["ranks"] for r in model.runs}):
