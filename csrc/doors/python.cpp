@@ -53,10 +53,11 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
       .def("set_observer", wrap_pybind_function([](Optimizer& self, const py::object& f) {
              self.set_observer(observer_from(f));
            }))
-      .def("follow", wrap_pybind_function(
-                         [](Optimizer& self, const OptionalTensors& weights, const OptionalTensors& biases) {
-                           self.follow(handles(weights), handles(biases));
-                         }))
+      .def("follow",
+           wrap_pybind_function([](Optimizer& self, const OptionalTensors& weights,
+                                   const OptionalTensors& biases, const std::vector<double>& dropout) {
+             self.follow(handles(weights), handles(biases), dropout);
+           }))
       .def_property_readonly("bound", &Optimizer::bound)
       .def_property_readonly("sweeps", &Optimizer::sweeps)
       .def_property_readonly("bytes_sent", &Optimizer::bytes_sent)

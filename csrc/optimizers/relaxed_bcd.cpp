@@ -1,6 +1,7 @@
 #include "torchbcd/relaxed_bcd.h"
 
 #include <ATen/ops/add.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/lerp.h>
 #include <ATen/ops/sub.h>
 #include <c10/util/Exception.h>
@@ -96,6 +97,20 @@ void set_layer_defaults(const RelaxedBCDOptions& given, const std::vector<Skip>&
   }
 }
 
+// What this sweep's Dropouts multiply states with; none where there are no Dropouts.
+std::vector<at::Tensor> drawn_masks(const std::vector<Activation>& activations,
+                                    const std::vector<at::Tensor>& states) {
+  std::vector<at::Tensor> masks(states.size());
+  bool any = false;
+  for (size_t l = 0; l < states.size(); ++l) {
+    if (const double p = activations[l].dropout; p > 0) {
+      masks[l] = at::empty_like(states[l]).bernoulli_(1 - p).mul_(p < 1 ? 1 / (1 - p) : 0);
+      any = true;
+    }
+  }
+  return any ? masks : std::vector<at::Tensor>();
+}
+
 }  // namespace
 
 // Views of the first n rows of the storage, which grows as it has to.
@@ -186,6 +201,8 @@ void RelaxedBCD::check_options_together() const {
   }
   TORCH_CHECK_VALUE(!moves_start || !o.persistent(), mlp_->name,
                     ": persistent variables go with no momentum and no weight_decay");
+  TORCH_CHECK_VALUE(!mlp_->drops() || !o.persistent(), mlp_->name,
+                    ": persistent variables go with no Dropout in train mode; call model.eval()");
 }
 
 // One sweep, committed only when all of it has succeeded.
@@ -207,6 +224,7 @@ void RelaxedBCD::sweep(bool batch) {
   d.swept = d.options;
   const RelaxedProblem problem = d.problem(*mlp_, d.swept);
   bool rescaled = false;
+  rows.masks = drawn_masks(mlp_->mlp.activations, rows.v);
   if (restored) {
     products_out(rows.x, rows.saved_v, d.start(*mlp_), rows.p);
     for (size_t l = 0; l < mlp_->depth(); ++l) {
@@ -215,7 +233,7 @@ void RelaxedBCD::sweep(bool batch) {
       at::sub_out(rows.slack[l], rows.saved_u[l], rows.p[l]);
     }
   } else {
-    forward_out(rows.x, d.start(*mlp_), mlp_->activations, mlp_->mlp.skips, rows.p, rows.v);
+    forward_out(rows.x, d.start(*mlp_), mlp_->activations, mlp_->mlp.skips, rows.p, rows.v, rows.masks);
     rescaled = sweeps() == 0 && match_output_scale(batch);
     rows.penalties = relaxed_penalties(problem, d.start(*mlp_), rows.population);
   }
