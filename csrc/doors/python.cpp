@@ -66,7 +66,9 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
              self.set_process_group(name, rank);
            }))
       .def("checked", wrap_pybind_function([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
-                                              const std::string& of) { return self.checked(x, y, of); }))
+                                              const std::string& of, const OptionalTensor& sample_weight) {
+             return self.checked(x, y, of, sample_weight.value_or(at::Tensor()));
+           }))
       .def("layer_options", [](Optimizer& self) { return to_python(self.layer_options()); })
       .def("scheme_options", [](Optimizer& self) { return to_python(self.scheme_options()); })
       .def("documented_options", [](Optimizer& self) { return to_python(self.documented_options()); })
@@ -109,6 +111,17 @@ py::class_<Optimizer> with_bind_from(py::class_<Optimizer> c) {
                }));
 }
 
+/// step(), and step_batch(x, y, sample_weight).
+template <typename Optimizer>
+py::class_<Optimizer> with_steps(py::class_<Optimizer> c) {
+  return c.def("step", wrap_pybind_function_no_gil([](Optimizer& self) { return self.step(); }))
+      .def("step_batch",
+           wrap_pybind_function_no_gil([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
+                                          const OptionalTensor& sample_weight) {
+             return self.step(x, y, sample_weight.value_or(at::Tensor()));
+           }));
+}
+
 void bind_bcd(py::module_& m) {
   py::class_<BCD::Point>(m, "Point")
       .def_property_readonly("variables", [](const BCD::Point& self) { return named(self.variables); })
@@ -122,12 +135,7 @@ void bind_bcd(py::module_& m) {
       .def_property_readonly("order", [](const BCD::Point& self) { return self.options.order(); })
       .def_property_readonly("blocks", blocks_of)
       .def("penalties", penalties_of);
-  with_bind_from(optimizer_class<BCD, BCDOptions>(m, "BCD"))
-      .def("step", wrap_pybind_function_no_gil([](BCD& self) { self.step(); }))
-      .def("step_batch", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& x, const at::Tensor& y,
-                                                        const OptionalTensor& sample_weight) {
-             self.step(x, y, sample_weight.value_or(at::Tensor()));
-           }))
+  with_steps(with_bind_from(optimizer_class<BCD, BCDOptions>(m, "BCD")))
       .def("step_rows", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& index,
                                                        const OptionalTensor& x, const OptionalTensor& y) {
              self.step_rows(index, x.value_or(at::Tensor()), y.value_or(at::Tensor()));
@@ -152,12 +160,7 @@ void bind_relaxed(py::module_& m) {
                              })
       .def_readonly("halved", &RelaxedReport::halved)
       .def_readonly("guard_halvings", &RelaxedReport::guard_halvings);
-  optimizer_class<RelaxedBCD, RelaxedBCDOptions>(m, "RelaxedBCD")
-      .def("bind", wrap_pybind_function_no_gil(
-                       [](RelaxedBCD& self, const at::Tensor& x, const at::Tensor& y) { self.bind(x, y); }))
-      .def("step", wrap_pybind_function_no_gil([](RelaxedBCD& self) { return self.step(); }))
-      .def("step_batch", wrap_pybind_function_no_gil([](RelaxedBCD& self, const at::Tensor& x,
-                                                        const at::Tensor& y) { return self.step(x, y); }))
+  with_steps(with_bind(optimizer_class<RelaxedBCD, RelaxedBCDOptions>(m, "RelaxedBCD")))
       .def("default_weight_decay", [](RelaxedBCD& self, size_t layer, const at::Tensor& y) {
         return self.options().default_weight_decay(layer, self.tells_classes(y));
       });
