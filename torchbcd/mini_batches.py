@@ -200,8 +200,8 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, weight: Tensor | N
     if wanted is False or optimizer._process_group is not None:
         return
     few = model.frozen_first is not None and len(x) > _ROWS_SEEN
-    weight = model.parameters()[0][0]
-    if wanted is None and (optimizer._object.sweeps or not weight.requires_grad or len(x) < 2):
+    trained = model.parameters()[0][0].requires_grad
+    if wanted is None and (optimizer._object.sweeps or not trained or len(x) < 2):
         return
     first, rows = first_linear(model, x[:_ROWS_SEEN] if few else x)
     counts = None if weight is None else weight[: len(rows)]
