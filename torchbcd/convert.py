@@ -49,7 +49,7 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {
 }
 _FROZEN_ROWS = 1024  # that run through the modules before the layers at once
 _SUPPORTED = ", ".join(
-    ["Flatten (first)", "Linear", *(cls.__name__ for cls in _ACTIVATIONS), "torchbcd.nn.Residual"]
+    ["Flatten (first)", "Linear", "Dropout", *(cls.__name__ for cls in _ACTIVATIONS), "torchbcd.nn.Residual"]
 ).replace("PReLU", "PReLU (of one slope that requires no gradients)")
 
 
@@ -149,10 +149,17 @@ def _watch(placed: _Placed) -> _Watched:
                 f"module {position} of the model, {module}, has no parameter {missing[0]!r} any more"
             )
         return watched("linear", bias=module._parameters["bias"] is not None)
+    if cls is nn.Dropout:
+        return watched("dropout")
     if isinstance(module, nn.Flatten) and cls is nn.Flatten:
         whole = (module.start_dim, module.end_dim) == (1, -1)
         return watched("flatten" if whole else "partial_flatten")
     return watched("unknown")
+
+
+def _probability(dropout: Any) -> float:
+    """That of a Dropout, in the mode it is in."""
+    return float(dropout.p) if dropout.training else 0.0
 
 
 def _check_plain(position: str, module: nn.Module) -> None:
@@ -191,11 +198,14 @@ class Model:
         self.flatten = any(found.kind == "flatten" for found in self._found)
         self.residual = any(found.ends for found in self._found)
         self.activations: list[Activation] = []
+        self._dropouts: list[tuple[int, nn.Module]] = []
         for found in self._found:
             if found.kind == "linear":
                 self.activations.append(("identity", ()))
             elif found.kind == "activation" and self.activations:
                 self.activations[-1] = activation or (found.activation, found.numbers)
+            elif found.kind == "dropout":
+                self._dropouts.append((len(self.activations) - 1, found.module))
 
     def _rows(self, modules: Sequence[_Watched]) -> list[_Row]:
         rows: list[_Row] = []
@@ -204,6 +214,8 @@ class Model:
             seen = (found.activation, found.numbers)
             if self._seen is not None and found.kind == "activation":
                 seen = self._seen
+            elif found.kind == "dropout":
+                seen = ("", (_probability(found.module),))
             trainable = any(p.requires_grad for p in found.module.parameters())
             weight, bias = parameters.get("weight"), parameters.get("bias")
             text, ends = str(found.module), (len(found.begins), found.ends)
@@ -213,6 +225,16 @@ class Model:
     def read(self) -> _C.Mlp:
         """The library's own object. It judges whether it can be trained."""
         return _C.read_modules(self._rows([*self._first, *self._found]), _SUPPORTED, self.frozen_first)
+
+    @property
+    def dropout(self) -> list[float]:
+        """The probability with which a state of each layer is dropped, as its mode is by now; or no numbers."""
+        if not self._dropouts:
+            return []
+        probabilities = [0.0] * len(self.linears)
+        for layer, module in self._dropouts:
+            probabilities[layer] = _probability(module)
+        return probabilities
 
     @property
     def skips(self) -> list[tuple[int, int, bool]]:
@@ -307,7 +329,8 @@ _ANEW = "make a new optimizer"
 def read_model(model: nn.Module, activation: Activation | None = None) -> Model:
     """The layers of ``[frozen,] [Flatten,] Linear, activation, ..., Linear[, activation]``, also if nested.
 
-    :class:`torchbcd.nn.Residual` may stand among them, around a branch that ends with a Linear.
+    :class:`torchbcd.nn.Residual` may stand among them, around a branch that ends with a Linear, and
+    ``nn.Dropout`` behind an activation.
     Before them any modules may stand none of whose parameters require gradients. Among the layers subclasses of
     the supported modules are refused. Two Linear modules in a row have the identity between them.
 

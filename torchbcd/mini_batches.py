@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from torchbcd import arguments, fit_rules, losses
 from torchbcd.distributed import Ranks
+from torchbcd.frozen import eval_mode
 from torchbcd.preprocessing import first_linear, is_first_poorly_scaled, standardize_first_
 from torchbcd.reports import EpochReport
 
@@ -163,7 +164,8 @@ def _run(
             evaluated = module if averaged is None else cast("nn.Sequential", averaged.module)
             loss = accuracy = None
             if callable(validation):
-                loss = ranks.mean(float(validation(optimizer._model.whole(evaluated))))
+                with eval_mode(evaluated):
+                    loss = ranks.mean(float(validation(optimizer._model.whole(evaluated))))
             elif validation is not None:
                 loss, accuracy = _evaluate(optimizer, evaluated, *validation, classes)
                 rows_seen = len(validation[0])
@@ -209,7 +211,9 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, weight: Tensor | N
         if not is_first_poorly_scaled(first, rows, counts):
             return
         with torch.autocast(rows.device.type, enabled=False):
-            outputs = model.layers()(rows[: len(y)])
+            layers = model.layers()
+            with eval_mode(layers):
+                outputs = layers(rows[: len(y)])
         loss = str(optimizer._loss)
         is_of_numbers = optimizer._loss.name in ("squared", "huber", "quantile")
         each = 1.0 if weight is None else weight[: len(y), None].double().to(y.device)
@@ -233,7 +237,7 @@ def _evaluate(
     optimizer: RelaxedBCD, layers: nn.Module, x: Tensor, y: Tensor, classes: Tensor | None
 ) -> tuple[float, float | None]:
     """Mean loss of a row, and, where its targets are classes, the accuracy."""
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(x.device.type, enabled=False), eval_mode(layers):
         outputs = layers(x)
     loss = losses.row_losses(str(optimizer._loss), outputs, y).double().mean().item()
     if classes is None:

@@ -143,7 +143,8 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             and _same([p for layer in parameters for p in layer if p is not None], known)
         ):
             self._follow_groups(parameters)
-        self._object.follow([weight for weight, _ in parameters], [bias for _, bias in parameters])
+        weights, biases = [weight for weight, _ in parameters], [bias for _, bias in parameters]
+        self._object.follow(weights, biases, self._model.dropout)
 
     def _follow_groups(self, parameters: Sequence[tuple[Tensor, Tensor | None]]) -> None:
         """Have the param groups hold the model's parameters, unless somebody has changed the groups."""
@@ -265,7 +266,8 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         """This optimizer as a TorchScript object, ``torch.classes.torchbcd.<name>``.
 
         It shares the model's parameters, starts from copies of the options and of the state, and can be an
-        attribute of a scripted module, which is saved with it and runs without Python.
+        attribute of a scripted module, which is saved with it and runs without Python. Its Dropouts stay in the
+        mode that the model's are in now.
 
         Raises:
             ValueError: An option is a function of one's own, which TorchScript cannot hold.
@@ -293,7 +295,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         script = getattr(torch.classes.torchbcd, own["optimizer"])(
             [weight for weight, _ in parameters],
             [bias for _, bias in parameters],
-            own["activations"],
+            self._texts(own["activations"]),
             str(self._loss),
             options,
             self._model.flatten,
@@ -302,6 +304,11 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         )
         script.load_state((own["tensors"], own["numbers"]))
         return script
+
+    def _texts(self, activations: list[str]) -> list[str]:
+        """Activations as TorchScript has them, with what the Dropouts behind them do now."""
+        dropout = self._model.dropout or [0.0] * len(activations)
+        return [f"{text}, dropout({p!r})" if p else text for text, p in zip(activations, dropout, strict=True)]
 
     def _check_all_rows(self, what: str) -> None:
         if self._process_group is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchbcd.convert import read_model
+from torchbcd.frozen import eval_mode
 from torchbcd.nn import Select
 
 __all__ = ["prune_zeros"]
@@ -98,8 +99,9 @@ def _prune_units(
     constant = ~weight.ne(0).any(1)
     kept = (after.ne(0).any(0) & ~constant).nonzero().squeeze(1)
     state = weight.new_zeros(1, len(weight)) if bias is None else bias[None].clone()
-    for module in activation:
-        state = module(state)
+    with eval_mode(*activation):
+        for module in activation:
+            state = module(state)
     spare = len(kept) == 0  # one unit stays, which says nothing
     if spare and len(weight) == 1 and not weight.any() and not after.any():
         return False

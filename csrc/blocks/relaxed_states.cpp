@@ -40,6 +40,11 @@ at::Tensor inner_product(const at::Tensor& a, const at::Tensor& b, const Totals&
   return at::sum(totals.weighted() ? products * totals.weights().weight : products);
 }
 
+// Times the mask, in place.
+at::Tensor masked(const StateProblem& problem, at::Tensor t) {
+  return problem.mask.defined() ? t.mul_(problem.mask) : t;
+}
+
 // What T moves by where U moves by `u` and V by `v`.
 at::Tensor skipped_move(const SkipReader& skip, const at::Tensor& u, const at::Tensor& v) {
   return skip.reads_u && skip.reads_v ? u + v : skip.reads_u ? u : v;
@@ -94,7 +99,7 @@ at::Tensor skip_curvature(const StateProblem& problem, const at::Tensor& z, cons
 // |R - J d W^T|^2 + ratio |S + d|^2, times the problem's scale. `squares` is |z|^2.
 void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor squares,
                         const Totals& totals) {
-  const at::Tensor slope = passes::activation_derivative(problem.u, problem.activation);
+  const at::Tensor slope = masked(problem, passes::activation_derivative(problem.u, problem.activation));
   at::Tensor along = problem.direction.clone();
   at::Tensor remaining = problem.direction.clone();  // the negative gradient at d
   at::Tensor d = at::zeros_like(along);
@@ -192,8 +197,10 @@ void set_direction(StateProblem& problem, const StateStep& step, const at::Tenso
   at::Tensor gradient = z;
   at::mm_out(gradient, problem.residual, problem.scaled);
   const Pulls pulls = add_pulls(problem, gradient);
+  masked(problem, gradient);
   at::Tensor squares = totals.weighed(
       passes::state_direction(z, problem.u, pulls.slack, problem.activation, pulls.keep, z, image));
+  masked(problem, image);
   if (step.steps == 1) {
     const auto sample = [&](const at::Tensor& t) { return at::slice(t, 0, 0, std::nullopt, step.stride); };
     at::Tensor product = problem.product.narrow(0, 0, sample(image).size(0));
@@ -248,9 +255,12 @@ void set_flips(StateProblem& problem, double omega, double population, const Tot
 }
 
 void move_unchecked(const StateProblem& problem, StateMoved& moved) {
+  const at::Tensor from =
+      problem.mask.defined() ? passes::activation(problem.u, problem.activation) : problem.v;
   moved.slack_sums =
-      passes::state_move(problem.u, problem.v, problem.direction, problem.slack_or_any(), problem.activation,
+      passes::state_move(problem.u, from, problem.direction, problem.slack_or_any(), problem.activation,
                          problem.keep(), problem.length, moved.slack, moved.change);
+  masked(problem, moved.change);
 }
 
 bool move_checked(StateProblem& problem, const at::Tensor& start, StateMoved& moved, const Totals& totals) {

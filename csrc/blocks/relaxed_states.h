@@ -22,7 +22,8 @@ struct SkipReader {
 };
 
 /// What the block of (U, V)_{l-1} minimises along a ray, |R - (sigma(U + d) - V) W_l^T|^2 + ratio |S + d|^2,
-/// with S = U - P, and ratio' |R' - (T(U + d) - T)|^2 for each skip that begins here.
+/// with S = U - P, and ratio' |R' - (T(U + d) - T)|^2 for each skip that begins here. With a mask M sigma is
+/// M sigma, entry by entry, and M sigma' its derivative.
 struct StateProblem {
   functors::AnyActivation activation;
   at::Tensor weight;
@@ -36,6 +37,7 @@ struct StateProblem {
   at::Tensor product;  // scratch like R; for has_line the direction's, J z W_l^T
   bool has_line;       // whether the product tells the value along the ray
   std::vector<SkipReader> skips = {};
+  at::Tensor mask = {};  // undefined: ones
 
   double keep() const { return slack.defined() ? 1 : 0; }
   const at::Tensor& slack_or_any() const { return slack.defined() ? slack : direction; }

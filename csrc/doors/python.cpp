@@ -19,6 +19,8 @@ namespace {
 using torch::wrap_pybind_function;
 using torch::wrap_pybind_function_no_gil;
 using OptionalTensor = std::optional<at::Tensor>;
+using Rows = const at::Tensor&;
+using Weight = const OptionalTensor&;
 
 // RelaxedBCD's setting for any depth: the options that are not the defaults.
 py::object options_for_any_depth() {
@@ -53,10 +55,11 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
       .def("set_observer", wrap_pybind_function([](Optimizer& self, const py::object& f) {
              self.set_observer(observer_from(f));
            }))
-      .def("follow", wrap_pybind_function(
-                         [](Optimizer& self, const OptionalTensors& weights, const OptionalTensors& biases) {
-                           self.follow(handles(weights), handles(biases));
-                         }))
+      .def("follow",
+           wrap_pybind_function([](Optimizer& self, const OptionalTensors& weights,
+                                   const OptionalTensors& biases, const std::vector<double>& dropout) {
+             self.follow(handles(weights), handles(biases), dropout);
+           }))
       .def_property_readonly("bound", &Optimizer::bound)
       .def_property_readonly("sweeps", &Optimizer::sweeps)
       .def_property_readonly("bytes_sent", &Optimizer::bytes_sent)
@@ -65,9 +68,9 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
            wrap_pybind_function_no_gil([](Optimizer& self, const std::string& name, int64_t rank) {
              self.set_process_group(name, rank);
            }))
-      .def("checked", wrap_pybind_function([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
-                                              const std::string& of, const OptionalTensor& sample_weight) {
-             return self.checked(x, y, of, sample_weight.value_or(at::Tensor()));
+      .def("checked",
+           wrap_pybind_function([](Optimizer& self, Rows x, Rows y, const std::string& of, Weight weight) {
+             return self.checked(x, y, of, weight.value_or(at::Tensor()));
            }))
       .def("layer_options", [](Optimizer& self) { return to_python(self.layer_options()); })
       .def("scheme_options", [](Optimizer& self) { return to_python(self.scheme_options()); })
@@ -92,10 +95,8 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
 /// bind(x, y, sample_weight).
 template <typename Optimizer>
 py::class_<Optimizer> with_bind(py::class_<Optimizer> c) {
-  return c.def("bind",
-               wrap_pybind_function_no_gil([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
-                                              const OptionalTensor& sample_weight) {
-                 self.bind(x, y, sample_weight.value_or(at::Tensor()));
+  return c.def("bind", wrap_pybind_function_no_gil([](Optimizer& self, Rows x, Rows y, Weight weight) {
+                 self.bind(x, y, weight.value_or(at::Tensor()));
                }));
 }
 
@@ -103,11 +104,9 @@ py::class_<Optimizer> with_bind(py::class_<Optimizer> c) {
 template <typename Optimizer>
 py::class_<Optimizer> with_bind_from(py::class_<Optimizer> c) {
   using States = std::vector<at::Tensor>;
-  return c.def("bind",
-               wrap_pybind_function_no_gil([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
-                                              const OptionalTensor& sample_weight, const States& first,
-                                              const States& second) {
-                 self.bind(x, y, sample_weight.value_or(at::Tensor()), first, second);
+  return c.def("bind", wrap_pybind_function_no_gil([](Optimizer& self, Rows x, Rows y, Weight weight,
+                                                      const States& first, const States& second) {
+                 self.bind(x, y, weight.value_or(at::Tensor()), first, second);
                }));
 }
 
@@ -115,10 +114,8 @@ py::class_<Optimizer> with_bind_from(py::class_<Optimizer> c) {
 template <typename Optimizer>
 py::class_<Optimizer> with_steps(py::class_<Optimizer> c) {
   return c.def("step", wrap_pybind_function_no_gil([](Optimizer& self) { return self.step(); }))
-      .def("step_batch",
-           wrap_pybind_function_no_gil([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
-                                          const OptionalTensor& sample_weight) {
-             return self.step(x, y, sample_weight.value_or(at::Tensor()));
+      .def("step_batch", wrap_pybind_function_no_gil([](Optimizer& self, Rows x, Rows y, Weight weight) {
+             return self.step(x, y, weight.value_or(at::Tensor()));
            }));
 }
 
@@ -170,11 +167,10 @@ void bind_dlam(py::module_& m) {
   with_bind_from(optimizer_class<DLAM, DLAMOptions>(m, "DLAM"))
       .def_property_readonly("sweeps_since_bind", &DLAM::sweeps_since_bind)
       .def("step", wrap_pybind_function_no_gil([](DLAM& self) { return fields(self.step()); }))
-      .def("step_batch", wrap_pybind_function_no_gil([](DLAM& self, const at::Tensor& x, const at::Tensor& y,
-                                                        std::optional<int64_t> sweeps,
-                                                        const OptionalTensor& sample_weight) {
-             return fields(self.step(x, y, sweeps, sample_weight.value_or(at::Tensor())));
-           }))
+      .def("step_batch", wrap_pybind_function_no_gil(
+                             [](DLAM& self, Rows x, Rows y, std::optional<int64_t> sweeps, Weight weight) {
+                               return fields(self.step(x, y, sweeps, weight.value_or(at::Tensor())));
+                             }))
       .def("gap", wrap_pybind_function_no_gil([](DLAM& self) { return self.gap(); }))
       .def("sweep_gap", wrap_pybind_function_no_gil(
                             [](DLAM& self, const SweepId& sweep) { return self.sweep_gap(sweep); }));

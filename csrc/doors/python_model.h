@@ -35,18 +35,16 @@ inline std::vector<at::Tensor> handles(const OptionalTensors& parameters) {
   return result;
 }
 
-// (kind, position, text, weight, bias, activation, its parameters, whether it is trainable, how many
-// Residuals begin with it and how many end) of each module.
+// (kind, position, text, weight, bias, activation, its parameters or a Dropout's probability, whether it is
+// trainable, how many Residuals begin with it and how many end) of each module.
 using PythonModule = std::tuple<std::string, std::string, std::string, std::optional<at::Tensor>,
                                 std::optional<at::Tensor>, std::string, std::vector<double>, bool, int, int>;
 
 inline std::vector<FoundModule> found_of(const std::vector<PythonModule>& modules) {
   using Kind = FoundModule::Kind;
-  const std::map<std::string, Kind> kinds = {{"linear", Kind::kLinear},
-                                             {"activation", Kind::kActivation},
-                                             {"flatten", Kind::kFlatten},
-                                             {"partial_flatten", Kind::kPartialFlatten},
-                                             {"unknown", Kind::kUnknown}};
+  const std::map<std::string, Kind> kinds = {
+      {"linear", Kind::kLinear},   {"activation", Kind::kActivation},          {"dropout", Kind::kDropout},
+      {"flatten", Kind::kFlatten}, {"partial_flatten", Kind::kPartialFlatten}, {"unknown", Kind::kUnknown}};
   std::vector<FoundModule> found;
   for (const auto& [kind, position, text, weight, bias, activation, parameters, trainable, begins, ends] :
        modules) {
@@ -59,6 +57,9 @@ inline std::vector<FoundModule> found_of(const std::vector<PythonModule>& module
                      trainable,
                      begins,
                      ends});
+    if (found.back().kind == Kind::kDropout) {
+      found.back().activation = {"", {}, parameters.at(0)};
+    }
   }
   return found;
 }

@@ -25,10 +25,12 @@ class Layers {
   void add(const FoundModule& found, bool is_first) {
     check_module(found, found.kind != Kind::kUnknown, known_);
     for (int k = 0; k < found.begins; ++k) {
-      open_.push_back({last(), 0, activated_});
+      open_.push_back({last(), 0, activated_ || dropped_ != nullptr});
     }
     if (found.kind == Kind::kActivation) {
       add_activation(found);
+    } else if (found.kind == Kind::kDropout) {
+      add_dropout(found);
     } else if (found.kind == Kind::kLinear) {
       add_linear(found);
     } else {
@@ -43,8 +45,12 @@ class Layers {
 
   Mlp done() && {
     TORCH_CHECK_VALUE(mlp_.depth() > 0, "model must have at least one Linear module (got none)");
+    if (dropped_ != nullptr) {
+      check_module(*dropped_, false, "must have a Linear module behind it");
+    }
     for (Skip& skip : mlp_.skips) {  // without an activation U and V are one
-      skip.activated = skip.activated || mlp_.activations[skip.from].name == "identity";
+      skip.activated =
+          skip.activated || (mlp_.activations[skip.from].name == "identity" && !drops_[skip.from]);
     }
     return std::move(mlp_);
   }
@@ -55,8 +61,17 @@ class Layers {
   void add_activation(const FoundModule& found) {
     check_module(found, mlp_.depth() > 0, "must follow a Linear module");
     check_module(found, !activated_, "follows another activation");
+    check_module(found, dropped_ == nullptr, "follows a Dropout, and must stand before it");
     mlp_.activations.back() = found.activation;
     activated_ = true;
+  }
+
+  void add_dropout(const FoundModule& found) {
+    check_module(found, mlp_.depth() > 0, "must follow a Linear module or an activation");
+    check_module(found, dropped_ == nullptr, "follows another Dropout");
+    mlp_.activations.back().dropout = found.activation.dropout;
+    drops_.back() = true;
+    dropped_ = &found;
   }
 
   void add_linear(const FoundModule& found) {
@@ -69,11 +84,14 @@ class Layers {
     mlp_.weights.push_back(found.weight);
     mlp_.biases.push_back(found.bias);
     mlp_.activations.push_back({"identity", {}});
+    drops_.push_back(false);
     activated_ = false;
+    dropped_ = nullptr;
   }
 
   void end_residual(const FoundModule& found) {
-    check_module(found, !activated_, "ends a Residual, whose branch must end with a Linear module");
+    check_module(found, !activated_ && dropped_ == nullptr,
+                 "ends a Residual, whose branch must end with a Linear module");
     Skip skip = open_.back();
     open_.pop_back();
     skip.to = last();
@@ -89,8 +107,10 @@ class Layers {
 
   std::string known_;  // what is said of a module that is not
   Mlp mlp_;
-  bool activated_ = true;   // whether the last Linear has its activation
-  std::vector<Skip> open_;  // of the Residuals that have begun, without their ends
+  bool activated_ = true;                 // whether the last Linear has its activation
+  const FoundModule* dropped_ = nullptr;  // and the Dropout behind it
+  std::vector<bool> drops_;               // whether each has one, in train mode or not
+  std::vector<Skip> open_;                // of the Residuals that have begun, without their ends
 };
 
 }  // namespace
@@ -118,7 +138,9 @@ size_t modules_before_layers(const std::vector<FoundModule>& modules) {
     --first;
   }
   const auto count = static_cast<size_t>(first - modules.begin());
-  const bool flattened = count == 1 && modules[0].kind != Kind::kActivation;  // by the layers themselves
+  const bool flattened =
+      count == 1 && (modules[0].kind == Kind::kFlatten ||
+                     modules[0].kind == Kind::kPartialFlatten);  // by the layers themselves
   return first == modules.end() || (after_unknown == modules.begin() && flattened) ? 0 : count;
 }
 

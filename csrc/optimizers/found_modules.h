@@ -13,13 +13,13 @@
 namespace torchbcd {
 
 struct FoundModule {
-  enum class Kind { kFlatten, kPartialFlatten, kLinear, kActivation, kUnknown };
+  enum class Kind { kFlatten, kPartialFlatten, kLinear, kActivation, kDropout, kUnknown };
 
   Kind kind = Kind::kUnknown;
   std::string position;     // in the model: "2", or "1.0" within a nested Sequential
   std::string text;         // how errors call it
   at::Tensor weight, bias;  // of a Linear
-  Activation activation;
+  Activation activation;    // of a Dropout, its probability alone
   bool trainable = false;  // whether a parameter of it requires gradients
   int begins = 0;          // how many Residuals begin with it
   int ends = 0;            // and how many end

@@ -10,6 +10,7 @@
 #include <c10/util/StringUtil.h>
 #include <torch/nn/modules/activation.h>
 #include <torch/nn/modules/container/any.h>
+#include <torch/nn/modules/dropout.h>
 #include <torch/nn/modules/linear.h>
 
 #include <algorithm>
@@ -23,7 +24,8 @@ namespace torchbcd {
 namespace {
 
 constexpr const char* kSupported =
-    "Flatten (first), Linear, Identity, ReLU, LeakyReLU, PReLU (of one slope that requires no gradients), "
+    "Flatten (first), Linear, Dropout, Identity, ReLU, LeakyReLU, PReLU (of one slope that requires no "
+    "gradients), "
     "Sigmoid, Tanh, Hardtanh, ReLU6, SiLU, GELU, ELU, SELU, CELU, Softplus, Mish, LogSigmoid, Softsign, "
     "Tanhshrink, Softshrink, Hardshrink, Threshold, and of torchbcd::nn Hardsigmoid, Hardswish, Sine, Sign, "
     "Polynomial and Residual";
@@ -123,11 +125,22 @@ std::optional<Activation> activation_of(const torch::nn::Module& module) {
 }  // namespace
 
 Activation Activation::parse(const std::string& text) {
-  NamedFunctor named = NamedFunctor::parse("activation", "leaky_relu(0.2)", text);
-  return {std::move(named.name), std::move(named.parameters)};
+  const size_t end = std::min(text.find(", dropout("), text.size());
+  NamedFunctor named = NamedFunctor::parse("activation", "leaky_relu(0.2)", text.substr(0, end));
+  double dropout = 0;
+  if (end < text.size()) {
+    const NamedFunctor behind = NamedFunctor::parse("activation", "relu, dropout(0.1)", text.substr(end + 2));
+    TORCH_CHECK_VALUE(behind.parameters.size() == 1 && behind.parameters[0] >= 0 && behind.parameters[0] <= 1,
+                      "dropout must be a probability (got '", text, "')");
+    dropout = behind.parameters[0];
+  }
+  return {std::move(named.name), std::move(named.parameters), dropout};
 }
 
-std::string Activation::text() const { return NamedFunctor{name, parameters}.text(); }
+std::string Activation::text() const {
+  const std::string own = NamedFunctor{name, parameters}.text();
+  return dropout == 0 ? own : own + ", " + NamedFunctor{"dropout", {dropout}}.text();
+}
 
 namespace {
 
@@ -157,6 +170,9 @@ void find_modules(const torch::nn::Sequential& model, const std::string& prefix,
       found.kind = Kind::kLinear;
       found.weight = linear->weight;
       found.bias = linear->bias;
+    } else if (const auto* dropout = exactly<torch::nn::DropoutImpl>(*module)) {
+      found.kind = Kind::kDropout;
+      found.activation.dropout = dropout->is_training() ? dropout->options.p() : 0;
     } else if (std::optional<Activation> activation = activation_of(*module)) {
       found.kind = Kind::kActivation;
       found.activation = std::move(*activation);
@@ -235,11 +251,12 @@ std::function<Mlp()> reader_of(const torch::nn::Sequential& model) {
     for (size_t i = 0; i < std::min(then.are.size(), now.are.size()); ++i) {
       const FoundModule& was = then.modules[i];
       const FoundModule& is = now.modules[i];
-      TORCH_CHECK_VALUE(then.are[i] == now.are[i] && was.activation.text() == is.activation.text() &&
-                            was.bias.defined() == is.bias.defined() && was.begins == is.begins &&
-                            was.ends == is.ends,
-                        "module ", is.position, " of the model, ", is.text,
-                        ", is another one now or has been changed; make a new optimizer");
+      const bool dropout = is.kind == FoundModule::Kind::kDropout;  // which follows mode and probability
+      TORCH_CHECK_VALUE(
+          then.are[i] == now.are[i] && (dropout || was.activation.text() == is.activation.text()) &&
+              was.bias.defined() == is.bias.defined() && was.begins == is.begins && was.ends == is.ends,
+          "module ", is.position, " of the model, ", is.text,
+          ", is another one now or has been changed; make a new optimizer");
     }
     TORCH_CHECK_VALUE(then.are.size() == now.are.size(), "the model has ", now.are.size(),
                       " modules and had ", then.are.size(), " when the optimizer was made; make a new one");

@@ -1,6 +1,7 @@
 #include "torchbcd/relaxed_bcd.h"
 
 #include <ATen/ops/add.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/lerp.h>
 #include <ATen/ops/sub.h>
@@ -95,6 +96,20 @@ void set_layer_defaults(const RelaxedBCDOptions& given, const std::vector<Skip>&
     const std::optional<double>& momentum = given.momentum()[l];
     options.momentum()[l] = momentum ? momentum : shortest.momentum_of(0);
   }
+}
+
+// What this sweep's Dropouts multiply states with; none where there are no Dropouts.
+std::vector<at::Tensor> drawn_masks(const std::vector<Activation>& activations,
+                                    const std::vector<at::Tensor>& states) {
+  std::vector<at::Tensor> masks(states.size());
+  bool any = false;
+  for (size_t l = 0; l < states.size(); ++l) {
+    if (const double p = activations[l].dropout; p > 0) {
+      masks[l] = at::empty_like(states[l]).bernoulli_(1 - p).mul_(p < 1 ? 1 / (1 - p) : 0);
+      any = true;
+    }
+  }
+  return any ? masks : std::vector<at::Tensor>();
 }
 
 }  // namespace
@@ -216,6 +231,8 @@ void RelaxedBCD::check_options_together() const {
   }
   TORCH_CHECK_VALUE(!moves_start || !o.persistent(), mlp_->name,
                     ": persistent variables go with no momentum and no weight_decay");
+  TORCH_CHECK_VALUE(!mlp_->drops() || !o.persistent(), mlp_->name,
+                    ": persistent variables go with no Dropout in train mode; call model.eval()");
 }
 
 // One sweep, committed only when all of it has succeeded.
@@ -238,6 +255,7 @@ void RelaxedBCD::sweep(bool batch) {
   d.swept = d.options;
   const RelaxedProblem problem = d.problem(*mlp_, d.swept);
   bool rescaled = false;
+  rows.masks = drawn_masks(mlp_->mlp.activations, rows.v);
   if (restored) {
     products_out(rows.x, rows.saved_v, d.start(*mlp_), rows.p);
     for (size_t l = 0; l < mlp_->depth(); ++l) {
@@ -246,7 +264,7 @@ void RelaxedBCD::sweep(bool batch) {
       at::sub_out(rows.slack[l], rows.saved_u[l], rows.p[l]);
     }
   } else {
-    forward_out(rows.x, d.start(*mlp_), mlp_->activations, mlp_->mlp.skips, rows.p, rows.v);
+    forward_out(rows.x, d.start(*mlp_), mlp_->activations, mlp_->mlp.skips, rows.p, rows.v, rows.masks);
     rescaled = sweeps() == 0 && match_output_scale(batch);
     rows.penalties = relaxed_penalties(problem, d.start(*mlp_), rows.population);
   }

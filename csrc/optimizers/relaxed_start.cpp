@@ -97,7 +97,8 @@ void RelaxedBCD::keep_velocity() {
   difference_out(mlp_->committed, mlp_->next, data_->velocity);
 }
 
-// The batch's true loss at the new weights must not exceed that at the old ones: the step is halved until it
+// The batch's true loss, through the sweep's own masks, at the new weights must not exceed that at the old
+// ones: the step is halved until it
 // does not, and dropped if nothing helps. After a forward pass with the old weights, rows.p has their
 // outputs.
 void RelaxedBCD::guard(bool forward_with_old) {
@@ -106,7 +107,7 @@ void RelaxedBCD::guard(bool forward_with_old) {
   const auto loss_at = [&](const std::vector<AffineMap>& maps) {
     const std::vector<at::Tensor> products = allocate_states(rows.rows(), maps);
     const std::vector<at::Tensor> states = allocate_states(rows.rows(), maps);
-    forward_out(rows.x, maps, mlp_->activations, mlp_->mlp.skips, products, states);
+    forward_out(rows.x, maps, mlp_->activations, mlp_->mlp.skips, products, states, rows.masks);
     return totals.of(weighted_loss(rows.y, states.back(), mlp_->loss, rows.weights.weight));
   };
   const auto loss_before = [&] {

@@ -23,10 +23,11 @@ constexpr int64_t kFormat = 1;
 // "BCD" of "torchbcd.BCD".
 std::string kind_of_optimizer(const TrainedMlp& mlp) { return std::string(mlp.name).substr(9); }
 
+// Without Dropouts, which come and go with the model's mode.
 c10::impl::GenericList texts_of(const std::vector<Activation>& activations) {
   c10::impl::GenericList texts = python_list();
   for (const Activation& activation : activations) {
-    texts.push_back(activation.text());
+    texts.push_back(Activation{activation.name, activation.parameters}.text());
   }
   return texts;
 }
@@ -55,6 +56,9 @@ const Mlp& SplitOptimizer::mlp() const { return mlp_->mlp; }
 const std::string& SplitOptimizer::loss() const { return mlp_->loss_name; }
 
 void SplitOptimizer::check_options() const {
+  TORCH_CHECK_VALUE(takes_dropout() || !mlp_->drops(), mlp_->name,
+                    ": variables that stay from sweep to sweep go with no Dropout in train mode; call "
+                    "model.eval(), or train by RelaxedBCD");
   option_table().check(option_values(), mlp_->depth());
   const OptionRef regularizers = option_table().row("weight_regularizer").in(option_values());
   check_weight_regularizers(*mlp_, *std::get<PerLayer<WeightRegularizer>*>(regularizers));
@@ -66,13 +70,15 @@ void SplitOptimizer::set_observer(BlockObserver observer) {
   observer_ = std::move(observer);
 }
 
-void SplitOptimizer::follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases) {
+void SplitOptimizer::follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
+                            const std::vector<double>& dropout) {
   const Call call = mlp_->call(Call::Kind::kLook);
-  TORCH_CHECK_VALUE(weights.size() == mlp_->depth() && biases.size() == mlp_->depth(), mlp_->name,
-                    ": there must be ", mlp_->depth(), " weights and biases (got ", weights.size(), " and ",
-                    biases.size(), ")");
+  TORCH_CHECK_VALUE(weights.size() == mlp_->depth() && biases.size() == mlp_->depth() &&
+                        (dropout.empty() || dropout.size() == mlp_->depth()),
+                    mlp_->name, ": there must be ", mlp_->depth(), " weights, biases and probabilities (got ",
+                    weights.size(), ", ", biases.size(), " and ", dropout.size(), ")");
   if (!mlp_->within_sweep()) {
-    mlp_->follow(weights, biases);
+    mlp_->follow(weights, biases, dropout);
   }
 }
 

@@ -186,10 +186,17 @@ void TrainedMlp::refuse_skips(const char* what) const {
                     mlp.skips.front().to + 1, "); RelaxedBCD and BCD with splitting 3 do");
 }
 
-void TrainedMlp::follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases) {
+bool TrainedMlp::drops() const {
+  return std::any_of(mlp.activations.begin(), mlp.activations.end(),
+                     [](const Activation& activation) { return activation.dropout > 0; });
+}
+
+void TrainedMlp::follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
+                        const std::vector<double>& dropout) {
   for (size_t l = 0; l < depth(); ++l) {
     mlp.weights[l] = weights[l];
     mlp.biases[l] = biases[l];
+    mlp.activations[l].dropout = dropout.empty() ? 0 : dropout[l];
     parameters[l] = {weights[l], biases[l]};
   }
 }
@@ -211,7 +218,11 @@ std::vector<Trained> TrainedMlp::now_trained() const {
 bool TrainedMlp::sync() {
   if (reread) {
     const Mlp now = reread();
-    follow(now.weights, now.biases);
+    std::vector<double> dropout;
+    for (const Activation& activation : now.activations) {
+      dropout.push_back(activation.dropout);
+    }
+    follow(now.weights, now.biases, dropout);
   }
   for (size_t l = 0; l < depth(); ++l) {
     check_kind(name, "weight", l, parameters[l].weight, committed[l].weight);

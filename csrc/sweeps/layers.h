@@ -41,10 +41,11 @@ void products_out(const at::Tensor& x, const std::vector<at::Tensor>& states,
                   const std::vector<AffineMap>& maps, const std::vector<at::Tensor>& out);
 
 /// A forward pass of x: products as above, with what skips add to them, and states[l] = sigma_l(products[l])
-/// for as many layers as `states` holds.
+/// for as many layers as `states` holds; times masks[l], where there is one.
 void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
                  const std::vector<functors::AnyActivation>& activations, const std::vector<Skip>& skips,
-                 const std::vector<at::Tensor>& products, const std::vector<at::Tensor>& states);
+                 const std::vector<at::Tensor>& products, const std::vector<at::Tensor>& states,
+                 const std::vector<at::Tensor>& masks = {});
 
 /// sum_j w_j l(v_j; y_j) over the rows, whose weights are (n, 1), (1, 1), or undefined where they are one. In
 /// float64, where it neither overflows nor loses what is small.

@@ -273,9 +273,10 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
                          scratch(3, rows_.v[i].size(1)),
                          {},
                          scratch(0, residual_.size(1)),
-                         options_.state_steps()[l] == 1 && skips.empty() &&
+                         options_.state_steps()[l] == 1 && skips.empty() && !rows_.mask(i).defined() &&
                              passes::has_line_move(activation(i), residual_.device()),
-                         std::move(skips)};
+                         std::move(skips),
+                         rows_.mask(i)};
     if (std::holds_alternative<functors::Sign>(activation(i))) {
       set_flips(problem, options_.over_relaxation()[l], rows_.population, totals_);
     } else {

@@ -4,8 +4,9 @@
 //
 //   L = l(V_N; Y) + sum_l ( rho_l/2 |U_l - V_{l-1} W_l^T - 1 b_l^T|^2 + rho_l r_l(W_l) ),
 //
-// on V_l = sigma_l(U_l), V_0 = x. Where rows have weights, every sum over rows is the weighted one, of the
-// penalties too: a row of weight two is two rows.
+// on V_l = M_l sigma_l(U_l), V_0 = x, with masks M_l, entry by entry, where there is a Dropout: the sweep's
+// own. Where rows have weights, every sum over rows is the weighted one, of the penalties too: a row of
+// weight two is two rows.
 #pragma once
 
 #include "linalg/reductions.h"
@@ -42,12 +43,14 @@ struct RelaxedRows : RelaxedData {
   std::vector<at::Tensor> slack;    // U - p, where U has moved
   std::vector<at::Tensor> change;   // of the states, by their block
   std::vector<at::Tensor> scratch;  // four, as large as the widest layer's
+  std::vector<at::Tensor> masks;    // M of V = M sigma(U), entry by entry; undefined, or none: ones
   std::vector<at::Tensor> saved_u;  // persistent: U and V at the last complete sweep
   std::vector<at::Tensor> saved_v;
   std::vector<double> penalties;  // those of the last sweep, or, where they persist, of all
 
   bool defined() const { return x.defined(); }
   int64_t rows() const { return x.size(0); }
+  at::Tensor mask(size_t l) const { return masks.empty() ? at::Tensor() : masks[l]; }
   /// Views of the first n rows, without data.
   RelaxedRows narrow(int64_t n) const;
   static RelaxedRows allocate(int64_t n, const std::vector<AffineMap>& maps);

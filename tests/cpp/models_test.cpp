@@ -145,6 +145,29 @@ void residuals_are_layers() {
   EXPECT_THROWS(c10::ValueError, torchbcd::BCD{by_hand}, "at least two further on");
 }
 
+// A Dropout behind an activation, as its mode is by the time of each call.
+void dropouts_are_read() {
+  torch::manual_seed(0);
+  const torch::nn::Sequential model(torch::nn::Linear(4, 6), torch::nn::ReLU(), torch::nn::Dropout(0.5),
+                                    torch::nn::Linear(6, 3));
+  model->to(torch::kDouble);
+  EXPECT(torchbcd::read_mlp(model).activations[0].text() == "relu, dropout(0.5)");
+  EXPECT(torchbcd::Activation::parse("relu, dropout(0.5)").dropout == 0.5);
+  EXPECT_THROWS(c10::ValueError, torchbcd::Activation::parse("relu, dropout(2)"), "must be a probability");
+  EXPECT_THROWS(c10::ValueError, torchbcd::BCD{model}, "no Dropout in train mode");
+  torchbcd::RelaxedBCD optimizer(model);
+  const at::Tensor x = torch::randn({20, 4}, torch::kDouble);
+  const at::Tensor y = torch::randn({20, 3}, torch::kDouble);
+  const auto dropped = [&] {
+    optimizer.step(x, y);
+    const torchbcd::RelaxedBCD::Variables at = optimizer.variables();
+    return at.V[1].eq(0).logical_and(at.U[0].gt(0)).any().item<bool>();
+  };
+  EXPECT(dropped());
+  model->eval();
+  EXPECT(!dropped());
+}
+
 // The model is looked at before every call: its parameters are followed, its modules have to stay.
 void models_change() {
   const Batch batch;
@@ -179,4 +202,5 @@ void test_models() {
   modules_before_the_layers();
   residuals_are_layers();
   models_change();
+  dropouts_are_read();
 }

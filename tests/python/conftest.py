@@ -91,6 +91,11 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.xdist_group(name))
 
 
+def pytest_make_parametrize_id(val):
+    """Names that are the same in every worker of pytest-xdist, as contents of a file, with its date, are not."""
+    return "bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture
 def two_threads():
     """For what is done differently by several."""

@@ -40,6 +40,11 @@ def watched_sweep(optimizer, *data):
     return report, seen
 
 
+def by_index(seen):
+    """The variables after each block, by its name and the index of its layer, from 0."""
+    return {(block, layer - 1): variables for (block, layer), variables in seen}
+
+
 def assert_certified(report, seen, regularizer, loss, y, *, clamped, dtype):
     """No block raised L, and the report's numbers are those of L recomputed."""
     values = [

@@ -160,9 +160,9 @@ class MyLinear(nn.Linear):
 SHARED = nn.Linear(4, 4)
 
 BAD_MODELS = {
-    "dropout": (
-        nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 2)),
-        r"module 1 of the model, Dropout\(p=0.5.*is not supported; supported are",
+    "normalisation": (
+        nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2)),
+        r"module 1 of the model, LayerNorm\(\(4,\).*is not supported; supported are",
     ),
     "convolution": (nn.Sequential(nn.Conv2d(1, 1, 3)), r"module 0 of the model, Conv2d.*not supported"),
     "activation first": (nn.Sequential(nn.ReLU()), "module 0 .*must follow a Linear"),

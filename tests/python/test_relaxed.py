@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ACTIVATIONS, make_data, make_mlp
 from objectives import LOSSES, row_losses
-from relaxed_problems import FEW, MANY, PLAIN, STILL, WIDTHS, assert_certified, watched_sweep
+from relaxed_problems import FEW, MANY, PLAIN, STILL, WIDTHS, assert_certified, by_index, watched_sweep
 from torch import nn
 
 import torchbcd
@@ -82,11 +82,6 @@ def test_whatever_the_hyperparameters(activation, name, value):
     for _ in range(15):
         report, seen = watched_sweep(optimizer, x, y)
         assert_certified(report, seen, None, "squared", y, clamped=True, dtype=torch.float64)
-
-
-def by_index(seen):
-    """The variables after each block, by its name and the index of its layer, from 0."""
-    return {(block, layer - 1): variables for (block, layer), variables in seen}
 
 
 def proximal(inputs, damping, bias):

@@ -58,6 +58,8 @@ Mlp mlp_of_parameters(const char* op, at::TensorList parameters, const TextList&
   }
   for (const std::string& text : activations) {
     mlp.activations.push_back(Activation::parse(text));
+    TORCH_CHECK_VALUE(mlp.activations.back().dropout == 0, op,
+                      ": a function of its arguments takes no Dropout (got '", text, "')");
   }
   mlp.skips = skips_of(op, skips);
   return mlp;

@@ -21,14 +21,17 @@ namespace torchbcd {
 struct TORCHBCD_API Activation {
   std::string name = "identity";
   std::vector<double> parameters;
+  /// Of torch's Dropout behind it, in train mode: the probability with which a state is zero for a sweep, the
+  /// others being divided by what is left of one.
+  double dropout = 0;
 
-  /// Of a text such as "relu", "leaky_relu(0.2)" or "polynomial(0, 0.5, 0.25)".
+  /// Of a text such as "relu", "leaky_relu(0.2)", "polynomial(0, 0.5, 0.25)" or "relu, dropout(0.1)".
   static Activation parse(const std::string& text);
   std::string text() const;
 };
 
 /// The layers of [frozen modules,] [Flatten,] Linear, activation, ..., Linear[, activation], Residuals of
-/// them among these. The tensors are the model's own.
+/// them and Dropouts among these. The tensors are the model's own.
 struct Mlp {
   std::vector<at::Tensor> weights;  // (d_l, d_{l-1})
   std::vector<at::Tensor> biases;   // (d_l,), undefined where a layer has none
@@ -44,10 +47,10 @@ struct Mlp {
   size_t depth() const { return weights.size(); }
 };
 
-/// Reads a Sequential of Flatten (first), Linear, activations of torch::nn and torchbcd::nn, and
-/// torchbcd::nn::Residual; before them may stand any modules none of whose parameters require gradients, such
-/// as a backbone. Throws a ValueError that names any other module, and all that are supported, or one out of
-/// place.
+/// Reads a Sequential of Flatten (first), Linear, activations of torch::nn and torchbcd::nn, Dropout behind
+/// these, and torchbcd::nn::Residual; before them may stand any modules none of whose parameters require
+/// gradients, such as a backbone. Throws a ValueError that names any other module, and all that are
+/// supported, or one out of place.
 TORCHBCD_API Mlp read_mlp(const torch::nn::Sequential& model);
 
 namespace nn {

@@ -84,8 +84,10 @@ class TORCHBCD_API SplitOptimizer {
   /// Has a function called after each block of every sweep.
   void set_observer(BlockObserver observer);
 
-  /// Says where the model's parameters are by now: tensors of the same kinds and shapes, in the same order.
-  void follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases);
+  /// Says where the model's parameters are by now: tensors of the same kinds and shapes, in the same order;
+  /// and what its Dropouts do, a probability for each layer (Activation::dropout), or none for no Dropout.
+  void follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
+              const std::vector<double>& dropout = {});
 
   /// What a step would make of inputs and targets, as copies. Throws as it would, of weights too, where there
   /// are any; errors put `of` before "x" and "y".
@@ -152,6 +154,8 @@ class TORCHBCD_API SplitOptimizer {
   virtual void* option_values() const = 0;
   /// What options may not be together. Throws.
   virtual void check_options_together() const {}
+  /// Whether states may be dropped (Activation::dropout).
+  virtual bool takes_dropout() const { return false; }
   /// Throws where the method, or its options, do not take rows in several processes.
   virtual void check_takes_ranks() const;
   /// Forgets bound data.
