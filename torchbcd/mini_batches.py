@@ -49,32 +49,48 @@ class Settings:
 
 
 def fit(
-    optimizer: RelaxedBCD, x: Tensor, y: Tensor, validation: Validation, settings: Settings
+    optimizer: RelaxedBCD,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    validation: Validation,
+    settings: Settings,
 ) -> list[EpochReport]:
     """Train; where modules run before the layers, on their features, which are kept where that is possible."""
     x, y = arguments.tensor("x", x), arguments.tensor("y", y)
+    weight = arguments.optional_tensor("sample_weight", weight)
     library = optimizer._push()
     model = optimizer._model
     kept = model.frozen_first is not None and settings.noise == 0 and _fits(x, model.linears[0])
     if model.frozen_first is None or kept:
-        rows, encoded = library.checked(x, y, "")
-        encoded = encoded[:_ROWS_SEEN]
+        rows, encoded = library.checked(x, y, "", weight)
         x = rows if kept else x
     else:
-        parts = [
-            library.checked(a, b, "")[1] for a, b in zip(torch.split(x, 1024), torch.split(y, 1024), strict=True)
-        ]
-        encoded = torch.cat(parts)[:_ROWS_SEEN]
+        if weight is not None and weight.shape != (len(x),):
+            raise ValueError(f"sample_weight must have shape (n,) = [{len(x)}] (got {list(weight.shape)})")
+        parts = torch.split(x, 1024), torch.split(y, 1024)
+        weights = [None] * len(parts[0]) if weight is None else torch.split(weight, 1024)
+        encoded = torch.cat([library.checked(a, b, "", w)[1] for a, b, w in zip(*parts, weights, strict=True)])
+    if weight is not None and not bool(weight.all()):
+        counting = weight > 0
+        x, y, encoded, weight = (t[counting.to(t.device)] for t in (x, y, encoded, weight))
+    encoded = encoded[:_ROWS_SEEN]
+    count = Ranks(optimizer._process_group).total(len(x) if weight is None else weight.double().sum().item())
+    if count == 0:
+        raise ValueError("sample_weight must have a sum > 0")
     classes = None
     if validation is not None and not callable(validation):
         inputs, targets = validation
         validation = library.checked(
-            arguments.tensor("validation x", inputs), arguments.tensor("validation y", targets), "validation "
+            arguments.tensor("validation x", inputs),
+            arguments.tensor("validation y", targets),
+            "validation ",
+            None,
         )
         classes = None if targets.is_floating_point() else targets.long()
     with model.frozen_first.given() if model.frozen_first is not None and kept else nullcontext():
-        _standardize(optimizer, x, encoded, settings.standardize)
-        return _run(optimizer, x, y, validation, classes, settings)
+        _standardize(optimizer, x, encoded, weight, settings.standardize)
+        return _run(optimizer, x, y, weight, count, validation, classes, settings)
 
 
 def _fits(x: Tensor, first: nn.Linear) -> bool:
@@ -93,11 +109,16 @@ def _run(
     optimizer: RelaxedBCD,
     x: Tensor,
     y: Tensor,
+    weight: Tensor | None,
+    counted: float,
     validation: Validation,
     classes: Tensor | None,
     settings: Settings,
 ) -> list[EpochReport]:
-    """All epochs. The validation inputs are what reaches the first layer; `classes` those of its rows, if any."""
+    """All epochs. The validation inputs are what reaches the first layer; `classes` those of its rows, if any.
+
+    `counted` is what the rows of all processes count.
+    """
     groups, generator = optimizer.param_groups, settings.generator
     ranks = Ranks(optimizer._process_group)
     # In several processes each has a part in every batch, a smaller one where it has fewer rows.
@@ -134,7 +155,9 @@ def _run(
                         inputs.shape, generator=generator, dtype=inputs.dtype, device="cpu"
                     )
                     inputs = inputs + settings.noise * perturbation.to(inputs.device)
-                before += optimizer.step(inputs, y[rows.to(y.device)]).before
+                of_rows = None if weight is None else weight[rows.to(weight.device)]
+                report = optimizer.step(inputs, y[rows.to(y.device)], sample_weight=of_rows)
+                before += report.before
                 if averaged is not None:
                     averaged.update_parameters(module)
                 done += 1
@@ -148,7 +171,7 @@ def _run(
                 rows_seen = len(validation[0])
                 loss = ranks.mean(loss, rows_seen)
                 accuracy = None if accuracy is None else ranks.mean(accuracy, rows_seen)
-            reports.append(EpochReport(epoch, before / count, loss, accuracy))
+            reports.append(EpochReport(epoch, before / counted, loss, accuracy))
             if settings.callback is not None:
                 settings.callback(reports[-1])
             if settings.patience is not None and loss is not None:
@@ -168,7 +191,7 @@ def _run(
 
 
 @torch.no_grad()
-def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, wanted: bool | None) -> None:
+def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, weight: Tensor | None, wanted: bool | None) -> None:
     """Fold scale and offset into the first layer where asked to, or where that is safe and needed."""
     model = optimizer._model
     optimizer._scale_seen = True
@@ -179,12 +202,13 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, wanted: bool | Non
     if wanted is False or optimizer._process_group is not None:
         return
     few = model.frozen_first is not None and len(x) > _ROWS_SEEN
-    weight = model.parameters()[0][0]
-    if wanted is None and (optimizer._object.sweeps or not weight.requires_grad or len(x) < 2):
+    trained = model.parameters()[0][0].requires_grad
+    if wanted is None and (optimizer._object.sweeps or not trained or len(x) < 2):
         return
     first, rows = first_linear(model, x[:_ROWS_SEEN] if few else x)
+    counts = None if weight is None else weight[: len(rows)]
     if wanted is None:
-        if not is_first_poorly_scaled(first, rows):
+        if not is_first_poorly_scaled(first, rows, counts):
             return
         with torch.autocast(rows.device.type, enabled=False):
             layers = model.layers()
@@ -192,9 +216,12 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, wanted: bool | Non
                 outputs = layers(rows[: len(y)])
         loss = str(optimizer._loss)
         is_of_numbers = optimizer._loss.name in ("squared", "huber", "quantile")
-        constant = y.mean(0) if is_of_numbers else torch.zeros_like(y[0])
-        best = losses.row_losses(loss, constant.expand_as(y).contiguous(), y).double().sum()
-        if losses.row_losses(loss, outputs, y).double().sum() < best:
+        each = 1.0 if weight is None else weight[: len(y), None].double().to(y.device)
+        constant = torch.zeros_like(y[0])
+        if is_of_numbers:
+            constant = y.mean(0) if weight is None else ((each * y).sum(0) / each.sum()).to(y.dtype)
+        best = (each * losses.row_losses(loss, constant.expand_as(y).contiguous(), y).double()).sum()
+        if (each * losses.row_losses(loss, outputs, y).double()).sum() < best:
             return
         warnings.warn(
             "x is poorly scaled: fit has folded its scale and offset into the first layer "
@@ -202,7 +229,7 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, wanted: bool | Non
             UserWarning,
             stacklevel=5,
         )
-    standardize_first_(first, rows)
+    standardize_first_(first, rows, counts)
 
 
 @torch.no_grad()

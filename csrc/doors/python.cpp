@@ -19,6 +19,8 @@ namespace {
 using torch::wrap_pybind_function;
 using torch::wrap_pybind_function_no_gil;
 using OptionalTensor = std::optional<at::Tensor>;
+using Rows = const at::Tensor&;
+using Weight = const OptionalTensor&;
 
 // RelaxedBCD's setting for any depth: the options that are not the defaults.
 py::object options_for_any_depth() {
@@ -66,8 +68,10 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
            wrap_pybind_function_no_gil([](Optimizer& self, const std::string& name, int64_t rank) {
              self.set_process_group(name, rank);
            }))
-      .def("checked", wrap_pybind_function([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
-                                              const std::string& of) { return self.checked(x, y, of); }))
+      .def("checked",
+           wrap_pybind_function([](Optimizer& self, Rows x, Rows y, const std::string& of, Weight weight) {
+             return self.checked(x, y, of, weight.value_or(at::Tensor()));
+           }))
       .def("layer_options", [](Optimizer& self) { return to_python(self.layer_options()); })
       .def("scheme_options", [](Optimizer& self) { return to_python(self.scheme_options()); })
       .def("documented_options", [](Optimizer& self) { return to_python(self.documented_options()); })
@@ -91,10 +95,8 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
 /// bind(x, y, sample_weight).
 template <typename Optimizer>
 py::class_<Optimizer> with_bind(py::class_<Optimizer> c) {
-  return c.def("bind",
-               wrap_pybind_function_no_gil([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
-                                              const OptionalTensor& sample_weight) {
-                 self.bind(x, y, sample_weight.value_or(at::Tensor()));
+  return c.def("bind", wrap_pybind_function_no_gil([](Optimizer& self, Rows x, Rows y, Weight weight) {
+                 self.bind(x, y, weight.value_or(at::Tensor()));
                }));
 }
 
@@ -102,12 +104,19 @@ py::class_<Optimizer> with_bind(py::class_<Optimizer> c) {
 template <typename Optimizer>
 py::class_<Optimizer> with_bind_from(py::class_<Optimizer> c) {
   using States = std::vector<at::Tensor>;
-  return c.def("bind",
-               wrap_pybind_function_no_gil([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
-                                              const OptionalTensor& sample_weight, const States& first,
-                                              const States& second) {
-                 self.bind(x, y, sample_weight.value_or(at::Tensor()), first, second);
+  return c.def("bind", wrap_pybind_function_no_gil([](Optimizer& self, Rows x, Rows y, Weight weight,
+                                                      const States& first, const States& second) {
+                 self.bind(x, y, weight.value_or(at::Tensor()), first, second);
                }));
+}
+
+/// step(), and step_batch(x, y, sample_weight).
+template <typename Optimizer>
+py::class_<Optimizer> with_steps(py::class_<Optimizer> c) {
+  return c.def("step", wrap_pybind_function_no_gil([](Optimizer& self) { return self.step(); }))
+      .def("step_batch", wrap_pybind_function_no_gil([](Optimizer& self, Rows x, Rows y, Weight weight) {
+             return self.step(x, y, weight.value_or(at::Tensor()));
+           }));
 }
 
 void bind_bcd(py::module_& m) {
@@ -123,12 +132,7 @@ void bind_bcd(py::module_& m) {
       .def_property_readonly("order", [](const BCD::Point& self) { return self.options.order(); })
       .def_property_readonly("blocks", blocks_of)
       .def("penalties", penalties_of);
-  with_bind_from(optimizer_class<BCD, BCDOptions>(m, "BCD"))
-      .def("step", wrap_pybind_function_no_gil([](BCD& self) { self.step(); }))
-      .def("step_batch", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& x, const at::Tensor& y,
-                                                        const OptionalTensor& sample_weight) {
-             self.step(x, y, sample_weight.value_or(at::Tensor()));
-           }))
+  with_steps(with_bind_from(optimizer_class<BCD, BCDOptions>(m, "BCD")))
       .def("step_rows", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& index,
                                                        const OptionalTensor& x, const OptionalTensor& y) {
              self.step_rows(index, x.value_or(at::Tensor()), y.value_or(at::Tensor()));
@@ -153,12 +157,7 @@ void bind_relaxed(py::module_& m) {
                              })
       .def_readonly("halved", &RelaxedReport::halved)
       .def_readonly("guard_halvings", &RelaxedReport::guard_halvings);
-  optimizer_class<RelaxedBCD, RelaxedBCDOptions>(m, "RelaxedBCD")
-      .def("bind", wrap_pybind_function_no_gil(
-                       [](RelaxedBCD& self, const at::Tensor& x, const at::Tensor& y) { self.bind(x, y); }))
-      .def("step", wrap_pybind_function_no_gil([](RelaxedBCD& self) { return self.step(); }))
-      .def("step_batch", wrap_pybind_function_no_gil([](RelaxedBCD& self, const at::Tensor& x,
-                                                        const at::Tensor& y) { return self.step(x, y); }))
+  with_steps(with_bind(optimizer_class<RelaxedBCD, RelaxedBCDOptions>(m, "RelaxedBCD")))
       .def("default_weight_decay", [](RelaxedBCD& self, size_t layer, const at::Tensor& y) {
         return self.options().default_weight_decay(layer, self.tells_classes(y));
       });
@@ -168,11 +167,10 @@ void bind_dlam(py::module_& m) {
   with_bind_from(optimizer_class<DLAM, DLAMOptions>(m, "DLAM"))
       .def_property_readonly("sweeps_since_bind", &DLAM::sweeps_since_bind)
       .def("step", wrap_pybind_function_no_gil([](DLAM& self) { return fields(self.step()); }))
-      .def("step_batch", wrap_pybind_function_no_gil([](DLAM& self, const at::Tensor& x, const at::Tensor& y,
-                                                        std::optional<int64_t> sweeps,
-                                                        const OptionalTensor& sample_weight) {
-             return fields(self.step(x, y, sweeps, sample_weight.value_or(at::Tensor())));
-           }))
+      .def("step_batch", wrap_pybind_function_no_gil(
+                             [](DLAM& self, Rows x, Rows y, std::optional<int64_t> sweeps, Weight weight) {
+                               return fields(self.step(x, y, sweeps, weight.value_or(at::Tensor())));
+                             }))
       .def("gap", wrap_pybind_function_no_gil([](DLAM& self) { return self.gap(); }))
       .def("sweep_gap", wrap_pybind_function_no_gil(
                             [](DLAM& self, const SweepId& sweep) { return self.sweep_gap(sweep); }));

@@ -85,10 +85,16 @@ at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
       accumulate_gram(system.a.narrow(0, rows.begin, rows.size).to(dtype), products, 1);
     }
   }
-  if (system.ones_row != 0) {
+  const at::Tensor ones = system.ones.defined() ? system.ones.to(dtype) : system.ones;
+  if (system.ones_row != 0 && ones.defined()) {
+    products.addmm_(ones, ones.t(), 1, as_held_by(k, system.ones_row));
+  } else if (system.ones_row != 0) {
     products.add_(as_held_by(k, system.ones_row));
   }
-  if (system.ones_column) {
+  if (system.ones_column && ones.defined()) {
+    k.select(0, d).narrow(0, 0, d).copy_(at::sum(system.a * system.ones, 0, /*keepdim=*/false, dtype));
+    k.select(0, d).select(0, d).copy_(ones.square().sum());
+  } else if (system.ones_column) {
     k.select(0, d).narrow(0, 0, d).copy_(at::sum(system.a, 0, /*keepdim=*/false, dtype));
     k.select(0, d).select(0, d).fill_(static_cast<double>(n));
   }
