@@ -200,7 +200,9 @@ def check(model: Model) -> Iterator[str]:
     yield "\n## Model and measurement\n"
     yield f"Seconds to {LEVELS[0]:g} %, computing + communication; queueing is in neither.\n"
     ranks = sorted({r["ranks"] for r in model.runs})
-    yield from head("", *(f"{n} ranks, {what}" for n in ranks for what in ("measured", "model")))
+    yield from head(
+        "", *(f"{n} rank{'s' if n > 1 else ''}, {what}" for n in ranks for what in ("measured", "model"))
+    )
     for name in model.names:
         cells = []
         for n in ranks:
@@ -212,25 +214,29 @@ def check(model: Model) -> Iterator[str]:
 
 
 def extrapolated(model: Model) -> Iterator[str]:
-    """Tables of the model."""
+    """Tables of the model; bold where everybody is known."""
     for tree in (False, True):
         yield f"\n## Model: {'an all-reduce in 2 log2 P hops' if tree else 'the ring of gloo'}\n"
         levels = " / ".join(f"{level:g} %" for level in LEVELS)
-        yield f"Seconds to {levels}, a core for each rank. -: not reached, or not simulated.\n"
+        yield f"Seconds to {levels}, a core for each rank. -: not reached. Empty: rounds were not simulated.\n"
         yield from head("", *(f"{ranks:,}" for ranks in RANKS))
-        best = {}
-        for level in LEVELS:
-            for ranks in RANKS:
-                all_ = [model.seconds(name, level, ranks, tree) for name in model.names]
-                best[level, ranks] = min((sum(s) for s in all_ if s), default=0.0)
+        known = {
+            ranks: all(not is_local(name) or model.rounds(name, ranks) for name in model.names) for ranks in RANKS
+        }
         for name in model.names:
             cells = []
             for ranks in RANKS:
-                found = [model.seconds(name, level, ranks, tree) for level in LEVELS]
-                shown = [text(sum(s)) if s else "-" for s in found]
-                bold = [f"**{t}**" if s and sum(s) == best[level, ranks] else t
-                        for t, s, level in zip(shown, found, LEVELS, strict=True)]  # fmt: skip
-                cells.append(" / ".join(bold))
+                if is_local(name) and not model.rounds(name, ranks):
+                    cells.append("")
+                    continue
+                shown = []
+                for level in LEVELS:
+                    all_ = {other: model.seconds(other, level, ranks, tree) for other in model.names}
+                    best = min((sum(s) for s in all_.values() if s), default=0.0)
+                    own = all_[name]
+                    value = text(sum(own)) if own else "-"
+                    shown.append(f"**{value}**" if own and known[ranks] and sum(own) == best else value)
+                cells.append(" / ".join(shown))
             yield row(name, *cells)
 
 
