@@ -390,7 +390,7 @@ def relaxed_cases() -> Iterator[tuple[str, Case]]:
     for activation, loss in (("relu", "squared"), ("sigmoid", "cross_entropy")):
         build = relaxed(loss=loss, persistent=True, weight_regularizer=reg.L2(0.01))
         yield f"persistent, {activation}, {loss}", Case(build, hidden=(activation,))
-    for way in ("batch", "bound", "fit", "script"):
+    for way in ("batch", "batch with weights", "bound", "bound with weights", "fit", "script"):
         yield f"defaults, {way}", Case(torchbcd.RelaxedBCD, way)
     yield "bound", Case(relaxed(loss="logistic"))
     yield "scheduled", Case(relaxed(momentum=0.3), "scheduled")

@@ -37,10 +37,14 @@ class Scaling(NamedTuple):
     scale: Array
 
     @classmethod
-    def of(cls, values: NDArray[np.floating]) -> Scaling:
-        """That of these columns, in float64."""
-        mean = values.mean(0, dtype=np.float64)
-        scale = values.std(0, dtype=np.float64)
+    def of(cls, values: NDArray[np.floating], weight: Array | None = None) -> Scaling:
+        """That of these columns, in float64; a row of weight two counts as two."""
+        if weight is None:
+            mean = values.mean(0, dtype=np.float64)
+            scale = values.std(0, dtype=np.float64)
+        else:
+            mean = np.average(values, 0, weight)
+            scale = np.sqrt(np.average(np.square(values - mean), 0, weight))
         scale[~(scale > 1e-12 * np.abs(values).max(0))] = 1.0
         return cls(mean, scale)
 
@@ -129,23 +133,27 @@ def unfolded(coefs: Sequence[Array], intercepts: Sequence[Array], activation: st
     return nn.Sequential(*modules[:-1])
 
 
-def sharpness(outputs: Array, targets: NDArray[Any]) -> float:
-    """The k, in [1, 10], that makes ``softmax(k * outputs)`` the likeliest for these targets.
+def sharpness(outputs: Array, targets: NDArray[Any], weight: Array | None = None) -> float:
+    """The k, in [1, 10], that makes ``softmax(k * outputs)`` the likeliest for these targets, by their weights.
 
     Outputs that were fitted to 0 and 1 are not logits: this makes logits of them. For targets of several
     labels, (n, labels), it is ``sigmoid(k * (2 * outputs - 1))``. More than 10 would believe the rows that
     were trained on.
     """
+
+    def total(values: Array) -> float:
+        return float(values.sum() if weight is None else weight @ values.reshape(len(weight), -1).sum(1))
+
     if targets.ndim == 2:
         signs = (2 * targets - 1) * (2 * outputs - 1)
 
         def unlikelihood(k: float) -> float:
-            return -float(log_expit(k * signs).sum())
+            return -total(log_expit(k * signs))
     else:
         rows = np.arange(len(outputs))
 
         def unlikelihood(k: float) -> float:
-            return -float(log_softmax(k * outputs, axis=1)[rows, targets].sum())
+            return -total(log_softmax(k * outputs, axis=1)[rows, targets])
 
     found = minimize_scalar(unlikelihood, bounds=(1.0, _SHARPEST), method="bounded", options={"xatol": 0.01})
     return float(found.x)

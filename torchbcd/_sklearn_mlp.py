@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.extmath import safe_sparse_dot
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from torchbcd import _estimators as core
@@ -75,7 +75,7 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
 
     # What the two do differently.
 
-    def _encode(self, y: Targets, first: bool, incremental: bool) -> Targets:
+    def _encode(self, y: Targets, weight: Array | None, first: bool, incremental: bool) -> Targets:
         """Class indices (n,), labels of 0 and 1 (n, labels), or standardised numbers (n, outputs)."""
         raise NotImplementedError
 
@@ -83,11 +83,11 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         """The library's loss, its targets, and how many outputs the trained net has."""
         raise NotImplementedError
 
-    def _judge(self, targets: Targets, outputs: Array) -> tuple[float, float]:
+    def _judge(self, targets: Targets, outputs: Array, weight: Array | None) -> tuple[float, float]:
         """Loss and score of the trained net's outputs."""
         raise NotImplementedError
 
-    def _output_map(self, targets: Targets, outputs: Array) -> tuple[Array, Array]:
+    def _output_map(self, targets: Targets, outputs: Array, weight: Array | None) -> tuple[Array, Array]:
         """Matrix and offset that make logits, or y, of the trained net's outputs."""
         raise NotImplementedError
 
@@ -121,7 +121,7 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         must(all(map(whole, widths)), "hidden_layer_sizes", "a whole number > 0, or a sequence of them")
         return [int(width) for width in widths]
 
-    def _fit(self, X: Any, y: Any, incremental: bool = False) -> None:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool = False) -> None:
         widths = self._check_arguments()
         if incremental and self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
@@ -144,31 +144,43 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         )
         X = X.toarray() if issparse(X) else X
         y = y.toarray() if issparse(y) else y
+        weight = None
+        if sample_weight is not None:
+            weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+            if not weight.any():
+                raise ValueError("sample_weight must have an entry > 0")
         targets = self._encode(
-            column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y, first, incremental
+            column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y, weight, first, incremental
         )
+        if weight is not None:
+            X, targets, weight = X[weight > 0], targets[weight > 0], weight[weight > 0]
+            weight = None if np.ptp(weight) == 0 else weight / weight.mean()  # a common factor says nothing
         if first:
-            self._begin(X, targets, widths)
+            self._begin(X, targets, weight, widths)
             self._made = made
-        X_held, held = X, targets
+        X_held, held, weight_held = X, targets, weight
         if self.early_stopping:
-            X, X_held, targets, held = self._split(X, targets)
+            (X, X_held), (targets, held), (weight, weight_held) = self._split(X, targets, weight)
         x = torch.from_numpy(self._scaling.apply(X))
         x_held = torch.from_numpy(self._scaling.apply(X_held)) if self.early_stopping else x
-        self._train(x, targets, x_held, held, incremental)
+        self._train(x, targets, weight, (x_held, held, weight_held), incremental)
         some = slice(None, None, -(-len(held) // _ROWS_TO_CALIBRATE))
-        matrix, offset = self._output_map(held[some], outputs_of(self._network, x_held[some]))
+        matrix, offset = self._output_map(
+            held[some],
+            outputs_of(self._network, x_held[some]),
+            None if weight_held is None else weight_held[some],
+        )
         self.coefs_, self.intercepts_ = core.folded(self._network, self._scaling, matrix, offset)
         if not all(np.isfinite(values).all() for values in (*self.coefs_, *self.intercepts_)):
             raise ValueError(
                 "training ended at weights that are not finite; X or y may have entries far too large"
             )
 
-    def _begin(self, X: Array, targets: Targets, widths: list[int]) -> None:
+    def _begin(self, X: Array, targets: Targets, weight: Array | None, widths: list[int]) -> None:
         """A new net and optimizer, the scaling of X, and empty records."""
         self._random_state = check_random_state(self.random_state)
         seed, self._split_seed = (int(seed) for seed in self._random_state.randint(_SEEDS, size=2))
-        self._scaling = core.Scaling.of(X) if self.standardize else core.Scaling.none(X.shape[1])
+        self._scaling = core.Scaling.of(X, weight) if self.standardize else core.Scaling.none(X.shape[1])
         loss, _, outputs = self._problem(targets)
         generator = torch.Generator().manual_seed(seed)
         self._network = core.make_network((X.shape[1], *widths, outputs), self.activation, generator)
@@ -181,8 +193,8 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
         self.best_validation_score_: float | None = None
 
-    def _split(self, X: Array, targets: Targets) -> Any:
-        """Rows to train on and rows to stop by, of all classes where there are enough."""
+    def _split(self, X: Array, targets: Targets, weight: Array | None) -> Any:
+        """Rows to train on and rows to stop by, of all classes where there are enough, in pairs."""
         rows = len(X)
         held = int(np.ceil(self.validation_fraction * rows))
         if min(held, rows - held) < 2:
@@ -195,9 +207,23 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
             counts = np.unique(targets, return_counts=True)[1]
             if counts.min() >= 2 and len(counts) <= min(held, rows - held):
                 stratify = targets
-        return train_test_split(X, targets, test_size=held, random_state=self._split_seed, stratify=stratify)
+        parts = train_test_split(
+            *(X, targets) if weight is None else (X, targets, weight),
+            test_size=held,
+            random_state=self._split_seed,
+            stratify=stratify,
+        )
+        return parts[:2], parts[2:4], parts[4:] or (None, None)
 
-    def _train(self, x: Tensor, targets: Targets, x_held: Tensor, held: Targets, incremental: bool) -> None:
+    def _train(
+        self,
+        x: Tensor,
+        targets: Targets,
+        weight: Array | None,
+        held: tuple[Tensor, Targets, Array | None],
+        incremental: bool,
+    ) -> None:
+        x_held, targets_held, weight_held = held
         rows = len(x)
         size = core.batch_size(rows, self.batch_size)
         epochs = 1 if incremental else self.max_iter or core.epochs(rows, size)
@@ -214,7 +240,9 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
 
         def validate(network: nn.Module) -> float:
             outputs = outputs_of(network, x_held)
-            misfit, score = self._judge(held, outputs) if np.isfinite(outputs).all() else (np.inf, -np.inf)
+            misfit, score = np.inf, -np.inf
+            if np.isfinite(outputs).all():
+                misfit, score = self._judge(targets_held, outputs, weight_held)
             misfits.append(misfit)
             scores.append(score)
             return misfit
@@ -230,6 +258,7 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
             self._problem(targets)[1],
             epochs,
             size,
+            sample_weight=None if weight is None else torch.from_numpy(weight.astype(np.float32)),
             validation=validate if self.early_stopping else None,
             patience=int(min(epochs, self.n_iter_no_change)) if self.early_stopping else None,
             tol=self.tol,

@@ -50,24 +50,29 @@ class Settings:
 
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
+Batch: TypeAlias = tuple[Tensor, Tensor, Tensor | None]  # with the rows' weights
 
 
 class _Rows:
     """Rows in memory, shuffled anew for every epoch."""
 
-    def __init__(self, x: Tensor, y: Tensor, settings: Settings, ranks: Ranks) -> None:
-        self._x, self.targets, self._settings, self._ranks = x, y, settings, ranks
+    def __init__(self, x: Tensor, y: Tensor, weight: Tensor | None, settings: Settings, ranks: Ranks) -> None:
+        self._x, self.targets, self._weight = x, y, weight
+        self._settings, self._ranks = settings, ranks
+        # What the rows of all processes count.
+        self.counted = ranks.total(len(x) if weight is None else weight.double().sum().item())
         # In several processes each has a part in every batch, a smaller one where it has fewer rows.
         self.steps = ranks.most(-(-len(x) // settings.batch_size))
         self.rows = int(ranks.total(len(x)))
         self.batch = min(int(ranks.total(min(settings.batch_size, len(x)))), self.rows)
 
-    def epoch(self) -> Iterator[Pair]:
+    def epoch(self) -> Iterator[Batch]:
         """The batches."""
-        x, y = self._x, self.targets
+        x, y, weight = self._x, self.targets, self._weight
         shuffled = torch.randperm(len(x), generator=self._settings.generator, device="cpu")
         for rows in self._ranks.batches(shuffled, self._settings.batch_size, self.steps):
-            yield x[rows.to(x.device)], y[rows.to(y.device)]
+            of_rows = None if weight is None else weight[rows.to(weight.device)]
+            yield x[rows.to(x.device)], y[rows.to(y.device)], of_rows
 
 
 class _Loader:
@@ -82,26 +87,29 @@ class _Loader:
                 f"DataLoader has and an iterator has not (got {type(loader).__name__})"
             )
         self._loader, self._device, self.steps = loader, device, len(loader)
-        first: list[Pair] = []
-        for pair in self.epoch():
-            first.append(pair)
-            if sum(len(x) for x, _ in first) >= _ROWS_SEEN:
+        self.counted = 0  # rows of the epoch
+        first: list[Batch] = []
+        for batch in self.epoch():
+            first.append(batch)
+            if self.counted >= _ROWS_SEEN:
                 break
         if not first:
             raise ValueError("there must be at least one batch (got none)")
         self.batch = len(first[0][0])
         dataset = getattr(loader, "dataset", None)
         self.rows = len(dataset) if isinstance(dataset, Sized) else self.steps * self.batch
-        self.inputs = torch.cat([x for x, _ in first])
-        self.targets = torch.cat([y for _, y in first])
+        self.inputs = torch.cat([x for x, _, _ in first])
+        self.targets = torch.cat([y for _, y, _ in first])
 
-    def epoch(self) -> Iterator[Pair]:
+    def epoch(self) -> Iterator[Batch]:
         """The batches."""
+        self.counted = 0
         for pair in islice(self._loader, self.steps):
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise TypeError(f"a batch must be inputs and targets (got {type(pair).__name__})")
             x, y = arguments.tensor("x", pair[0]), arguments.tensor("y", pair[1])
-            yield x.to(self._device), y.to(self._device)
+            self.counted += len(x)
+            yield x.to(self._device), y.to(self._device), None
 
 
 def fit_loader(
@@ -112,35 +120,47 @@ def fit_loader(
         raise ValueError("batches must be made of rows here, fit(x, y), where there is a process_group")
     library = optimizer._push()
     source = _Loader(loader, optimizer._model.parameters()[0][0].device)
-    _, encoded = library.checked(source.inputs, source.targets, "")
+    _, encoded = library.checked(source.inputs, source.targets, "", None)
     validation, classes = _checked(optimizer, validation)
-    _standardize(optimizer, source.inputs[:_ROWS_SEEN], encoded[:_ROWS_SEEN], settings.standardize)
+    _standardize(optimizer, source.inputs[:_ROWS_SEEN], encoded[:_ROWS_SEEN], None, settings.standardize)
     del source.inputs
     return _run(optimizer, source, validation, classes, settings)
 
 
 def fit(
-    optimizer: RelaxedBCD, x: Tensor, y: Tensor, validation: Validation, settings: Settings
+    optimizer: RelaxedBCD,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    validation: Validation,
+    settings: Settings,
 ) -> list[EpochReport]:
     """Train; where modules run before the layers, on their features, which are kept where that is possible."""
     x, y = arguments.tensor("x", x), arguments.tensor("y", y)
+    weight = arguments.optional_tensor("sample_weight", weight)
     library = optimizer._push()
     model = optimizer._model
     kept = model.frozen_first is not None and settings.noise == 0 and _fits(x, model.linears[0])
     if model.frozen_first is None or kept:
-        rows, encoded = library.checked(x, y, "")
-        encoded = encoded[:_ROWS_SEEN]
+        rows, encoded = library.checked(x, y, "", weight)
         x = rows if kept else x
     else:
-        parts = [
-            library.checked(a, b, "")[1] for a, b in zip(torch.split(x, 1024), torch.split(y, 1024), strict=True)
-        ]
-        encoded = torch.cat(parts)[:_ROWS_SEEN]
+        if weight is not None and weight.shape != (len(x),):
+            raise ValueError(f"sample_weight must have shape (n,) = [{len(x)}] (got {list(weight.shape)})")
+        parts = torch.split(x, 1024), torch.split(y, 1024)
+        weights = [None] * len(parts[0]) if weight is None else torch.split(weight, 1024)
+        encoded = torch.cat([library.checked(a, b, "", w)[1] for a, b, w in zip(*parts, weights, strict=True)])
+    if weight is not None and not bool(weight.all()):
+        counting = weight > 0
+        x, y, encoded, weight = (t[counting.to(t.device)] for t in (x, y, encoded, weight))
+    encoded = encoded[:_ROWS_SEEN]
+    ranks = Ranks(optimizer._process_group)
+    if ranks.total(len(x) if weight is None else weight.double().sum().item()) == 0:
+        raise ValueError("sample_weight must have a sum > 0")
     validation, classes = _checked(optimizer, validation)
     with model.frozen_first.given() if model.frozen_first is not None and kept else nullcontext():
-        _standardize(optimizer, x, encoded, settings.standardize)
-        source = _Rows(x, y, settings, Ranks(optimizer._process_group))
-        return _run(optimizer, source, validation, classes, settings)
+        _standardize(optimizer, x, encoded, weight, settings.standardize)
+        return _run(optimizer, _Rows(x, y, weight, settings, ranks), validation, classes, settings)
 
 
 def _checked(optimizer: RelaxedBCD, validation: Validation) -> tuple[Validation, Tensor | None]:
@@ -149,7 +169,7 @@ def _checked(optimizer: RelaxedBCD, validation: Validation) -> tuple[Validation,
         return validation, None
     inputs, targets = validation
     checked = optimizer._push().checked(
-        arguments.tensor("validation x", inputs), arguments.tensor("validation y", targets), "validation "
+        arguments.tensor("validation x", inputs), arguments.tensor("validation y", targets), "validation ", None
     )
     return checked, None if targets.is_floating_point() else targets.long()
 
@@ -194,8 +214,8 @@ def _run(
     reports: list[EpochReport] = []
     try:
         for epoch in range(1, settings.epochs + 1):
-            before, seen = 0.0, 0
-            for inputs, targets in source.epoch():
+            before = 0.0
+            for inputs, targets, weight in source.epoch():
                 if settings.decay:
                     for group, rate in zip(groups, rates, strict=True):
                         group["lr"] = rate * min(1.0, (1 - done / total) / (1 - settings.hold))
@@ -205,8 +225,7 @@ def _run(
                         inputs.shape, generator=generator, dtype=inputs.dtype, device="cpu"
                     )
                     given = inputs + settings.noise * perturbation.to(inputs.device)
-                before += optimizer.step(given, targets).before
-                seen += len(inputs)
+                before += optimizer.step(given, targets, sample_weight=weight).before
                 if averaged is not None:
                     averaged.update_parameters(module)
                 done += 1
@@ -220,7 +239,7 @@ def _run(
                 rows_seen = len(validation[0])
                 loss = ranks.mean(loss, rows_seen)
                 accuracy = None if accuracy is None else ranks.mean(accuracy, rows_seen)
-            reports.append(EpochReport(epoch, before / ranks.total(seen), loss, accuracy))
+            reports.append(EpochReport(epoch, before / source.counted, loss, accuracy))
             if settings.callback is not None:
                 settings.callback(reports[-1])
             if settings.patience is not None and loss is not None:
@@ -240,7 +259,7 @@ def _run(
 
 
 @torch.no_grad()
-def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, wanted: bool | None) -> None:
+def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, weight: Tensor | None, wanted: bool | None) -> None:
     """Fold scale and offset into the first layer where asked to, or where that is safe and needed."""
     model = optimizer._model
     optimizer._scale_seen = True
@@ -251,12 +270,13 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, wanted: bool | Non
     if wanted is False or optimizer._process_group is not None:
         return
     few = model.frozen_first is not None and len(x) > _ROWS_SEEN
-    weight = model.parameters()[0][0]
-    if wanted is None and (optimizer._object.sweeps or not weight.requires_grad or len(x) < 2):
+    trained = model.parameters()[0][0].requires_grad
+    if wanted is None and (optimizer._object.sweeps or not trained or len(x) < 2):
         return
     first, rows = first_linear(model, x[:_ROWS_SEEN] if few else x)
+    counts = None if weight is None else weight[: len(rows)]
     if wanted is None:
-        if not is_first_poorly_scaled(first, rows):
+        if not is_first_poorly_scaled(first, rows, counts):
             return
         with torch.autocast(rows.device.type, enabled=False):
             layers = model.layers()
@@ -264,9 +284,12 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, wanted: bool | Non
                 outputs = layers(rows[: len(y)])
         loss = str(optimizer._loss)
         is_of_numbers = optimizer._loss.name in ("squared", "huber", "quantile")
-        constant = y.mean(0) if is_of_numbers else torch.zeros_like(y[0])
-        best = losses.row_losses(loss, constant.expand_as(y).contiguous(), y).double().sum()
-        if losses.row_losses(loss, outputs, y).double().sum() < best:
+        each = 1.0 if weight is None else weight[: len(y), None].double().to(y.device)
+        constant = torch.zeros_like(y[0])
+        if is_of_numbers:
+            constant = y.mean(0) if weight is None else ((each * y).sum(0) / each.sum()).to(y.dtype)
+        best = (each * losses.row_losses(loss, constant.expand_as(y).contiguous(), y).double()).sum()
+        if (each * losses.row_losses(loss, outputs, y).double()).sum() < best:
             return
         warnings.warn(
             "x is poorly scaled: fit has folded its scale and offset into the first layer "
@@ -274,7 +297,7 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, wanted: bool | Non
             UserWarning,
             stacklevel=5,
         )
-    standardize_first_(first, rows)
+    standardize_first_(first, rows, counts)
 
 
 @torch.no_grad()

@@ -65,9 +65,18 @@ def standardize_(model: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
     return standardize_first_(*first_linear(read_model(model), x))
 
 
-def standardize_first_(first: nn.Linear, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """:func:`standardize_` for the first Linear and what it is given."""
-    scale, mean = (t.double() for t in torch.std_mean(rows.double(), 0, unbiased=False))
+def _std_mean(rows: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Of the columns, in float64; a row of weight two counts as two."""
+    if weight is None:
+        return torch.std_mean(rows.double(), 0, unbiased=False)
+    part = (weight.double() / weight.double().sum())[:, None]
+    mean = (part * rows.double()).sum(0)
+    return (part * (rows.double() - mean).square()).sum(0).sqrt(), mean
+
+
+def standardize_first_(first: nn.Linear, rows: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """:func:`standardize_` for the first Linear and what it is given, by the rows' weights."""
+    scale, mean = _std_mean(rows, weight)
     scale = torch.where(scale > 1e-12 * rows.double().abs().amax(0), scale, 1.0)
     if first.bias is None:
         mean = torch.zeros_like(mean)
@@ -120,17 +129,17 @@ def is_poorly_scaled(model: nn.Sequential, x: Tensor) -> bool:
     return is_first_poorly_scaled(*first_linear(read_model(model), x))
 
 
-def is_first_poorly_scaled(first: nn.Linear, rows: Tensor) -> bool:
-    """:func:`is_poorly_scaled` for the first Linear and what it is given."""
-    spread, mean = torch.std_mean(rows.double(), 0, unbiased=False)
+def is_first_poorly_scaled(first: nn.Linear, rows: Tensor, counts: Tensor | None = None) -> bool:
+    """:func:`is_poorly_scaled` for the first Linear and what it is given, by the rows' weights."""
+    spread, mean = _std_mean(rows, counts)
     spread[spread <= 8 * torch.finfo(rows.dtype).eps * mean.abs()] = 0.0  # rounding gives equal entries a spread
     if not spread.any():
         return False
     weight = first.weight.double()
     moved = weight.norm(dim=0) * spread
     outputs = nn.functional.linear(rows.double(), weight)
-    along = _FAR_OFF * outputs.std(0, unbiased=False).square().mean().sqrt()
-    of_inputs = outputs.mean(0)
+    spreads, of_inputs = _std_mean(outputs, counts)
+    along = _FAR_OFF * spreads.square().mean().sqrt()
     bias = first.bias.double() if first.bias is not None else -of_inputs  # nothing could take it off
     far_off = of_inputs.square().mean().sqrt() > along and (of_inputs + bias).square().mean().sqrt() > along
     varying = moved[moved > 1e-6 * moved.max()]

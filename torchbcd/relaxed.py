@@ -50,6 +50,9 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
     docs/relaxed.md has the derivation, the proof and what the certificate does not cover: the loss of the
     *next* batch, or of this one after the forward pass that follows (``guard`` covers that).
 
+    With ``sample_weight`` every sum over rows above, of the penalties too, is the weighted one: **a row of weight
+    two is two rows, one of weight zero is none**, in weights, certificate and reports, up to rounding.
+
     Each param group carries ``lr``, 1 by default, a factor of its relaxation and weight decay: ordinary
     ``torch.optim.lr_scheduler`` objects drive it.
 
@@ -94,7 +97,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         persistent: Keep U, V and the penalties of bound data from sweep to sweep: no forward pass, and L
             never rises over the whole run ([Z], Theorem 2), at the price of a slower true loss.
         output_penalty: :math:`\rho_N` of losses other than "squared", > 0.
-        loss_weight: :math:`w`, > 0, or "mean". For the squared loss it scales L and changes nothing else.
+        loss_weight: :math:`w`, > 0, or "mean", 1 / n with n the rows of a step, or the sum of their weights. For
+            the squared loss it scales L and changes nothing else.
         process_group: Processes of ``torch.distributed`` that have the rows of the data between them: each step
             is on all of their rows, and ends with the same weights in each, to the bit (docs/distributed.md).
             Needs ``row_blocks=1``.
@@ -204,20 +208,37 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         """
         return cls(model, loss, **{**_C.relaxed_options_for_any_depth(), **options})
 
-    def bind(self, x: Tensor, y: Tensor) -> None:
+    def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
         """Keep a copy of a full batch for ``step()``.
 
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
             y: Targets: class indices, shape (n,), or values of the model's dtype, shape (n, d_N).
+            sample_weight: What each row counts, >= 0, of the model's dtype, shape (n,), with a sum > 0. None: 1.
+                Needs ``row_blocks=1``.
 
         Raises:
             TypeError: A dtype is not the model's.
-            ValueError: A shape does not fit, an entry is NaN or infinite, a class is out of range, or a
-                device is not the model's.
+            ValueError: A shape does not fit, an entry is NaN or infinite, a class or a weight is out of range,
+                or a device is not the model's.
+
+        Example:
+            >>> import copy
+            >>> x, y = torch.randn(4, 3, dtype=torch.float64), torch.tensor([0, 1, 1, 0])
+            >>> times = torch.tensor([2, 1, 0, 3])
+            >>> model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)).double()
+            >>> twin = copy.deepcopy(model)
+            >>> weighted, repeated = RelaxedBCD(model), RelaxedBCD(twin)
+            >>> weighted.bind(x, y, sample_weight=times.double())
+            >>> repeated.bind(x.repeat_interleave(times, 0), y.repeat_interleave(times))
+            >>> abs(weighted.step().objective - repeated.step().objective) < 1e-10
+            True
+            >>> torch.allclose(model[0].weight, twin[0].weight)
+            True
         """
+        weight = arguments.optional_tensor("sample_weight", sample_weight)
         library = self._push()
-        library.bind(arguments.tensor("x", x), arguments.tensor("y", y))
+        library.bind(arguments.tensor("x", x), arguments.tensor("y", y), weight)
         self._warn_of_scale(x, stacklevel=3)
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
@@ -226,6 +247,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         inputs: Tensor | Closure | None = None,
         targets: Tensor | None = None,
         *,
+        sample_weight: Tensor | None = None,
         closure: Closure | None = None,
     ) -> RelaxedReport:
         """Run one sweep over a mini-batch, or over the bound data.
@@ -234,6 +256,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             inputs: Inputs of a mini-batch, shaped as in :meth:`bind`; or a closure that returns
                 ``(inputs, targets)``; or None for the bound data.
             targets: Targets of the mini-batch, as in :meth:`bind`.
+            sample_weight: What each row of the mini-batch counts, as in :meth:`bind`, which is where bound rows
+                get theirs.
             closure: The same by keyword, as other optimizers take it: returns ``(inputs, targets)``, or None for
                 what the other arguments say. One that returns a loss is refused.
 
@@ -248,10 +272,13 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
                 block.
         """
         batch = arguments.batch(inputs, targets, closure)
+        weight = arguments.optional_tensor("sample_weight", sample_weight)
+        if weight is not None and batch is None:
+            raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
         library = self._push()
         if batch is not None:
             self._warn_of_scale(batch[0], stacklevel=4)  # torch wraps step
-        raw = library.step() if batch is None else library.step_batch(*batch)
+        raw = library.step() if batch is None else library.step_batch(*batch, weight)
         report = RelaxedReport(library.sweeps, raw)
         if self._certificate:
             _ = report.certificate
@@ -264,6 +291,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         epochs: int = 5,
         batch_size: int = 100,
         *,
+        sample_weight: Tensor | None = None,
         validation: tuple[Tensor, Tensor] | Callable[[nn.Module], float] | None = None,
         patience: int | None = None,
         tol: float = 0.0,
@@ -290,6 +318,9 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             y: Targets: class indices, shape (n,), or values, shape (n, d_N).
             epochs: Passes over the data, >= 1.
             batch_size: Rows of a step, >= 1.
+            sample_weight: What each row counts in its step, as for :meth:`bind`. Rows of weight zero are left out
+                from the start; batches, ``average`` and ``weight_decay`` go by the number of the others. Only
+                with all rows in a batch is a row of weight two the same as two.
             validation: Inputs and targets to measure each epoch on; or a function of the model as it is then
                 (the average, where there is one) that returns a number to lower, such as a negative score.
             patience: Stop after this many epochs without a better validation loss, and restore the best
@@ -330,8 +361,10 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             epochs, batch_size, patience, tol, decay, hold, average, noise, standardize, generator, callback
         )
         if y is None and not isinstance(x, Tensor):
+            if sample_weight is not None:
+                raise ValueError("sample_weight is of rows, fit(x, y); batches have none (got one)")
             return mini_batches.fit_loader(self, x, validation, settings)
-        return mini_batches.fit(self, cast("Tensor", x), cast("Tensor", y), validation, settings)
+        return mini_batches.fit(self, cast("Tensor", x), cast("Tensor", y), sample_weight, validation, settings)
 
     @torch.no_grad()
     def _warn_of_scale(self, x: Tensor, stacklevel: int) -> None:

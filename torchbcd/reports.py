@@ -358,7 +358,8 @@ class EpochReport(NamedTuple):
 
     Attributes:
         epoch: Counted from 1.
-        loss: Mean over its rows of L before their step: the training loss in passing, regularisers included.
+        loss: Mean over its rows, by their weights, of L before their step: the training loss in passing,
+            regularisers included.
         validation_loss: Mean loss of a validation row, None without validation data.
         validation_accuracy: None without validation data or classes.
     """

@@ -10,8 +10,9 @@ pickle. What differs:
 * The columns of X, and of a regression's y, are standardised inside; ``coefs_`` and ``intercepts_`` have that
   folded in, so that they take X as it is.
 * ``alpha`` is a decoupled weight decay, not scikit-learn's penalty.
-* ``fit`` takes no ``sample_weight``: the optimizer has none, and to draw rows by their weights is not what
-  scikit-learn means by them.
+* A row of ``sample_weight`` 2 is two rows, one of 0 is none, in everything but what goes by how many rows
+  there are: batches, epochs, the rule of ``alpha``, the part held back. With all rows in a batch the two are the
+  same up to float32's rounding, which is more than scikit-learn's check of it allows.
 * Training is in float32, prediction in float64. Sparse X is made dense for training, and stays sparse in
   prediction.
 
@@ -100,7 +101,7 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
     _losses = ("squared_error", "log_loss")
     _damping = 1.1
 
-    def _encode(self, y: Targets, first: bool, incremental: bool) -> Targets:
+    def _encode(self, y: Targets, weight: Array | None, first: bool, incremental: bool) -> Targets:
         check_classification_targets(y)
         found = unique_labels(y)
         if first and not incremental:
@@ -131,7 +132,7 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
             return "squared", torch.from_numpy(targets), self.n_outputs_
         return "logistic", torch.from_numpy(2 * targets - 1), self.n_outputs_
 
-    def _judge(self, targets: Targets, outputs: Array) -> tuple[float, float]:
+    def _judge(self, targets: Targets, outputs: Array, weight: Array | None) -> tuple[float, float]:
         truth = targets if self._labels else np.eye(outputs.shape[1])[targets]
         if self._labels:
             right = ((outputs > (0.5 if self.loss == "squared_error" else 0.0)) == (truth > 0.5)).all(1)
@@ -143,22 +144,23 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
             misfit = -log_expit((2 * truth - 1) * outputs)
         else:
             misfit = -truth * log_softmax(outputs, axis=1)
-        return float(misfit.sum(1).mean()), float(right.mean())
+        return float(np.average(misfit.sum(1), weights=weight)), float(np.average(right, weights=weight))
 
-    def _output_map(self, targets: Targets, outputs: Array) -> tuple[Array, Array]:
-        k = core.sharpness(outputs, targets) if self.loss == "squared_error" else 1.0
+    def _output_map(self, targets: Targets, outputs: Array, weight: Array | None) -> tuple[Array, Array]:
+        k = core.sharpness(outputs, targets, weight) if self.loss == "squared_error" else 1.0
         if not self._labels and self.n_outputs_ == 1:
             return k * np.array([[-1.0], [1.0]]), np.zeros(1)
         if self._labels and self.loss == "squared_error":
             return 2 * k * np.eye(self.n_outputs_), np.full(self.n_outputs_, -k)
         return k * np.eye(self.n_outputs_), np.zeros(self.n_outputs_)
 
-    def fit(self, X: Any, y: Any) -> MLPClassifier:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPClassifier:
         """Train on X and y.
 
         Args:
             X: Array, data frame or sparse matrix, shape (n, n_features).
             y: Classes, shape (n,), or labels of 0 and 1, shape (n, n_labels).
+            sample_weight: What each row counts, >= 0, shape (n,). None: 1.
 
         Returns:
             The estimator.
@@ -166,10 +168,10 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
         Raises:
             ValueError: An argument is out of its range, or X or y are not what they must be.
         """
-        self._fit(X, y)
+        self._fit(X, y, sample_weight)
         return self
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> MLPClassifier:
         """Train on X and y for one epoch, from where the last call ended.
 
         The first call's X sets the scaling. Steps do not become smaller, and weights are averaged over one
@@ -179,6 +181,7 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
             X: As for :meth:`fit`.
             y: As for :meth:`fit`; it need not have all classes.
             classes: All classes that any call's y has. Needed in the first call.
+            sample_weight: As for :meth:`fit`.
 
         Returns:
             The estimator.
@@ -192,7 +195,7 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
             self._know(y if type_of_target(y).startswith("multilabel") else np.asarray(classes))
         elif classes is not None and not np.array_equal(unique_labels(classes), self.classes_):
             raise ValueError(f"`classes` must be those of the call before, {self.classes_} (got {classes!r})")
-        self._fit(X, y, incremental=True)
+        self._fit(X, y, sample_weight, incremental=True)
         return self
 
     def decision_function(self, X: Any) -> Array:
@@ -312,12 +315,13 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
     _losses = ("squared_error", "huber")
     _damping = 0.3
 
-    def _encode(self, y: Targets, first: bool, incremental: bool) -> Targets:
+    def _encode(self, y: Targets, weight: Array | None, first: bool, incremental: bool) -> Targets:
         columns = y.astype(np.float64).reshape(len(y), -1)
         if first:
             self.n_outputs_ = columns.shape[1]
             self.out_activation_ = "identity"
-            self._target_scaling = core.Scaling.of(columns)
+            counts = slice(None) if weight is None else weight > 0
+            self._target_scaling = core.Scaling.of(columns[counts], None if weight is None else weight[counts])
         elif columns.shape[1] != self.n_outputs_:
             raise ValueError(f"y must have {self.n_outputs_} columns, as before (got {columns.shape[1]})")
         return self._target_scaling.apply(columns)
@@ -326,19 +330,20 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
         name = "squared" if self.loss == "squared_error" else "huber"
         return name, torch.from_numpy(targets), self.n_outputs_
 
-    def _judge(self, targets: Targets, outputs: Array) -> tuple[float, float]:
-        score = float(r2_score(targets, outputs))
+    def _judge(self, targets: Targets, outputs: Array, weight: Array | None) -> tuple[float, float]:
+        score = float(r2_score(targets, outputs, sample_weight=weight))
         return -score, score
 
-    def _output_map(self, targets: Targets, outputs: Array) -> tuple[Array, Array]:
+    def _output_map(self, targets: Targets, outputs: Array, weight: Array | None) -> tuple[Array, Array]:
         return np.diag(self._target_scaling.scale), self._target_scaling.mean
 
-    def fit(self, X: Any, y: Any) -> MLPRegressor:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """Train on X and y.
 
         Args:
             X: Array, data frame or sparse matrix, shape (n, n_features).
             y: Numbers, shape (n,) or (n, n_outputs).
+            sample_weight: What each row counts, >= 0, shape (n,). None: 1.
 
         Returns:
             The estimator.
@@ -346,10 +351,10 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
         Raises:
             ValueError: An argument is out of its range, or X or y are not what they must be.
         """
-        self._fit(X, y)
+        self._fit(X, y, sample_weight)
         return self
 
-    def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """Train on X and y for one epoch, from where the last call ended.
 
         The first call's X and y set the scaling. Steps do not become smaller, and weights are averaged over
@@ -358,6 +363,7 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
         Args:
             X: As for :meth:`fit`.
             y: As for :meth:`fit`.
+            sample_weight: As for :meth:`fit`.
 
         Returns:
             The estimator.
@@ -365,7 +371,7 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
         Raises:
             ValueError: As for :meth:`fit`.
         """
-        self._fit(X, y, incremental=True)
+        self._fit(X, y, sample_weight, incremental=True)
         return self
 
     def predict(self, X: Any) -> Array:

@@ -27,18 +27,17 @@ struct Columns {
   at::Tensor mean;
 };
 
-// Of the rows of all processes.
-std::tuple<at::Tensor, at::Tensor> spread_and_mean(const at::Tensor& x, const SumOverRanks& sum) {
-  if (!sum) {
+std::tuple<at::Tensor, at::Tensor> spread_and_mean(const at::Tensor& x, const Totals& totals) {
+  if (totals.plain()) {
     return at::std_mean(x, at::IntArrayRef{0}, /*unbiased=*/false);
   }
-  const at::Tensor mean = row_mean(x, sum);
+  const at::Tensor mean = totals.mean(x);
   const at::Tensor squares = (x - mean).to(at::kDouble).square();
-  return {row_mean(squares, sum).sqrt().to(x.scalar_type()), mean};
+  return {totals.mean(squares).sqrt().to(x.scalar_type()), mean};
 }
 
-Columns columns_of(const at::Tensor& x, const SumOverRanks& sum) {
-  const auto [spread, mean] = spread_and_mean(x, sum);
+Columns columns_of(const at::Tensor& x, const Totals& totals) {
+  const auto [spread, mean] = spread_and_mean(x, totals);
   const double unit = unit_of(x.scalar_type());
   // Rounding gives equal entries a spread.
   return {spread.to(at::kDouble).masked_fill_(spread.le(mean.abs() * (kUnits * unit)), 0), mean};
@@ -48,11 +47,11 @@ double mean_square(const at::Tensor& t) { return t.to(at::kDouble).square().mean
 
 }  // namespace
 
-bool poorly_scaled(const at::Tensor& x, bool bias, const SumOverRanks& sum) {
-  if (!sum && x.size(0) < 2) {
+bool poorly_scaled(const at::Tensor& x, bool bias, const Totals& totals) {
+  if (!totals.several() && x.size(0) < 2) {
     return false;
   }
-  const Columns seen = columns_of(sum ? x : x.narrow(0, 0, std::min(x.size(0), kSample)), sum);
+  const Columns seen = columns_of(totals.plain() ? x.narrow(0, 0, std::min(x.size(0), kSample)) : x, totals);
   const at::Tensor varying = seen.spread.masked_select(seen.spread.gt(seen.spread.max() * kLeast));
   if (varying.numel() == 0) {
     return false;
@@ -61,16 +60,16 @@ bool poorly_scaled(const at::Tensor& x, bool bias, const SumOverRanks& sum) {
   return (bias && far_off) || varying.max().item<double>() > kFarApart * varying.median().item<double>();
 }
 
-void shrink_centred_(const AffineMap& map, double part, const at::Tensor& x, const SumOverRanks& sum) {
+void shrink_centred_(const AffineMap& map, double part, const at::Tensor& x, const Totals& totals) {
   if (map.bias.defined()) {
     at::Tensor bias = map.bias;
-    bias.add_(at::mv(map.weight, row_mean(x, sum)), part);
+    bias.add_(at::mv(map.weight, totals.mean(x)), part);
     at::Tensor(map.weight).mul_(1 - part);
   }
 }
 
-InputMetric::InputMetric(const at::Tensor& x, bool centred, const SumOverRanks& sum) {
-  const Columns columns = columns_of(x, sum);
+InputMetric::InputMetric(const at::Tensor& x, bool centred, const Totals& totals) {
+  const Columns columns = columns_of(x, totals);
   const auto found = columns.spread.max().item<double>();
   const double largest = found > 0 ? found : 1;  // of rows that do not vary at all
   mean_ = centred ? columns.mean : at::zeros_like(columns.mean);

@@ -15,17 +15,17 @@ namespace torchbcd {
 
 /// Whether rows x (n, d) have an offset many times their spread, which counts only where there is a bias to
 /// take it, or columns of spreads many times apart; told from the first ones, or, where there are rows in
-/// several processes, from all.
-bool poorly_scaled(const at::Tensor& x, bool bias, const SumOverRanks& sum);
+/// several processes, or weights, from all.
+bool poorly_scaled(const at::Tensor& x, bool bias, const Totals& totals);
 
 /// W loses a part of itself, and b takes over what that takes off the image of x's mean: decay in centred
 /// inputs. Without a bias to take it nothing is lost.
-void shrink_centred_(const AffineMap& map, double part, const at::Tensor& x, const SumOverRanks& sum);
+void shrink_centred_(const AffineMap& map, double part, const at::Tensor& x, const Totals& totals);
 
 class InputMetric {
  public:
   /// Of the rows of x. A column that does not vary keeps its scale, and without `centred` all their offset.
-  InputMetric(const at::Tensor& x, bool centred, const SumOverRanks& sum);
+  InputMetric(const at::Tensor& x, bool centred, const Totals& totals);
 
   /// (x - m) S^{-1}
   at::Tensor standardized(const at::Tensor& x) const;

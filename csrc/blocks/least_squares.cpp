@@ -89,8 +89,10 @@ void HiddenStateBlock::solve_(const at::Tensor& v, const at::Tensor& previous, c
 }
 
 WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightPenalties& penalties,
-                         bool always_primal, const char* where, SumOverRanks sum_over_ranks)
-    : v_(std::move(v)),
+                         bool always_primal, const char* where, SumOverRanks sum_over_ranks,
+                         const RowWeights& weights)
+    : v_(weights.defined() ? v * weights.root : std::move(v)),
+      root_(weights.root),
       bias_(bias),
       penalties_(penalties),
       primal_(always_primal || sum_over_ranks || !penalties.regularizer.quadratic() ||
@@ -108,7 +110,8 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
                                          .ridge = ridge,
                                          .ones_column = bias,
                                          .ones_ridge = penalties.alpha_bias / penalties.rho,
-                                         .sum_over_ranks = sum_over_ranks_});
+                                         .sum_over_ranks = sum_over_ranks_,
+                                         .ones = root_});
     TORCH_CHECK_LINALG(all_finite(gram), where, ": the Gram matrix of the inputs is not finite");
     // Times the relaxation, which leaves the Hessian as it is.
     problem_ = WeightQuadratic(gram, penalties.regularizer, penalties.relaxation / penalties.rho,
@@ -118,14 +121,16 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
                       .ridge = weight_ridge,
                       .ones_column = bias,
                       .ones_ridge = bias_ridge,
-                      .sum_over_ranks = sum_over_ranks_},
+                      .sum_over_ranks = sum_over_ranks_,
+                      .ones = root_},
                      where);
   } else {
     const double ones_row = bias ? bias_gain_ : 0;
-    factor_ = factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = ones_row}, where);
+    factor_ = factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = ones_row, .ones = root_}, where);
     if (cancels(factor_, v_.scalar_type())) {
       v_ = v_.to(at::kDouble);
-      factor_ = factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = ones_row}, where);
+      root_ = root_.defined() ? root_.to(at::kDouble) : root_;
+      factor_ = factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = ones_row, .ones = root_}, where);
     }
   }
 }
@@ -144,10 +149,11 @@ at::Tensor WeightBlock::cross_product(const at::Tensor& residual) const {
     } else {
       of_weight.addmm_(part.t(), v);
     }
+    const at::Tensor weighted = bias_ && root_.defined() ? part * root_.narrow(0, begin, size) : part;
     if (bias_ && begin == 0) {
-      at::sum_out(of_bias, part, 0);
+      at::sum_out(of_bias, weighted, 0);
     } else if (bias_) {
-      of_bias.add_(at::sum(part, 0));
+      of_bias.add_(at::sum(weighted, 0));
     }
   });
   if (sum_over_ranks_) {
@@ -164,7 +170,7 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   if (!penalties_.regularizer.quadratic()) {
     const at::Tensor centre = joined(previous);
     const at::Tensor solution = centre.clone();
-    at::Tensor linear = cross_product(residual);
+    at::Tensor linear = cross_product(root_.defined() ? residual * root_ : residual);
     if (penalties_.relaxation != 1) {
       linear.mul_(penalties_.relaxation);
     }
@@ -177,11 +183,14 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   const double moved = primal_ ? 0 : l2 / (penalties_.alpha + l2);
   const double bias_moved = primal_ || !bias_ ? 0 : bias_l2_ / (penalties_.alpha_bias + bias_l2_);
   at::Tensor working = residual.to(v_.scalar_type());
+  if (root_.defined()) {
+    working = working * root_;
+  }
   if (moved != 0) {
     working.addmm_(v_, previous.weight.t().to(v_.scalar_type()), 1, moved);
   }
   if (bias_moved != 0) {
-    working.add_(previous.bias, bias_moved);
+    working.add_(root_.defined() ? previous.bias * root_ : previous.bias, bias_moved);
   }
   if (!primal_) {
     factor_.solve_(working.t());

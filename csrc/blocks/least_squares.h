@@ -56,7 +56,8 @@ struct WeightPenalties {
 /// The W block, argmin over (W', b') of
 /// rho/2 |U - V W'^T - 1 b'^T|^2 + alpha/2 |W' - W|^2 + alpha_bias/2 |b' - b|^2 + r(W'), and r(b') where
 /// asked for. With inputs of no columns it is that of b alone. A relaxation nu in (0, 1] divides the
-/// quadratic part's Hessian in W', about (W, b): without r, a step of nu times the minimiser's.
+/// quadratic part's Hessian in W', about (W, b): without r, a step of nu times the minimiser's. A row's
+/// residual counts by its weight.
 class WeightBlock {
  public:
   /// `v` (n, d) are the layer's inputs; `outputs` is d'. The primal factor (d x d) serves every sweep
@@ -64,7 +65,7 @@ class WeightBlock {
   /// in several processes it is primal too, and what goes between them are its two matrices, of size d (d +
   /// d'): every process then finds the same W.
   WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightPenalties& penalties, bool always_primal,
-              const char* where, SumOverRanks sum_over_ranks = {});
+              const char* where, SumOverRanks sum_over_ranks = {}, const RowWeights& weights = {});
 
   /// Sets `next` from `previous` and residual = u - v W^T - 1 b^T, which is overwritten.
   void solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
@@ -72,7 +73,8 @@ class WeightBlock {
  private:
   at::Tensor cross_product(const at::Tensor& residual) const;
 
-  at::Tensor v_;  // in float64 where the dual form would cancel
+  at::Tensor v_;     // times the weights' roots, in float64 where the dual form would cancel
+  at::Tensor root_;  // what the column of ones is then, where there are weights
   bool bias_;
   WeightPenalties penalties_;
   bool primal_;

@@ -18,23 +18,23 @@ constexpr double kFar = 3;  // from here on t (p - mean) is nearer to the target
 }  // namespace
 
 bool match_output_scale(const at::Tensor& p, const at::Tensor& y, const functors::AnyLoss& loss,
-                        const AffineMap& map, const SumOverRanks& sum) {
+                        const AffineMap& map, const Totals& totals) {
   const at::Tensor outputs = p.to(at::kDouble);
   const at::Tensor targets = y.to(at::kDouble);
-  const at::Tensor mean = row_mean(outputs, sum);
+  const at::Tensor mean = totals.mean(outputs);
   const bool values = predicts_targets(loss);
-  const at::Tensor centre = values && map.bias.defined() ? row_mean(targets, sum) : at::zeros_like(mean);
+  const at::Tensor centre = values && map.bias.defined() ? totals.mean(targets) : at::zeros_like(mean);
   const at::Tensor spread = map.bias.defined() ? outputs - mean : outputs;
-  const Totals totals(sum, p.device());
-  const double found = totals.of(norm_squared(spread));
+  const double found = totals.of(norm_squared(totals.scaled(spread)));
   const double wanted =
-      totals.of(values ? norm_squared(targets - centre) : static_cast<double>(outputs.numel()));
+      totals.of(values ? norm_squared(totals.scaled(targets - centre))
+                       : totals.count_here(outputs.size(0)) * static_cast<double>(outputs.size(1)));
   if (wanted == 0 || !(found > kFar * kFar * wanted)) {
     return false;
   }
   const double t = std::sqrt(wanted / found);
   const auto loss_of = [&](const at::Tensor& v) {
-    return totals.of(passes::row_losses(targets, v, loss).sum().item<double>());
+    return totals.of(totals.weighed(passes::row_losses(targets, v, loss)).sum().item<double>());
   };
   if (!(loss_of(centre + spread * t) < loss_of(outputs))) {
     return false;

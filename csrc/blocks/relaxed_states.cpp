@@ -9,6 +9,7 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/max.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/slice.h>
 #include <ATen/ops/sum.h>
@@ -29,11 +30,16 @@ constexpr double kTiny = 1e-290;  // keeps a quotient of sums, which are float64
 // How often a step is halved where kinks or curvature make it raise the objective, before it is dropped.
 constexpr int kHalvings = 5;
 
-// |x|^2 as one number on the data's device, which nothing waits for.
-at::Tensor square_norm(const at::Tensor& x) { return at::sum(passes::row_sums_of_squares(x)); }
+// |x|^2 over the rows here as one number on the data's device, which nothing waits for.
+at::Tensor square_norm(const at::Tensor& x, const Totals& totals) {
+  return at::sum(totals.weighed(passes::row_sums_of_squares(x)));
+}
 
-// <a, b> as one number on the data's device, in float64, where small ones do not vanish.
-at::Tensor inner_product(const at::Tensor& a, const at::Tensor& b) { return at::sum(a.to(at::kDouble) * b); }
+// <a, b> over the rows here as one number on the data's device, in float64, where small ones do not vanish.
+at::Tensor inner_product(const at::Tensor& a, const at::Tensor& b, const Totals& totals) {
+  const at::Tensor products = a.to(at::kDouble) * b;
+  return at::sum(totals.weighted() ? products * totals.weights().weight : products);
+}
 
 // Times the mask, in place.
 at::Tensor masked(const StateProblem& problem, at::Tensor t) {
@@ -69,21 +75,23 @@ Pulls add_pulls(const StateProblem& problem, const at::Tensor& gradient) {
 }
 
 // The slope along z of half the negative problem with sigma linearised, and the skips' part of its curvature.
-at::Tensor slope_along(const StateProblem& problem, const at::Tensor& image, const at::Tensor& product) {
+at::Tensor slope_along(const StateProblem& problem, const at::Tensor& image, const at::Tensor& product,
+                       const Totals& totals) {
   const at::Tensor& z = problem.direction;
-  at::Tensor slope = inner_product(product, problem.residual);
+  at::Tensor slope = inner_product(product, problem.residual, totals);
   if (problem.slack.defined()) {
-    slope.sub_(inner_product(problem.slack, z), problem.ratio);
+    slope.sub_(inner_product(problem.slack, z, totals), problem.ratio);
   }
   for (const SkipReader& skip : problem.skips) {
-    slope.add_(inner_product(skip.residual, skipped_move(skip, z, image)), skip.ratio);
+    slope.add_(inner_product(skip.residual, skipped_move(skip, z, image), totals), skip.ratio);
   }
   return slope;
 }
-at::Tensor skip_curvature(const StateProblem& problem, const at::Tensor& z, const at::Tensor& image) {
+at::Tensor skip_curvature(const StateProblem& problem, const at::Tensor& z, const at::Tensor& image,
+                          const Totals& totals) {
   at::Tensor curvature = at::zeros({}, z.options().dtype(at::kDouble));
   for (const SkipReader& skip : problem.skips) {
-    curvature.add_(square_norm(skipped_move(skip, z, image)), skip.ratio);
+    curvature.add_(square_norm(skipped_move(skip, z, image), totals), skip.ratio);
   }
   return curvature;
 }
@@ -99,11 +107,11 @@ void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor s
   for (int64_t k = 0;; ++k) {
     const at::Tensor moved = slope * along;
     const at::Tensor product = at::mm(moved, problem.weight.t());
-    at::Tensor curved = square_norm(product);
+    at::Tensor curved = square_norm(product, totals);
     if (!problem.skips.empty()) {
-      curved.add_(skip_curvature(problem, along, moved));
+      curved.add_(skip_curvature(problem, along, moved, totals));
     }
-    const std::vector<at::Tensor> sums = totals.of({curved, square_norm(along)});
+    const std::vector<at::Tensor> sums = totals.of({curved, square_norm(along, totals)});
     const at::Tensor curvature = at::add(sums[0], sums[1], problem.ratio);
     const at::Tensor length = squares / curvature.mul_(problem.scale).add_(kTiny);
     d.addcmul_(along, length.to(along.scalar_type()));
@@ -119,7 +127,7 @@ void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor s
                  skip.ratio * problem.scale);
     }
     remaining.addcmul_(image, length.to(along.scalar_type()), -1);
-    const at::Tensor next = totals.of(square_norm(remaining));
+    const at::Tensor next = totals.of(square_norm(remaining, totals));
     along.mul_(next / (squares + kTiny)).add_(remaining);
     squares = next;
   }
@@ -128,15 +136,16 @@ void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor s
 }
 
 // The mean of |u| over the entries of all processes.
-at::Tensor mean_size(const at::Tensor& u, int64_t population, const Totals& totals) {
-  if (!totals.several()) {
+at::Tensor mean_size(const at::Tensor& u, double population, const Totals& totals) {
+  if (totals.plain()) {
     return u.abs().mean();
   }
-  const auto entries = static_cast<double>(population * u.size(1));
-  return totals.of(u.abs().sum(at::kDouble)).div_(entries).to(u.scalar_type());
+  const double entries = population * static_cast<double>(u.size(1));
+  const at::Tensor sizes = totals.weighted() ? u.abs() * totals.weights().weight : u.abs();
+  return totals.of(sizes.sum(at::kDouble)).div_(entries).to(u.scalar_type());
 }
 
-void move(const StateProblem& problem, StateMoved& moved) {
+void move_rows(const StateProblem& problem, StateMoved& moved) {
   if (problem.has_line) {
     const passes::LineMove line =
         passes::line_move(problem.u, problem.v, problem.direction, problem.slack_or_any(), problem.activation,
@@ -159,6 +168,12 @@ void move(const StateProblem& problem, StateMoved& moved) {
     moved.skip_residuals.push_back(skip.residual - skipped_move(skip, step, moved.change));
   }
   moved.sums.add_(skip_sums(problem.skips, moved.skip_residuals));
+}
+
+void move(const StateProblem& problem, StateMoved& moved, const Totals& totals) {
+  move_rows(problem, moved);
+  totals.weighed(moved.sums);
+  totals.weighed(moved.slack_sums);
 }
 
 }  // namespace
@@ -184,19 +199,21 @@ void set_direction(StateProblem& problem, const StateStep& step, const at::Tenso
   at::mm_out(gradient, problem.residual, problem.scaled);
   const Pulls pulls = add_pulls(problem, gradient);
   masked(problem, gradient);
-  at::Tensor squares =
-      passes::state_direction(z, problem.u, pulls.slack, problem.activation, pulls.keep, z, image);
+  at::Tensor squares = totals.weighed(
+      passes::state_direction(z, problem.u, pulls.slack, problem.activation, pulls.keep, z, image));
   masked(problem, image);
+  at::Tensor square;  // |z|^2 over all rows, where it is known
   if (step.steps == 1) {
     const auto sample = [&](const at::Tensor& t) { return at::slice(t, 0, 0, std::nullopt, step.stride); };
     at::Tensor product = problem.product.narrow(0, 0, sample(image).size(0));
     at::mm_out(product, sample(image), problem.weight.t());
-    std::vector<at::Tensor> measured = {at::sum(sample(squares)), square_norm(product)};
+    std::vector<at::Tensor> measured = {at::sum(sample(squares)), square_norm(product, totals)};
     if (!problem.skips.empty()) {  // where z is no gradient
-      measured.push_back(slope_along(problem, image, product));
-      measured.push_back(skip_curvature(problem, z, image));
+      measured.push_back(slope_along(problem, image, product, totals));
+      measured.push_back(skip_curvature(problem, z, image, totals));
     }
     const std::vector<at::Tensor> sums = totals.of(measured);
+    square = step.stride == 1 ? sums[0] : square;
     at::Tensor curvature = at::add(sums[1], sums[0], problem.ratio);
     if (problem.skips.empty()) {
       problem.length = (sums[0] * (step.omega / problem.scale)).div_(curvature.add_(kTiny));
@@ -206,17 +223,18 @@ void set_direction(StateProblem& problem, const StateStep& step, const at::Tenso
     }
   } else {
     conjugate_gradient(step.steps, problem, totals.of(at::sum(squares)), totals);
-    squares = passes::row_sums_of_squares(z);
+    squares = totals.weighed(passes::row_sums_of_squares(z));
     problem.length = at::full({}, step.omega, squares.options());
   }
   if (step.cap > 0) {
-    const at::Tensor moved_by = totals.of(at::sum(squares)).mul_(problem.length).mul_(problem.length);
+    square = square.defined() ? square : totals.of(at::sum(squares));
+    const at::Tensor moved_by = at::mul(square, problem.length).mul_(problem.length);
     const double most = step.cap * step.cap * step.input_square;  // V has not moved since the weights read it
     problem.length.mul_((most / moved_by.add_(kTiny)).clamp_max_(1).sqrt_());
   }
 }
 
-void set_flips(StateProblem& problem, double omega, int64_t population, const Totals& totals) {
+void set_flips(StateProblem& problem, double omega, double population, const Totals& totals) {
   const at::Tensor gram = at::mm(problem.scaled.t(), problem.weight);
   at::Tensor gradient = at::mm(problem.residual, problem.scaled);
   const at::Tensor jump = problem.v * -2;
@@ -256,11 +274,11 @@ bool move_checked(StateProblem& problem, const at::Tensor& start, StateMoved& mo
     return sums[0].le(sums[1]).item<bool>();
   };
   bool shortened = false;
-  move(problem, moved);
+  move(problem, moved, totals);
   for (int halving = 1; halving <= kHalvings && !fallen(); ++halving) {
     shortened = true;
     problem.length.mul_(halving < kHalvings ? 0.5 : 0.0);
-    move(problem, moved);
+    move(problem, moved, totals);
   }
   return shortened;
 }

@@ -73,15 +73,15 @@ void set_direction(StateProblem& problem, const StateStep& step, const at::Tenso
 
 /// The direction where sigma is a sign, whose derivative says nothing: row by row the unit whose flip lowers
 /// the problem most, then the best one given that, as far as an eighth of the units. A flipped unit goes
-/// across zero, by `omega` times the mean |u|, so that the layer before is drawn there. `population`: rows of
-/// all processes.
-void set_flips(StateProblem& problem, double omega, int64_t population, const Totals& totals);
+/// across zero, by `omega` times the mean |u|, so that the layer before is drawn there. `population`: what
+/// the rows of all processes count.
+void set_flips(StateProblem& problem, double omega, double population, const Totals& totals);
 
-/// The step, whatever it does to the objective.
+/// The step, whatever it does to the objective, where all rows count one.
 void move_unchecked(const StateProblem& problem, StateMoved& moved);
 
 /// A step that kinks or curvature make raise the objective, whose sums over rows are `start`, is halved, and
-/// halved again, and at last dropped. Returns whether it was.
+/// halved again, and at last dropped. Returns whether it was. Sums are weighed here, and in `start` already.
 bool move_checked(StateProblem& problem, const at::Tensor& start, StateMoved& moved, const Totals& totals);
 
 }  // namespace torchbcd

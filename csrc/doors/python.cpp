@@ -65,8 +65,10 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
            wrap_pybind_function_no_gil([](Optimizer& self, const std::string& name, int64_t rank) {
              self.set_process_group(name, rank);
            }))
-      .def("checked", wrap_pybind_function([](Optimizer& self, const at::Tensor& x, const at::Tensor& y,
-                                              const std::string& of) { return self.checked(x, y, of); }))
+      .def("checked",
+           wrap_pybind_function([](Optimizer& self, Rows x, Rows y, const std::string& of, Weight weight) {
+             return self.checked(x, y, of, weight.value_or(at::Tensor()));
+           }))
       .def("layer_options", [](Optimizer& self) { return to_python(self.layer_options()); })
       .def("scheme_options", [](Optimizer& self) { return to_python(self.scheme_options()); })
       .def("documented_options", [](Optimizer& self) { return to_python(self.documented_options()); })
@@ -87,6 +89,15 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
            }));
 }
 
+/// step(), and step_batch(x, y, sample_weight).
+template <typename Optimizer>
+py::class_<Optimizer> with_steps(py::class_<Optimizer> c) {
+  return c.def("step", wrap_pybind_function_no_gil([](Optimizer& self) { return self.step(); }))
+      .def("step_batch", wrap_pybind_function_no_gil([](Optimizer& self, Rows x, Rows y, Weight weight) {
+             return self.step(x, y, weight.value_or(at::Tensor()));
+           }));
+}
+
 void bind_bcd(py::module_& m) {
   py::class_<BCD::Point>(m, "Point")
       .def_property_readonly("variables", [](const BCD::Point& self) { return named(self.variables); })
@@ -100,12 +111,7 @@ void bind_bcd(py::module_& m) {
       .def_property_readonly("order", [](const BCD::Point& self) { return self.options.order(); })
       .def_property_readonly("blocks", blocks_of)
       .def("penalties", penalties_of);
-  with_bind_in_folder(optimizer_class<BCD, BCDOptions>(m, "BCD"))
-      .def("step", wrap_pybind_function_no_gil([](BCD& self) { self.step(); }))
-      .def("step_batch", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& x, const at::Tensor& y,
-                                                        const OptionalTensor& sample_weight) {
-             self.step(x, y, sample_weight.value_or(at::Tensor()));
-           }))
+  with_steps(with_bind_in_folder(optimizer_class<BCD, BCDOptions>(m, "BCD")))
       .def("step_rows", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& index,
                                                        const OptionalTensor& x, const OptionalTensor& y) {
              self.step_rows(index, x.value_or(at::Tensor()), y.value_or(at::Tensor()));
@@ -130,12 +136,7 @@ void bind_relaxed(py::module_& m) {
                              })
       .def_readonly("halved", &RelaxedReport::halved)
       .def_readonly("guard_halvings", &RelaxedReport::guard_halvings);
-  optimizer_class<RelaxedBCD, RelaxedBCDOptions>(m, "RelaxedBCD")
-      .def("bind", wrap_pybind_function_no_gil(
-                       [](RelaxedBCD& self, const at::Tensor& x, const at::Tensor& y) { self.bind(x, y); }))
-      .def("step", wrap_pybind_function_no_gil([](RelaxedBCD& self) { return self.step(); }))
-      .def("step_batch", wrap_pybind_function_no_gil([](RelaxedBCD& self, const at::Tensor& x,
-                                                        const at::Tensor& y) { return self.step(x, y); }))
+  with_steps(with_bind(optimizer_class<RelaxedBCD, RelaxedBCDOptions>(m, "RelaxedBCD")))
       .def("default_weight_decay", [](RelaxedBCD& self, size_t layer, const at::Tensor& y) {
         return self.options().default_weight_decay(layer, self.tells_classes(y));
       });
@@ -145,11 +146,10 @@ void bind_dlam(py::module_& m) {
   with_bind_from(optimizer_class<DLAM, DLAMOptions>(m, "DLAM"))
       .def_property_readonly("sweeps_since_bind", &DLAM::sweeps_since_bind)
       .def("step", wrap_pybind_function_no_gil([](DLAM& self) { return fields(self.step()); }))
-      .def("step_batch", wrap_pybind_function_no_gil([](DLAM& self, const at::Tensor& x, const at::Tensor& y,
-                                                        std::optional<int64_t> sweeps,
-                                                        const OptionalTensor& sample_weight) {
-             return fields(self.step(x, y, sweeps, sample_weight.value_or(at::Tensor())));
-           }))
+      .def("step_batch", wrap_pybind_function_no_gil(
+                             [](DLAM& self, Rows x, Rows y, std::optional<int64_t> sweeps, Weight weight) {
+                               return fields(self.step(x, y, sweeps, weight.value_or(at::Tensor())));
+                             }))
       .def("gap", wrap_pybind_function_no_gil([](DLAM& self) { return self.gap(); }))
       .def("sweep_gap", wrap_pybind_function_no_gil(
                             [](DLAM& self, const SweepId& sweep) { return self.sweep_gap(sweep); }));

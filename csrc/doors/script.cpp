@@ -104,7 +104,7 @@ class Script : public torch::CustomClassHolder {
 const c10::IValue kNone;
 
 // Whether step was given a mini-batch: inputs and targets, or neither.
-bool is_batch(const OptionalTensor& x, const OptionalTensor& y, const OptionalTensor& sample_weight = {}) {
+bool is_batch(const OptionalTensor& x, const OptionalTensor& y, const OptionalTensor& sample_weight) {
   TORCH_CHECK_VALUE(x.has_value() || !sample_weight.has_value(),
                     "torchbcd: the sample_weight of bound rows is given to bind (got one in step)");
   TORCH_CHECK_VALUE(x.has_value() == y.has_value(),
@@ -218,18 +218,19 @@ ScriptNumbers certificate(const RelaxedReport& report) {
 
 auto relaxed_class() {
   using Self = c10::intrusive_ptr<ScriptRelaxedBCD>;
-  return script_class<ScriptRelaxedBCD>("RelaxedBCD")
-      .def("bind",
-           [](const Self& self, const at::Tensor& x, const at::Tensor& y) { self->optimizer.bind(x, y); })
+  auto script = script_class<ScriptRelaxedBCD>("RelaxedBCD");
+  return def_bind(script)
       .def("step",
-           [](const Self& self, const OptionalTensor& x, const OptionalTensor& y) {
-             if (is_batch(x, y)) {
-               self->optimizer.step(*x, *y);
+           [](const Self& self, const OptionalTensor& x, const OptionalTensor& y,
+              const OptionalTensor& sample_weight) {
+             if (is_batch(x, y, sample_weight)) {
+               self->optimizer.step(*x, *y, sample_weight.value_or(at::Tensor()));
              } else {
                self->optimizer.step();
              }
            },
-           "", {torch::arg("inputs") = kNone, torch::arg("targets") = kNone})
+           "",
+           {torch::arg("inputs") = kNone, torch::arg("targets") = kNone, torch::arg("sample_weight") = kNone})
       .def("certificate", [](const Self& self) { return certificate(self->optimizer.report()); });
 }
 

@@ -5,6 +5,7 @@
 #include <ATen/ops/equal.h>
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/mean.h>
+#include <ATen/ops/mv.h>
 #include <ATen/ops/ne.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/sum.h>
@@ -105,17 +106,6 @@ std::vector<at::Tensor> clone_all(const std::vector<at::Tensor>& tensors) {
   return copies;
 }
 
-at::Tensor row_mean(const at::Tensor& matrix, const SumOverRanks& sum) {
-  if (!sum) {
-    return at::mean(matrix, 0);
-  }
-  const at::Tensor sums = at::zeros({matrix.size(1) + 1}, matrix.options().dtype(at::kDouble));
-  sums.narrow(0, 0, matrix.size(1)).copy_(matrix.sum(0, /*keepdim=*/false, at::kDouble));
-  sums.select(0, matrix.size(1)).fill_(static_cast<double>(matrix.size(0)));
-  sum(sums);
-  return at::div(sums.narrow(0, 0, matrix.size(1)), sums.select(0, matrix.size(1))).to(matrix.scalar_type());
-}
-
 void sum_over_ranks(const SumOverRanks& sum, const at::Device& device, const std::vector<double*>& numbers) {
   std::vector<double> values;
   for (const double* number : numbers) {
@@ -129,6 +119,36 @@ void sum_over_ranks(const SumOverRanks& sum, const at::Device& device, const std
   }
 }
 
+at::Tensor Totals::weighed(const at::Tensor& of_rows) const {
+  return weighted() ? of_rows.mul_(weights_.weight) : of_rows;
+}
+
+at::Tensor Totals::scaled(const at::Tensor& rows) const { return weighted() ? rows * weights_.root : rows; }
+
+double Totals::count_here(int64_t rows) const {
+  return weighted() ? weights_.weight.sum(at::kDouble).item<double>() : static_cast<double>(rows);
+}
+
+at::Tensor Totals::mean(const at::Tensor& matrix) const {
+  if (plain()) {
+    return at::mean(matrix, 0);
+  }
+  const int64_t columns = matrix.size(1);
+  const at::Tensor sums = at::zeros({columns + 1}, matrix.options().dtype(at::kDouble));
+  if (weighted()) {
+    const at::Tensor weight = weights_.weight.to(at::kDouble);
+    sums.narrow(0, 0, columns).copy_(at::mv(matrix.to(at::kDouble).t(), weight.squeeze(1)));
+    sums.select(0, columns).copy_(weight.sum());
+  } else {
+    sums.narrow(0, 0, columns).copy_(matrix.sum(0, /*keepdim=*/false, at::kDouble));
+    sums.select(0, columns).fill_(static_cast<double>(matrix.size(0)));
+  }
+  if (several()) {
+    sum_(sums);
+  }
+  return at::div(sums.narrow(0, 0, columns), sums.select(0, columns)).to(matrix.scalar_type());
+}
+
 std::vector<at::Tensor> Totals::of(const std::vector<at::Tensor>& sums) const {
   if (!sum_) {
     return sums;
@@ -139,10 +159,14 @@ std::vector<at::Tensor> Totals::of(const std::vector<at::Tensor>& sums) const {
 }
 
 double Totals::of(double sum) const {
-  if (sum_) {
-    sum_over_ranks(sum_, device_, {&sum});
-  }
+  add_up({&sum});
   return sum;
+}
+
+void Totals::add_up(const std::vector<double*>& sums) const {
+  if (sum_) {
+    sum_over_ranks(sum_, device_, sums);
+  }
 }
 
 }  // namespace torchbcd

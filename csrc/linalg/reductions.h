@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <utility>
 #include <vector>
 
 namespace torchbcd {
@@ -36,26 +37,49 @@ bool all_equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& 
 /// Copies; undefined ones stay so.
 std::vector<at::Tensor> clone_all(const std::vector<at::Tensor>& tensors);
 
-/// The mean of the rows of all processes, (d,), in the precision of `matrix` (n, d).
-at::Tensor row_mean(const at::Tensor& matrix, const SumOverRanks& sum);
-
 /// Replaces each number by its sum over the processes, which meet on `device`.
 void sum_over_ranks(const SumOverRanks& sum, const at::Device& device, const std::vector<double*>& numbers);
 
-/// Sums of numbers over the processes, which meet on one device; what it is given, where there is one alone.
+/// What each row counts in a sum over rows, (n, 1), as if it were there so many times; undefined where all
+/// count one.
+struct RowWeights {
+  at::Tensor weight = {};
+  at::Tensor root = {};  // of the weights: what a sum of squares wants its rows multiplied by
+
+  static RowWeights of(const at::Tensor& weight) { return {weight, weight.sqrt()}; }
+  bool defined() const { return weight.defined(); }
+};
+
+/// Sums over all rows: of the rows here, by their weights, and over the processes, which meet on one device.
+/// What it is given, where all rows are here and count one.
 class Totals {
  public:
-  Totals(const SumOverRanks& sum, const at::Device& device) : sum_(sum), device_(device) {}
+  Totals(const SumOverRanks& sum, const at::Device& device, RowWeights weights = {})
+      : sum_(sum), device_(device), weights_(std::move(weights)) {}
 
   bool several() const { return static_cast<bool>(sum_); }
+  bool weighted() const { return weights_.defined(); }
+  bool plain() const { return !several() && !weighted(); }
+  const RowWeights& weights() const { return weights_; }
+  /// A number of each row, (n, 1), times what the row counts, in place.
+  at::Tensor weighed(const at::Tensor& of_rows) const;
+  /// Rows whose sum of squares is the weighted one of `rows`; a copy, where there are weights.
+  at::Tensor scaled(const at::Tensor& rows) const;
+  /// What the rows here count together.
+  double count_here(int64_t rows) const;
+  /// The mean of all rows, (d,), in the precision of `matrix` (n, d).
+  at::Tensor mean(const at::Tensor& matrix) const;
   /// Of several numbers on the device at once, which nothing waits for.
   std::vector<at::Tensor> of(const std::vector<at::Tensor>& sums) const;
   at::Tensor of(const at::Tensor& sum) const { return of(std::vector<at::Tensor>{sum}).front(); }
   double of(double sum) const;
+  /// Of several numbers at once, in place.
+  void add_up(const std::vector<double*>& sums) const;
 
  private:
   const SumOverRanks& sum_;
   at::Device device_;
+  RowWeights weights_;
 };
 
 }  // namespace torchbcd

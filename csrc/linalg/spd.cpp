@@ -80,29 +80,37 @@ at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
   const int64_t n = system.a.size(0);
   at::Tensor k = at::empty({system.size(), system.size()}, system.a.options().dtype(dtype));
   const at::Tensor products = k.narrow(0, 0, d).narrow(1, 0, d);
-  at::Tensor sums = system.ones_column ? k.select(0, d).narrow(0, 0, d) : at::Tensor();
-  const auto accumulate = [&](const at::Tensor& rows, bool first) {
-    accumulate_gram(rows, products, first ? 0 : 1);
-    if (sums.defined() && first) {
-      at::sum_out(sums, rows, 0);
-    } else if (sums.defined()) {
-      sums.add_(at::sum(rows, 0));
+  at::Tensor column_sums = system.ones_column ? k.select(0, d).narrow(0, 0, d) : at::Tensor();
+  const auto accumulate = [&](int64_t begin, int64_t size) {
+    const at::Tensor given = system.a.narrow(0, begin, size);
+    const at::Tensor rows = given.to(dtype);
+    accumulate_gram(rows, products, begin == 0 ? 0 : 1);
+    if (!system.ones_column) {
+      return;
+    }
+    const at::Tensor column =
+        system.ones.defined() ? (given * system.ones.narrow(0, begin, size)).to(dtype) : rows;
+    if (begin == 0) {
+      at::sum_out(column_sums, column, 0);
+    } else {
+      column_sums.add_(at::sum(column, 0));
     }
   };
   for_each_part(n, [&](int64_t begin, int64_t size) {
-    const at::Tensor part = system.a.narrow(0, begin, size);
-    if (dtype == part.scalar_type()) {
-      accumulate(part, begin == 0);
-      return;
-    }
-    for (int64_t from = 0; from == 0 || from < size; from += kConversionRows) {
-      accumulate(part.narrow(0, from, std::min(kConversionRows, size - from)).to(dtype), begin + from == 0);
+    const int64_t part = dtype == system.a.scalar_type() ? std::max<int64_t>(size, 1) : kConversionRows;
+    for (int64_t from = 0; from == 0 || from < size; from += part) {
+      accumulate(begin + from, std::min(part, size - from));
     }
   });
-  if (system.ones_row != 0) {
+  const at::Tensor ones = system.ones.defined() ? system.ones.to(dtype) : system.ones;
+  if (system.ones_row != 0 && ones.defined()) {
+    products.addmm_(ones, ones.t(), 1, as_held_by(k, system.ones_row));
+  } else if (system.ones_row != 0) {
     products.add_(as_held_by(k, system.ones_row));
   }
-  if (system.ones_column) {
+  if (system.ones_column && ones.defined()) {
+    k.select(0, d).select(0, d).copy_(ones.square().sum());
+  } else if (system.ones_column) {
     k.select(0, d).select(0, d).fill_(static_cast<double>(n));
   }
   if (system.sum_over_ranks) {

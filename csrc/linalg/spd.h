@@ -40,7 +40,7 @@ class SpdFactor {
 
 /// What a regularised Gram matrix is made of: A^T A + ridge I, where A is `a` (n, d) with a column of ones
 /// appended (ones_column; its own ridge is ones_ridge where that is not negative), or with a row of
-/// sqrt(ones_row) appended.
+/// sqrt(ones_row) appended. `ones`, where defined, stands for the ones: (n, 1), or, for the row, (d, 1).
 struct GramSystem {
   at::Tensor a;
   double ridge = 0;
@@ -48,6 +48,7 @@ struct GramSystem {
   double ones_ridge = -1;
   double ones_row = 0;
   SumOverRanks sum_over_ranks = {};  // where the rows of A lie in several processes
+  at::Tensor ones = {};
 
   int64_t size() const { return a.size(1) + (ones_column ? 1 : 0); }
 };

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/lerp.h>
 #include <ATen/ops/sub.h>
 #include <c10/util/Exception.h>
@@ -113,6 +114,35 @@ std::vector<at::Tensor> drawn_masks(const std::vector<Activation>& activations,
 
 }  // namespace
 
+RelaxedData RelaxedBCD::Data::Given::measured(const TrainedMlp& mlp) const {
+  return RelaxedData::of(mlp.name, x, y, row_weight, classes, mlp.sum_over_ranks);
+}
+
+void RelaxedBCD::Data::check_takes_weights(const char* name) const {
+  for (const int64_t blocks : options.row_blocks().values()) {
+    TORCH_CHECK_VALUE(blocks == 1, name,
+                      ": sample_weight needs row_blocks=1, since a row that counts twice is in one block "
+                      "alone (got ",
+                      blocks, ")");
+  }
+}
+
+RelaxedBCD::Data::Given RelaxedBCD::Data::checked(const RelaxedBCD& optimizer, const at::Tensor& x,
+                                                  const at::Tensor& y,
+                                                  const at::Tensor& sample_weight) const {
+  const TrainedMlp& mlp = *optimizer.mlp_;
+  Given given{mlp.inputs("x", x), {}, {}, true};
+  given.y = mlp.targets("y", y, given.x.size(0));
+  at::Tensor counting = y;  // rows of weight zero say nothing of what targets are
+  if (sample_weight.defined()) {
+    check_takes_weights(mlp.name);
+    given.row_weight = mlp.row_weight(sample_weight, given.x.size(0));
+    counting = at::index_select(y, 0, given.row_weight.squeeze(1).nonzero().squeeze(1));
+  }
+  given.classes = optimizer.tells_classes(counting);
+  return given;
+}
+
 // Views of the first n rows of the storage, which grows as it has to.
 RelaxedRows& RelaxedBCD::Data::resize_batch(int64_t n, const std::vector<AffineMap>& maps) {
   if (storage.p.empty() || storage.p.front().size(0) < n) {
@@ -212,7 +242,8 @@ void RelaxedBCD::sweep(bool batch) {
   const bool persistent = d.options.persistent() && !batch;
   const bool restored = persistent && !rows.saved_u.empty();
   if (!d.standardize) {
-    d.standardize = poorly_scaled(rows.x, mlp_->committed.front().bias.defined(), mlp_->sum_over_ranks);
+    d.standardize =
+        poorly_scaled(rows.x, mlp_->committed.front().bias.defined(), rows.totals(mlp_->sum_over_ranks));
   }
   set_start(batch);
   d.last = &rows;
@@ -258,17 +289,15 @@ void RelaxedBCD::sweep(bool batch) {
   ended.complete = true;
 }
 
-void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y) {
+void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
   const Call call = mlp_->call(Call::Kind::kChange);
-  at::Tensor inputs, targets;
+  Data::Given given;
   begin("bind", [&] {
     sync();
-    inputs = mlp_->inputs("x", x);
-    targets = mlp_->targets("y", y, inputs.size(0));
+    given = data_->checked(*this, x, y, sample_weight);
   });
-  RelaxedRows rows = RelaxedRows::allocate(inputs.size(0), mlp_->committed);
-  rows.x = inputs;
-  rows.set_targets(targets, tells_classes(y), mlp_->sum_over_ranks);
+  RelaxedRows rows = RelaxedRows::allocate(given.x.size(0), mlp_->committed);
+  static_cast<RelaxedData&>(rows) = given.measured(*mlp_);
   data_->bound = std::move(rows);
   data_->last = nullptr;
   data_->standardize.reset();
@@ -280,24 +309,26 @@ const RelaxedReport& RelaxedBCD::step() {
   begin("bound", [&] {
     sync();
     TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
+    if (data_->bound.weights.defined()) {
+      data_->check_takes_weights(mlp_->name);
+    }
   });
   sweep(/*batch=*/false);
   return data_->report;
 }
 
-const RelaxedReport& RelaxedBCD::step(const at::Tensor& x, const at::Tensor& y) {
+const RelaxedReport& RelaxedBCD::step(const at::Tensor& x, const at::Tensor& y,
+                                      const at::Tensor& sample_weight) {
   const Call call = mlp_->call(Call::Kind::kStep);
-  at::Tensor inputs, targets;
+  Data::Given given;
   begin("batch", [&] {
     sync();
     TORCH_CHECK_VALUE(!data_->options.persistent(), mlp_->name,
                       ": persistent variables need bound data; call bind(x, y) and step()");
-    inputs = mlp_->inputs("x", x);
-    targets = mlp_->targets("y", y, inputs.size(0));
+    given = data_->checked(*this, x, y, sample_weight);
   });
-  RelaxedRows& rows = data_->resize_batch(inputs.size(0), mlp_->committed);
-  rows.x = inputs;
-  rows.set_targets(targets, tells_classes(y), mlp_->sum_over_ranks);
+  RelaxedData data = given.measured(*mlp_);  // before the last batch's rows go
+  static_cast<RelaxedData&>(data_->resize_batch(given.x.size(0), mlp_->committed)) = std::move(data);
   sweep(/*batch=*/true);
   return data_->report;
 }
@@ -349,7 +380,7 @@ SavedState RelaxedBCD::state() const {
     return state;
   }
   const RelaxedRows& rows = data_->bound;
-  save_data(state, rows.x, rows.y);
+  save_data(state, rows.x, rows.y, rows.weights.weight);
   state.numbers["classes"] = {rows.classes ? 1.0 : 0.0};
   if (!rows.saved_u.empty()) {
     state.tensors["U"] = clone_all(rows.saved_u);
@@ -372,9 +403,11 @@ void RelaxedBCD::load_state(const SavedState& state) {
   if (reader.has("x")) {
     const at::Tensor x = mlp_->layer_inputs("state['x']", reader.tensor("x"));
     const at::Tensor y = mlp_->encoded_targets("state['y']", reader.tensor("y"), x.size(0));
+    const at::Tensor weight = reader.has("row_weight") ? reader.sample_weight() : at::Tensor();
+    const Data::Given given{x, y, weight.defined() ? mlp_->row_weight(weight, x.size(0)) : weight,
+                            reader.number("classes") != 0};
     rows = RelaxedRows::allocate(x.size(0), mlp_->committed);
-    rows.x = x;
-    rows.set_targets(y, reader.number("classes") != 0, mlp_->sum_over_ranks);
+    static_cast<RelaxedData&>(rows) = given.measured(*mlp_);
     if (reader.has("U")) {
       rows.saved_u = allocate_states(x.size(0), mlp_->committed);
       rows.saved_v = allocate_states(x.size(0), mlp_->committed);

@@ -12,6 +12,15 @@
 namespace torchbcd {
 
 struct RelaxedBCD::Data {
+  // Rows that have been checked, in this process alone.
+  struct Given {
+    at::Tensor x, y, row_weight;  // the weights (n, 1), undefined where all are one
+    bool classes = true;
+
+    // What follows from them, in all processes.
+    RelaxedData measured(const TrainedMlp& mlp) const;
+  };
+
   RelaxedBCDOptions options;
   RelaxedBCDOptions swept;               // those of the last sweep
   std::vector<AffineMap> velocity;       // with momentum, the step of the last sweep; otherwise empty
@@ -40,6 +49,10 @@ struct RelaxedBCD::Data {
     }
     return false;
   }
+  // Throws where a row's weight would not be what it is.
+  void check_takes_weights(const char* name) const;
+  Given checked(const RelaxedBCD& optimizer, const at::Tensor& x, const at::Tensor& y,
+                const at::Tensor& sample_weight) const;
   RelaxedRows& resize_batch(int64_t n, const std::vector<AffineMap>& maps);
 };
 

@@ -50,7 +50,7 @@ void RelaxedBCD::set_start(bool batch) {
     copy_scaled(from, trained.weight && !centred ? 1 - decay : 1, start);
     if (trained.weight && centred) {
       shrink_centred_({start.weight, trained.bias ? start.bias : at::Tensor()}, decay, rows.x,
-                      mlp_->sum_over_ranks);
+                      rows.totals(mlp_->sum_over_ranks));
     }
     if (!d.velocity.empty()) {
       add_map_(trained_part(start, trained), trained_part(d.velocity[l], trained), d.options.momentum_of(l));
@@ -76,7 +76,8 @@ bool RelaxedBCD::match_output_scale(bool batch) {
     d.start_storage = clone_maps(mlp_->committed);
   }
   const AffineMap& map = d.start_storage[last];
-  if (!torchbcd::match_output_scale(rows.p[last], rows.y, mlp_->loss, map, mlp_->sum_over_ranks)) {
+  if (!torchbcd::match_output_scale(rows.p[last], rows.y, mlp_->loss, map,
+                                    rows.totals(mlp_->sum_over_ranks))) {
     return false;
   }
   affine_out(last == 0 ? rows.x : rows.v[last - 1], map, rows.p[last]);
@@ -102,16 +103,16 @@ void RelaxedBCD::keep_velocity() {
 // outputs.
 void RelaxedBCD::guard(bool forward_with_old) {
   const RelaxedRows& rows = *data_->last;
-  const Totals totals(mlp_->sum_over_ranks, rows.x.device());
+  const Totals totals = rows.totals(mlp_->sum_over_ranks);
   const auto loss_at = [&](const std::vector<AffineMap>& maps) {
     const std::vector<at::Tensor> products = allocate_states(rows.rows(), maps);
     const std::vector<at::Tensor> states = allocate_states(rows.rows(), maps);
     forward_out(rows.x, maps, mlp_->activations, mlp_->mlp.skips, products, states, rows.masks);
-    return totals.of(weighted_loss(rows.y, states.back(), mlp_->loss));
+    return totals.of(weighted_loss(rows.y, states.back(), mlp_->loss, rows.weights.weight));
   };
   const auto loss_before = [&] {
-    return totals.of(
-        weighted_loss(rows.y, passes::activation(rows.p.back(), mlp_->activations.back()), mlp_->loss));
+    return totals.of(weighted_loss(rows.y, passes::activation(rows.p.back(), mlp_->activations.back()),
+                                   mlp_->loss, rows.weights.weight));
   };
   const std::vector<AffineMap>& next = mlp_->next;
   const std::vector<AffineMap>& old = data_->outside ? data_->start(*mlp_) : mlp_->committed;

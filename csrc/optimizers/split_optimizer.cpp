@@ -83,9 +83,11 @@ void SplitOptimizer::follow(const std::vector<at::Tensor>& weights, const std::v
 }
 
 std::pair<at::Tensor, at::Tensor> SplitOptimizer::checked(const at::Tensor& x, const at::Tensor& y,
-                                                          const std::string& of) {
+                                                          const std::string& of,
+                                                          const at::Tensor& sample_weight) {
   const Call call = mlp_->call(Call::Kind::kLook);
   const at::Tensor inputs = mlp_->inputs((of + "x").c_str(), x);
+  mlp_->row_weight(sample_weight, inputs.size(0));
   return {inputs, mlp_->targets((of + "y").c_str(), y, inputs.size(0))};
 }
 

@@ -205,7 +205,7 @@ at::Tensor TrainedMlp::row_weight(const at::Tensor& sample_weight, int64_t rows,
   check_kind_of_model(name, "sample_weight", sample_weight, weight);
   TORCH_CHECK_VALUE(sample_weight.dim() == 1 && sample_weight.size(0) == rows, name,
                     ": sample_weight must have shape (n,) = [", rows, "] (got ", sample_weight.sizes(), ")");
-  TORCH_CHECK_VALUE(all_finite(sample_weight) && sample_weight.min().item<double>() >= 0, name,
+  TORCH_CHECK_VALUE(all_finite(sample_weight) && sample_weight.ge(0).all().item<bool>(), name,
                     ": sample_weight must be finite and >= 0");
   return kept(
       "sample_weight", "sample_weight", {rows, 1}, kRowsOfCopy,

@@ -34,7 +34,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
  public:
   explicit RelaxedBlocks(const RelaxedSweep& sweep)
       : Blocks(sweep),
-        totals_(problem_.sum_over_ranks, rows_.x.device()),
+        totals_(rows_.totals(problem_.sum_over_ranks)),
         loss_weight_(row_loss_weight(options_, rows_.population)),
         clamped_(problem_.clamped()),
         skip_residuals_(depth()),
@@ -43,6 +43,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   RelaxedReport run() {
     sweep_.progress = {depth(), sweep_.restored ? 0 : depth()};
     report_.penalties = rows_.penalties;
+    measure_inputs();
     output_block();
     for (size_t l = depth(); l-- > 0;) {
       weight_block(l);
@@ -55,6 +56,20 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   }
 
  private:
+  // |V|^2 of what every layer reads: none moves before the layer behind it has read it.
+  void measure_inputs() {
+    std::vector<at::Tensor> read;
+    for (size_t l = 0; l < depth(); ++l) {
+      read.push_back(totals_.scaled(input(l)));
+    }
+    input_squares_ = passes::sums_of_squares(read);
+    std::vector<double*> numbers;
+    for (double& square : input_squares_) {
+      numbers.push_back(&square);
+    }
+    totals_.add_up(numbers);
+  }
+
   // What the report has measured of the rows here, of all processes: whoever reads it, reads alone.
   void total_report() {
     if (!totals_.several()) {
@@ -100,7 +115,11 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   }
 
   double loss_value(const at::Tensor& v) const {
-    return loss_weight_ * totals_.of(weighted_loss(rows_.y, v, problem_.loss));
+    return loss_weight_ * totals_.of(weighted_loss(rows_.y, v, problem_.loss, rows_.weights.weight));
+  }
+
+  double sum_of_squares(const at::Tensor& t) const {
+    return totals_.of(passes::sum_of_squares(totals_.scaled(t)));
   }
 
   // U_N and V_N = sigma(U_N): the target itself for the squared loss of a linear output, otherwise the
@@ -114,20 +133,20 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     for (size_t i = 0; i <= l; ++i) {
       constant += regularizer(i, sweep_.maps[i]);
       if (sweep_.restored && (i < l || !clamped_)) {
-        constant += rows_.penalties[i] / 2 * totals_.of(passes::sum_of_squares(rows_.slack[i]));
+        constant += rows_.penalties[i] / 2 * sum_of_squares(rows_.slack[i]);
       }
     }
     if (clamped_) {
-      residual_sums_ = passes::row_difference(rows_.y, rows_.p[l], slack);
+      residual_sums_ = totals_.weighed(passes::row_difference(rows_.y, rows_.p[l], slack));
       rows_.v[l].copy_(rows_.y);
       report_.before = {constant, rho / 2, residual_sums_, {}};
     } else {
       const double loss = loss_value(rows_.v[l]);
       report_.before.constant = constant + loss;
-      const double before =
-          loss + (sweep_.restored ? rho / 2 * totals_.of(passes::sum_of_squares(slack)) : 0);
+      const double before = loss + (sweep_.restored ? rho / 2 * sum_of_squares(slack) : 0);
       const at::Tensor u = scratch(0, slack.size(1));
       if (std::holds_alternative<functors::Identity>(activation(l))) {
+        // A row's weight is one of both its terms, so that its minimiser does not depend on it.
         passes::loss_update(rows_.y, rows_.p[l], at::ones({1, 1}, slack.options()), problem_.loss, {},
                             loss_weight_, rho, u);
         rows_.v[l].copy_(u);
@@ -135,7 +154,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
         passes::prox_activation(rows_.y, rows_.p[l], activation(l), rho / loss_weight_, u);
         passes::activation(u, activation(l), rows_.v[l]);
       }
-      residual_sums_ = passes::row_difference(u, rows_.p[l], slack);
+      residual_sums_ = totals_.weighed(passes::row_difference(u, rows_.p[l], slack));
       decrease = {before - loss_value(rows_.v[l]), rho / 2, {}, residual_sums_};
     }
     residual_ = slack;
@@ -149,7 +168,6 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     if (!skips_into(problem_.skips, l).empty()) {
       wanted_[l] = residual_.clone();
     }
-    input_square_ = totals_.of(passes::sum_of_squares(input(l)));
     sweep_.progress.first_updated = l;
     if (frozen(l)) {
       return;
@@ -159,7 +177,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     const bool wanted =
         l == 0 && sweep_.standardize && problem_.trained[l].weight && options_.weight_regularizer()[l].none();
     if (!wanted || !fit_standardized(layer)) {
-      fit(l, layer, input_square_);
+      fit(l, layer, input_squares_[l]);
     }
     const AffineMap& map = sweep_.maps[l];
     LazyValue decrease = {regularizer(l, map) - regularizer(l, sweep_.next_maps[l]), rows_.penalties[l] / 2,
@@ -170,9 +188,9 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   // The first layer's step on standardised inputs, from zero; then what it is on the inputs. False, and
   // nothing done, where these do not vary.
   bool fit_standardized(const TrainedLayer& layer) {
-    const InputMetric metric(rows_.x, layer.bias(), problem_.sum_over_ranks);
+    const InputMetric metric(rows_.x, layer.bias(), totals_);
     const at::Tensor standardized = metric.standardized(rows_.x);
-    const double square = totals_.of(passes::sum_of_squares(standardized));
+    const double square = sum_of_squares(standardized);
     if (square == 0) {
       return false;
     }
@@ -190,14 +208,14 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     const double column = std::max(square / static_cast<double>(inputs(l)), kLeastColumn);
     const double damping = options_.damping_of(l, rows_.classes);
     const double alpha = damping * column;
-    const double alpha_bias = damping * std::min(column, static_cast<double>(rows_.population));
+    const double alpha_bias = damping * std::min(column, rows_.population);
     const std::string name = where("W", l);
     const double nu = options_.relaxation_of(l);
     const WeightRegularizer& r = options_.weight_regularizer()[l];
     at::Tensor out = scratch(1 + static_cast<int>(l % 2), residual_.size(1));
     at::Tensor sums;
     const int64_t block = rows_of_a_block(l);
-    if (block < inputs(l) && r.none() && v.size(1) > 0 && !totals_.several()) {
+    if (block < inputs(l) && r.none() && v.size(1) > 0 && totals_.plain()) {
       // On the side of the rows: D = Z^T V and d = c Z^T 1 with c = alpha / alpha_bias and Z = (V V^T + c 1
       // 1^T
       // + alpha I)^{-1} R, and the residual that the full step would leave is alpha Z, so that the new one
@@ -224,7 +242,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       }
       out.copy_(residual_);
       WeightBlock(v, layer.outputs(), layer.bias(), {1, alpha, alpha_bias, r, false, smooth ? 1 : nu},
-                  /*always_primal=*/false, name.c_str(), problem_.sum_over_ranks)
+                  /*always_primal=*/false, name.c_str(), problem_.sum_over_ranks, totals_.weights())
           .solve(out, map, next);
       if (smooth) {
         at::Tensor step = next.weight;
@@ -242,7 +260,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
         difference_out({next}, {map}, {step});
         affine_residual_out(residual_, v, step, out);
       }
-      sums = passes::row_sums_of_squares(out);
+      sums = totals_.weighed(passes::row_sums_of_squares(out));
     }
     residual_ = out;
     residual_sums_ = sums;
@@ -279,7 +297,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       // V has not moved since the weights read it.
       set_direction(problem,
                     {options_.state_steps()[l], options_.over_relaxation()[l], options_.cap()[l].value_or(0),
-                     in_blocks(l) ? options_.row_blocks()[l] : 1, input_square_},
+                     in_blocks(l) ? options_.row_blocks()[l] : 1, input_squares_[l]},
                     rows_.change[i], totals_);
     }
     StateMoved moved{rows_.slack[i], rows_.change[i], {}, {}};
@@ -289,10 +307,10 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     } else {
       at::Tensor start = residual_sums_;
       if (sweep_.restored) {
-        start = passes::row_sums_of_squares(problem.slack).mul_(problem.ratio).add_(start);
+        start = totals_.weighed(passes::row_sums_of_squares(problem.slack)).mul_(problem.ratio).add_(start);
       }
       if (!problem.skips.empty()) {
-        start = start + skip_sums(problem.skips, residuals_of(problem.skips));
+        start = start + totals_.weighed(skip_sums(problem.skips, residuals_of(problem.skips)));
       }
       report_.halved += move_checked(problem, start, moved, totals_) ? 1 : 0;
       decrease = {0, rows_.penalties[l] / 2, start, moved.sums};
@@ -350,7 +368,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   bool clamped_;
   at::Tensor residual_;                     // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand
   at::Tensor residual_sums_;                // its rows' sums of squares, (n, 1)
-  double input_square_ = 0;                 // |V_{l-1}|^2 of what that layer has read
+  std::vector<double> input_squares_;       // |V_{l-1}|^2 of what each layer reads
   std::vector<at::Tensor> skip_residuals_;  // of the layers that end a branch, since their inputs have moved
   std::vector<at::Tensor> wanted_;          // and before their weights did
   RelaxedReport report_;

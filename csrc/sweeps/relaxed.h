@@ -5,7 +5,8 @@
 //   L = l(V_N; Y) + sum_l ( rho_l/2 |U_l - V_{l-1} W_l^T - 1 b_l^T|^2 + rho_l r_l(W_l) ),
 //
 // on V_l = M_l sigma_l(U_l), V_0 = x, with masks M_l, entry by entry, where there is a Dropout: the sweep's
-// own.
+// own. Where rows have weights, every sum over rows is the weighted one, of the penalties too: a row of
+// weight two is two rows.
 #pragma once
 
 #include "linalg/reductions.h"
@@ -20,12 +21,23 @@ struct RelaxedProblem : Problem<RelaxedBCDOptions> {
   bool clamped() const;
 };
 
-/// Rows with what a sweep keeps of them, a tensor (n, d_l) a layer.
-struct RelaxedRows {
+/// Rows as they are given.
+struct RelaxedData {
   at::Tensor x, y;
-  int64_t population = 0;           // rows of all processes
-  bool classes = true;              // whether y was given as class indices, rather than as numbers
-  double target_square = 1;         // the mean square of a row of numbers
+  RowWeights weights;
+  double population = 0;     // what the rows of all processes count
+  bool classes = true;       // whether y was given as class indices, rather than as numbers
+  double target_square = 1;  // the mean square of a row of numbers
+
+  /// Inputs, targets, encoded as the loss takes them, and weights (n, 1), undefined where all are one.
+  /// Measures targets that are numbers, in all processes. Throws in the name of `where` where no row counts.
+  static RelaxedData of(const char* where, at::Tensor x, at::Tensor y, const at::Tensor& row_weight,
+                        bool are_classes, const SumOverRanks& sum);
+  Totals totals(const SumOverRanks& sum) const { return {sum, x.device(), weights}; }
+};
+
+/// Rows with what a sweep keeps of them, a tensor (n, d_l) a layer.
+struct RelaxedRows : RelaxedData {
   std::vector<at::Tensor> p;        // V_{l-1} W_l^T + 1 b_l^T with the weights that the sweep started from
   std::vector<at::Tensor> v;        // states
   std::vector<at::Tensor> slack;    // U - p, where U has moved
@@ -39,9 +51,6 @@ struct RelaxedRows {
   bool defined() const { return x.defined(); }
   int64_t rows() const { return x.size(0); }
   at::Tensor mask(size_t l) const { return masks.empty() ? at::Tensor() : masks[l]; }
-  /// Takes over targets, encoded as the loss takes them, and measures those that are numbers, in all
-  /// processes.
-  void set_targets(const at::Tensor& encoded, bool are_classes, const SumOverRanks& sum);
   /// Views of the first n rows, without data.
   RelaxedRows narrow(int64_t n) const;
   static RelaxedRows allocate(int64_t n, const std::vector<AffineMap>& maps);
@@ -56,7 +65,7 @@ struct RelaxedProgress {
 /// rho of each layer: rho_N is the loss's weight where the output is clamped to the target, or output_penalty
 /// times it; each one before it is a fraction of the next, by how much the weights between enlarge.
 std::vector<double> relaxed_penalties(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,
-                                      int64_t rows);
+                                      double population);
 
 /// L at the variables u, v of `rows` and at `maps`, from them alone.
 ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,

@@ -1,6 +1,9 @@
 #include <ATen/ops/empty_like.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cmath>
+#include <utility>
 
 #include "blocks/weight_terms.h"
 #include "kernels/passes.h"
@@ -39,25 +42,32 @@ RelaxedRows RelaxedRows::narrow(int64_t n) const {
   return rows;
 }
 
-void RelaxedRows::set_targets(const at::Tensor& encoded, bool are_classes, const SumOverRanks& sum) {
-  y = encoded;
-  auto count = static_cast<double>(encoded.size(0));
+RelaxedData RelaxedData::of(const char* where, at::Tensor x, at::Tensor y, const at::Tensor& row_weight,
+                            bool are_classes, const SumOverRanks& sum) {
+  RelaxedData data{std::move(x), std::move(y),
+                   row_weight.defined() ? RowWeights::of(row_weight) : RowWeights()};
+  const Totals totals = data.totals(sum);
+  double count = totals.count_here(data.y.size(0));
   double numbers = are_classes ? 0 : 1;  // processes whose targets are such
-  double square = are_classes && !sum ? 0 : passes::sum_of_squares(encoded);
+  double square = are_classes && !sum ? 0 : passes::sum_of_squares(totals.scaled(data.y));
   if (sum) {
-    sum_over_ranks(sum, encoded.device(), {&count, &numbers, &square});
+    sum_over_ranks(sum, data.y.device(), {&count, &numbers, &square});
   }
-  population = static_cast<int64_t>(count);
-  classes = numbers == 0;
-  target_square = classes ? 1 : square / count;
+  TORCH_CHECK_VALUE(count > 0 && std::isfinite(count), where,
+                    ": the rows' weights must have a sum that is finite and > 0 (got ", count, ")");
+  data.population = count;
+  data.classes = numbers == 0;
+  data.target_square = data.classes ? 1 : square / count;
+  return data;
 }
 
 std::vector<double> relaxed_penalties(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,
-                                      int64_t rows) {
+                                      double population) {
   const size_t depth = problem.depth();
   const RelaxedBCDOptions& options = problem.options;
   std::vector<double> penalties(depth);
-  penalties.back() = row_loss_weight(options, rows) * (problem.clamped() ? 1 : options.output_penalty());
+  penalties.back() =
+      row_loss_weight(options, population) * (problem.clamped() ? 1 : options.output_penalty());
   std::vector<at::Tensor> weights;
   for (size_t l = 1; l < depth; ++l) {
     weights.push_back(maps[l].weight.contiguous());
@@ -77,6 +87,7 @@ std::vector<double> relaxed_penalties(const RelaxedProblem& problem, const std::
 ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,
                                const RelaxedRows& rows, const std::vector<at::Tensor>& u,
                                const std::vector<at::Tensor>& v) {
+  const Totals totals = rows.totals(problem.sum_over_ranks);
   ObjectiveTerms terms;
   terms.activation_penalty.assign(problem.depth(), 0);
   terms.state_penalty.assign(problem.depth(), 0);
@@ -84,13 +95,13 @@ ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<
     const at::Tensor residual = at::empty_like(u[l]);
     affine_residual_out(u[l], l == 0 ? rows.x : v[l - 1], maps[l], residual);
     add_skipped_(problem.skips, l, rows.x, u, v, residual, -1);
-    terms.affine_penalty.push_back(rows.penalties[l] / 2 * passes::sum_of_squares(residual));
+    terms.affine_penalty.push_back(rows.penalties[l] / 2 * passes::sum_of_squares(totals.scaled(residual)));
     terms.weight_penalty.push_back(
         rows.penalties[l] * regularizer_value(problem.options.weight_regularizer()[l], maps[l].weight));
   }
   terms.loss = problem.clamped() ? 0
                                  : row_loss_weight(problem.options, rows.population) *
-                                       weighted_loss(rows.y, v.back(), problem.loss);
+                                       weighted_loss(rows.y, v.back(), problem.loss, rows.weights.weight);
   if (problem.sum_over_ranks) {
     std::vector<double*> sums = {&terms.loss};
     for (double& penalty : terms.affine_penalty) {

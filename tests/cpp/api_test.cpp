@@ -127,6 +127,28 @@ void relaxed_certifies() {
   EXPECT(torchbcd::RelaxedBCD(make_model(), deep).options().relaxation()[2] == 0.5);
 }
 
+void weights_repeat_rows() {
+  torch::nn::Sequential model = make_model();
+  torch::nn::Sequential twin = make_model();
+  const Batch batch;
+  const at::Tensor times = torch::arange(40).remainder(3);
+  torchbcd::RelaxedBCD weighted(model);
+  torchbcd::RelaxedBCD repeated(twin);
+  weighted.bind(batch.x, batch.y, times.to(torch::kDouble));
+  weighted.step();
+  weighted.step(batch.x, batch.y, times.to(torch::kDouble));
+  const at::Tensor x = batch.x.repeat_interleave(times, 0);
+  const at::Tensor y = batch.y.repeat_interleave(times, 0);
+  repeated.step(x, y);
+  repeated.step(x, y);
+  const std::vector<at::Tensor> mine = copies(model);
+  const std::vector<at::Tensor> its = copies(twin);
+  for (size_t i = 0; i < mine.size(); ++i) {
+    EXPECT(torch::allclose(mine[i], its[i], 1e-9, 1e-9));
+  }
+  EXPECT(std::abs(weighted.objective() - repeated.objective()) <= 1e-9 * repeated.objective());
+}
+
 void dlam_and_dladmm() {
   const Batch batch;
   torchbcd::DLAM dlam(make_model(), torchbcd::DLAMOptions().rho(0.01).eps(0.01).joint(true));
@@ -389,6 +411,7 @@ int main(int argc, char** argv) {
   bcd_sweeps_and_never_rises();
   rows_in_several_processes();
   relaxed_certifies();
+  weights_repeat_rows();
   dlam_and_dladmm();
   refusals_change_nothing();
   losses_have_numbers();

@@ -105,7 +105,7 @@ BAD_WEIGHTS = {
 
 
 @pytest.mark.parametrize("case", BAD_WEIGHTS)
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "RelaxedBCD"])
+@every_method
 def test_bad_sample_weights(method, case):
     spoil, error, message = BAD_WEIGHTS[case]
     model, optimizer, x, y = bound(method)
@@ -113,7 +113,7 @@ def test_bad_sample_weights(method, case):
         optimizer.bind(x, y, spoil(torch.ones(N).double()))
 
 
-@pytest.mark.parametrize("method", ["BCD", "DLAM"])
+@pytest.mark.parametrize("method", ["BCD", "RelaxedBCD", "DLAM"])
 def test_sample_weights_of_bound_rows_are_bound_with_them(method):
     model, optimizer, _, _ = bound(method)
     message = "sample_weight of bound rows is given to bind"

@@ -47,7 +47,15 @@ def output(estimator, x):
     return estimator.predict_proba(x) if isinstance(estimator, MLPClassifier) else estimator.predict(x)
 
 
-@parametrize_with_checks([MLPClassifier(), MLPRegressor(), MLPClassifier(loss="log_loss")])
+# It compares weights with repeated rows to 1e-7, from training in float32.
+FAILS = dict.fromkeys(
+    [f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse")], "trains in float32"
+)
+
+
+@parametrize_with_checks(
+    [MLPClassifier(), MLPRegressor(), MLPClassifier(loss="log_loss")], expected_failed_checks=lambda _: FAILS
+)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_of_scikit_learn(estimator, check):
     check(estimator)
@@ -104,6 +112,52 @@ def test_coefficients_take_inputs_as_they_are(cls):
     assert estimator.n_iter_ == len(estimator.loss_curve_) == 20
     assert estimator.t_ == 20 * 240
     assert estimator.loss_ == estimator.loss_curve_[-1] == estimator.best_loss_ < 0.5 * estimator.loss_curve_[0]
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+class TestSampleWeight:
+    def test_zero_is_no_row_and_a_factor_is_nothing(self, cls):
+        x, y = data(cls)
+        counts = np.arange(len(x)) % 3 > 0
+        weighted = cls(**SMALL).fit(x, y, sample_weight=0.3 * counts)
+        left = cls(**SMALL).fit(x[counts], y[counts])
+        assert np.array_equal(output(weighted, x), output(left, x))
+        assert weighted.t_ == left.t_ == 160 * weighted.n_iter_
+
+    def test_integers_are_repeated_rows(self, cls):
+        """With all rows in a batch, to the rounding of float32."""
+        x, y = data(cls)
+        times = np.arange(len(x)) % 3
+        options = {**SMALL, "batch_size": 1000, "max_iter": 20, "alpha": 0.004}
+        weighted = cls(**options).fit(x, y, sample_weight=times)
+        repeated = cls(**options).fit(x.repeat(times, 0), y.repeat(times))
+        scale = np.ptp(output(repeated, x))
+        np.testing.assert_allclose(output(weighted, x), output(repeated, x), atol=2e-3 * scale)
+        np.testing.assert_allclose(weighted.loss_curve_, repeated.loss_curve_, rtol=1e-3)
+        assert np.abs(output(cls(**options).fit(x, y), x) - output(weighted, x)).max() > 2e-2 * scale
+
+    def test_in_what_is_held_back_and_in_partial_fit(self, cls):
+        x, y = data(cls)
+        weight = np.where(x[:, 0] > 0, 100.0, 0.01)
+        options = {**SMALL, "early_stopping": True, "validation_fraction": 0.3, "max_iter": 5}
+        estimator = cls(**options).fit(x, y, sample_weight=weight)
+        heavy = x[:, 0] > 0
+        assert estimator.score(x[heavy], y[heavy]) > cls(**options).fit(x, y).score(x[~heavy], y[~heavy]) - 0.2
+        assert len(estimator.validation_scores_) == estimator.n_iter_
+        first = {"classes": np.unique(y)} if cls is MLPClassifier else {}
+        one = cls(**SMALL).partial_fit(x, y, sample_weight=heavy, **first)
+        other = cls(**SMALL).partial_fit(x[heavy], y[heavy], **first)
+        assert np.array_equal(output(one, x), output(other, x))
+
+    def test_refusals(self, cls):
+        x, y = data(cls, 20)
+        for bad, message in (
+            (-np.ones(20), "Negative values"),
+            (np.zeros(20), "an entry > 0"),
+            (np.ones(3), "shape"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                cls(**SMALL).fit(x, y, sample_weight=bad)
 
 
 @pytest.mark.parametrize("cls", ESTIMATORS)

@@ -16,9 +16,10 @@
 
 namespace torchbcd {
 
-/// What each row's loss counts in an objective whose mean, if one is asked for, is over `rows` rows.
-template <typename Options>
-double row_loss_weight(const Options& options, int64_t rows) {
+/// What each row's loss counts in an objective whose mean, if one is asked for, is over `rows` rows, or over
+/// what they weigh.
+template <typename Options, typename Count>
+double row_loss_weight(const Options& options, Count rows) {
   if (options.loss_scaling() == "sum") {
     return options.loss_weight();
   }

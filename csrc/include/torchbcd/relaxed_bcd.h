@@ -29,13 +29,15 @@ class TORCHBCD_API RelaxedBCD : public SplitOptimizer {
   /// Sets every layer's lr.
   void set_lr(double lr);
 
-  /// Keeps a full batch for step(). Arguments as for BCD.
-  void bind(const at::Tensor& x, const at::Tensor& y);
+  /// Keeps a full batch for step(). Arguments as for BCD, but that a row's weight is one of all its terms: a
+  /// row of weight two is two rows, one of weight zero is none. The weights' sum must be > 0, and
+  /// row_blocks 1.
+  void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
   bool bound() const override;
   /// A sweep over the bound data. The report is valid until the next one.
   const RelaxedReport& step();
   /// A sweep over a mini-batch.
-  const RelaxedReport& step(const at::Tensor& x, const at::Tensor& y);
+  const RelaxedReport& step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
 
   /// The last sweep's report.
   const RelaxedReport& report() const;

@@ -89,9 +89,10 @@ class TORCHBCD_API SplitOptimizer {
   void follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
               const std::vector<double>& dropout = {});
 
-  /// What a step would make of inputs and targets, as copies. Throws as it would; errors put `of` before "x"
-  /// and "y".
-  std::pair<at::Tensor, at::Tensor> checked(const at::Tensor& x, const at::Tensor& y, const std::string& of);
+  /// What a step would make of inputs and targets, as copies. Throws as it would, of weights too, where there
+  /// are any; errors put `of` before "x" and "y".
+  std::pair<at::Tensor, at::Tensor> checked(const at::Tensor& x, const at::Tensor& y, const std::string& of,
+                                            const at::Tensor& sample_weight = {});
   /// Whether targets are classes to the loss, as indices or one-hot, rather than numbers of the outputs'
   /// scale.
   bool tells_classes(const at::Tensor& y) const;
