@@ -1,7 +1,7 @@
 """Sphinx's configuration: `make docs` builds docs/ into build/docs/html, with every warning an error.
 
-Internal links and references are checked by the build. External ones are not: it uses no network.
-(A reader's browser fetches MathJax for the formulas of docstrings.)
+Internal links and references are checked by the build. External ones are not: it uses no network. Nor do the
+pages: formulas are MathML, which browsers draw themselves.
 """
 
 from __future__ import annotations
@@ -28,15 +28,18 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     "breathe",
     "from_the_library",
+    "mathml",
 ]
 
 root_doc = "index"
-exclude_patterns = ["_ext", "gallery", "results/training.json", "requirements.txt"]
+exclude_patterns = ["_ext", "_static", "gallery", "results/training.json", "requirements.txt"]
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["mathml.css"]
 html_theme = "furo"
 html_title = "torchbcd"
 html_copy_source = False

@@ -9,6 +9,7 @@
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/max.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/slice.h>
 #include <ATen/ops/sum.h>
@@ -201,6 +202,7 @@ void set_direction(StateProblem& problem, const StateStep& step, const at::Tenso
   at::Tensor squares = totals.weighed(
       passes::state_direction(z, problem.u, pulls.slack, problem.activation, pulls.keep, z, image));
   masked(problem, image);
+  at::Tensor square;  // |z|^2 over all rows, where it is known
   if (step.steps == 1) {
     const auto sample = [&](const at::Tensor& t) { return at::slice(t, 0, 0, std::nullopt, step.stride); };
     at::Tensor product = problem.product.narrow(0, 0, sample(image).size(0));
@@ -211,6 +213,7 @@ void set_direction(StateProblem& problem, const StateStep& step, const at::Tenso
       measured.push_back(skip_curvature(problem, z, image, totals));
     }
     const std::vector<at::Tensor> sums = totals.of(measured);
+    square = step.stride == 1 ? sums[0] : square;
     at::Tensor curvature = at::add(sums[1], sums[0], problem.ratio);
     if (problem.skips.empty()) {
       problem.length = (sums[0] * (step.omega / problem.scale)).div_(curvature.add_(kTiny));
@@ -224,7 +227,8 @@ void set_direction(StateProblem& problem, const StateStep& step, const at::Tenso
     problem.length = at::full({}, step.omega, squares.options());
   }
   if (step.cap > 0) {
-    const at::Tensor moved_by = totals.of(at::sum(squares)).mul_(problem.length).mul_(problem.length);
+    square = square.defined() ? square : totals.of(at::sum(squares));
+    const at::Tensor moved_by = at::mul(square, problem.length).mul_(problem.length);
     const double most = step.cap * step.cap * step.input_square;  // V has not moved since the weights read it
     problem.length.mul_((most / moved_by.add_(kTiny)).clamp_max_(1).sqrt_());
   }

@@ -148,10 +148,14 @@ std::vector<at::Tensor> Totals::of(const std::vector<at::Tensor>& sums) const {
 }
 
 double Totals::of(double sum) const {
-  if (sum_) {
-    sum_over_ranks(sum_, device_, {&sum});
-  }
+  add_up({&sum});
   return sum;
+}
+
+void Totals::add_up(const std::vector<double*>& sums) const {
+  if (sum_) {
+    sum_over_ranks(sum_, device_, sums);
+  }
 }
 
 }  // namespace torchbcd

@@ -73,6 +73,8 @@ class Totals {
   std::vector<at::Tensor> of(const std::vector<at::Tensor>& sums) const;
   at::Tensor of(const at::Tensor& sum) const { return of(std::vector<at::Tensor>{sum}).front(); }
   double of(double sum) const;
+  /// Of several numbers at once, in place.
+  void add_up(const std::vector<double*>& sums) const;
 
  private:
   const SumOverRanks& sum_;

@@ -43,6 +43,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   RelaxedReport run() {
     sweep_.progress = {depth(), sweep_.restored ? 0 : depth()};
     report_.penalties = rows_.penalties;
+    measure_inputs();
     output_block();
     for (size_t l = depth(); l-- > 0;) {
       weight_block(l);
@@ -55,6 +56,20 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   }
 
  private:
+  // |V|^2 of what every layer reads: none moves before the layer behind it has read it.
+  void measure_inputs() {
+    std::vector<at::Tensor> read;
+    for (size_t l = 0; l < depth(); ++l) {
+      read.push_back(totals_.scaled(input(l)));
+    }
+    input_squares_ = passes::sums_of_squares(read);
+    std::vector<double*> numbers;
+    for (double& square : input_squares_) {
+      numbers.push_back(&square);
+    }
+    totals_.add_up(numbers);
+  }
+
   // What the report has measured of the rows here, of all processes: whoever reads it, reads alone.
   void total_report() {
     if (!totals_.several()) {
@@ -153,7 +168,6 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     if (!skips_into(problem_.skips, l).empty()) {
       wanted_[l] = residual_.clone();
     }
-    input_square_ = sum_of_squares(input(l));
     sweep_.progress.first_updated = l;
     if (frozen(l)) {
       return;
@@ -163,7 +177,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     const bool wanted =
         l == 0 && sweep_.standardize && problem_.trained[l].weight && options_.weight_regularizer()[l].none();
     if (!wanted || !fit_standardized(layer)) {
-      fit(l, layer, input_square_);
+      fit(l, layer, input_squares_[l]);
     }
     const AffineMap& map = sweep_.maps[l];
     LazyValue decrease = {regularizer(l, map) - regularizer(l, sweep_.next_maps[l]), rows_.penalties[l] / 2,
@@ -283,7 +297,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       // V has not moved since the weights read it.
       set_direction(problem,
                     {options_.state_steps()[l], options_.over_relaxation()[l], options_.cap()[l].value_or(0),
-                     in_blocks(l) ? options_.row_blocks()[l] : 1, input_square_},
+                     in_blocks(l) ? options_.row_blocks()[l] : 1, input_squares_[l]},
                     rows_.change[i], totals_);
     }
     StateMoved moved{rows_.slack[i], rows_.change[i], {}, {}};
@@ -354,7 +368,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   bool clamped_;
   at::Tensor residual_;                     // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand
   at::Tensor residual_sums_;                // its rows' sums of squares, (n, 1)
-  double input_square_ = 0;                 // |V_{l-1}|^2 of what that layer has read
+  std::vector<double> input_squares_;       // |V_{l-1}|^2 of what each layer reads
   std::vector<at::Tensor> skip_residuals_;  // of the layers that end a branch, since their inputs have moved
   std::vector<at::Tensor> wanted_;          // and before their weights did
   RelaxedReport report_;

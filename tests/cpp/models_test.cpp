@@ -148,8 +148,8 @@ void residuals_are_layers() {
 // A Dropout behind an activation, as its mode is by the time of each call.
 void dropouts_are_read() {
   torch::manual_seed(0);
-  const torch::nn::Sequential model(torch::nn::Linear(4, 6), torch::nn::ReLU(), torch::nn::Dropout(0.5),
-                                    torch::nn::Linear(6, 3));
+  torch::nn::Sequential model(torch::nn::Linear(4, 6), torch::nn::ReLU(), torch::nn::Dropout(0.5),
+                              torch::nn::Linear(6, 3));
   model->to(torch::kDouble);
   EXPECT(torchbcd::read_mlp(model).activations[0].text() == "relu, dropout(0.5)");
   EXPECT(torchbcd::Activation::parse("relu, dropout(0.5)").dropout == 0.5);

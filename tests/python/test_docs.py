@@ -133,9 +133,9 @@ GALLERY = sorted((ROOT / "docs/gallery").glob("plot_*.py"))
 
 
 @pytest.mark.parametrize("script", GALLERY, ids=lambda path: path.stem)
-def test_gallery(script, tmp_path, monkeypatch, one_thread):
-    """The scripts as they are; `make docs` puts their pictures into the pages."""
-    monkeypatch.chdir(tmp_path)
+def test_gallery(script, monkeypatch, one_thread):
+    """The scripts as they are, in their folder, as `make docs` runs them to put their pictures into the pages."""
+    monkeypatch.chdir(script.parent)
     import matplotlib.pyplot as plt
 
     plt.switch_backend("Agg")
