@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Callable, Sequence
 from math import nan
 from typing import Any, TypeAlias
@@ -51,6 +52,15 @@ def tensor(name: str, value: object) -> Tensor:
 def optional_tensor(name: str, value: object) -> Tensor | None:
     """The value, if it is a tensor or None."""
     return None if value is None else tensor(name, value)
+
+
+def folder(name: str, value: object) -> str:
+    """The path as the library takes it: empty for None."""
+    if value is None:
+        return ""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise TypeError(f"{name} must be the path of a folder, or None (got {value!r})")
+    return os.fsdecode(value)
 
 
 def tensors(name: str, values: object) -> list[Tensor]:

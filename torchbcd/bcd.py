@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -175,10 +176,17 @@ class BCD(SweepOptimizer[_C.BCD]):
         *,
         u: Sequence[Tensor] | None = None,
         v: Sequence[Tensor] | None = None,
+        scratch_dir: str | os.PathLike[str] | None = None,
+        resume: bool = False,
     ) -> None:
         r"""Keep a full batch and set its U and V by one forward pass ([Z], Section 4), or to what is given.
 
         The data are copied: what is written into x or y afterwards is not seen.
+
+        With ``scratch_dir`` the copies, U and V are in files there, read and written as they are needed, so that
+        they may be larger than memory, as may x and y (``torch.from_file``, or a NumPy memmap through
+        ``torch.from_numpy``). The results are the same, to the bit. Every complete sweep is recorded in the
+        folder, which a process that is killed, at any moment, leaves at its last one.
 
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
@@ -188,11 +196,21 @@ class BCD(SweepOptimizer[_C.BCD]):
                 :math:`V_{i-1} W_i^\top + 1 b_i^\top`.
             v: What V_1 to V_N start from, likewise, within the bounds of ``state_regularizer``. None:
                 :math:`\sigma_i(U_i)`, projected onto those bounds.
+            scratch_dir: An existing folder with room for x, y and six arrays (n, d_i) for each layer, which no
+                other optimizer uses (``splitting=3``, on the CPU, without ``process_group``).
+                ``step(index=...)``, ``state_dict()`` and copies are refused then; the files stay when the
+                optimizer goes. None: memory.
+            resume: Where the folder holds a run of the same model, x, y and ``sample_weight``, go on with it:
+                the model's weights, U, V and the count of sweeps become those of its last complete sweep, and u
+                and v are not used. Options are the optimizer's own. Where it holds none, begin one. False: a
+                folder with a run in it is refused.
 
         Raises:
             TypeError: A dtype is not the model's.
             ValueError: A shape does not fit, an entry is NaN or infinite, a class is out of range, or a
-                device is not the model's.
+                device is not the model's; or ``scratch_dir`` is no folder to write in, is in use, or holds
+                another run.
+            RuntimeError: The disk has no room; nothing has changed.
 
         Example:
             >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -204,7 +222,9 @@ class BCD(SweepOptimizer[_C.BCD]):
         """
         weight = arguments.optional_tensor("sample_weight", sample_weight)
         starts = arguments.tensors("u", u), arguments.tensors("v", v)
-        self._push().bind(arguments.tensor("x", x), arguments.tensor("y", y), weight, *starts)
+        folder = arguments.folder("scratch_dir", scratch_dir)
+        data = arguments.tensor("x", x), arguments.tensor("y", y)
+        self._push().bind(*data, weight, *starts, folder, bool(resume))
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
     def step(  # type: ignore[override]

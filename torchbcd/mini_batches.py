@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -24,7 +25,7 @@ from torchbcd.reports import EpochReport
 if TYPE_CHECKING:
     from torchbcd.relaxed import RelaxedBCD
 
-__all__ = ["Settings", "fit"]
+__all__ = ["Settings", "fit", "fit_loader"]
 
 Validation: TypeAlias = "tuple[Tensor, Tensor] | Callable[[nn.Module], float] | None"
 
@@ -46,6 +47,84 @@ class Settings:
     standardize: bool | None
     generator: torch.Generator | None
     callback: Callable[[EpochReport], object] | None
+
+
+Pair: TypeAlias = tuple[Tensor, Tensor]
+Batch: TypeAlias = tuple[Tensor, Tensor, Tensor | None]  # with the rows' weights
+
+
+class _Rows:
+    """Rows in memory, shuffled anew for every epoch."""
+
+    def __init__(self, x: Tensor, y: Tensor, weight: Tensor | None, settings: Settings, ranks: Ranks) -> None:
+        self._x, self.targets, self._weight = x, y, weight
+        self._settings, self._ranks = settings, ranks
+        # What the rows of all processes count.
+        self.counted = ranks.total(len(x) if weight is None else weight.double().sum().item())
+        # In several processes each has a part in every batch, a smaller one where it has fewer rows.
+        self.steps = ranks.most(-(-len(x) // settings.batch_size))
+        self.rows = int(ranks.total(len(x)))
+        self.batch = min(int(ranks.total(min(settings.batch_size, len(x)))), self.rows)
+
+    def epoch(self) -> Iterator[Batch]:
+        """The batches."""
+        x, y, weight = self._x, self.targets, self._weight
+        shuffled = torch.randperm(len(x), generator=self._settings.generator, device="cpu")
+        for rows in self._ranks.batches(shuffled, self._settings.batch_size, self.steps):
+            of_rows = None if weight is None else weight[rows.to(weight.device)]
+            yield x[rows.to(x.device)], y[rows.to(y.device)], of_rows
+
+
+class _Loader:
+    """Batches that somebody else makes, such as a DataLoader's, gone through once an epoch."""
+
+    def __init__(self, loader: Iterable[Pair], device: torch.device) -> None:
+        if not isinstance(loader, Iterable):
+            raise TypeError(f"x must be a tensor, or batches of inputs and targets (got {type(loader).__name__})")
+        if isinstance(loader, Iterator) or not isinstance(loader, Sized):
+            raise TypeError(
+                "batches must be gone through once an epoch and have a length, which the schedule goes by, as a "
+                f"DataLoader has and an iterator has not (got {type(loader).__name__})"
+            )
+        self._loader, self._device, self.steps = loader, device, len(loader)
+        self.counted = 0  # rows of the epoch
+        first: list[Batch] = []
+        for batch in self.epoch():
+            first.append(batch)
+            if self.counted >= _ROWS_SEEN:
+                break
+        if not first:
+            raise ValueError("there must be at least one batch (got none)")
+        self.batch = len(first[0][0])
+        dataset = getattr(loader, "dataset", None)
+        self.rows = len(dataset) if isinstance(dataset, Sized) else self.steps * self.batch
+        self.inputs = torch.cat([x for x, _, _ in first])
+        self.targets = torch.cat([y for _, y, _ in first])
+
+    def epoch(self) -> Iterator[Batch]:
+        """The batches."""
+        self.counted = 0
+        for pair in islice(self._loader, self.steps):
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise TypeError(f"a batch must be inputs and targets (got {type(pair).__name__})")
+            x, y = arguments.tensor("x", pair[0]), arguments.tensor("y", pair[1])
+            self.counted += len(x)
+            yield x.to(self._device), y.to(self._device), None
+
+
+def fit_loader(
+    optimizer: RelaxedBCD, loader: Iterable[Pair], validation: Validation, settings: Settings
+) -> list[EpochReport]:
+    """Train on batches, of which no more than one is in memory, once the first rows have been looked at."""
+    if optimizer._process_group is not None:
+        raise ValueError("batches must be made of rows here, fit(x, y), where there is a process_group")
+    library = optimizer._push()
+    source = _Loader(loader, optimizer._model.parameters()[0][0].device)
+    _, encoded = library.checked(source.inputs, source.targets, "", None)
+    validation, classes = _checked(optimizer, validation)
+    _standardize(optimizer, source.inputs[:_ROWS_SEEN], encoded[:_ROWS_SEEN], None, settings.standardize)
+    del source.inputs
+    return _run(optimizer, source, validation, classes, settings)
 
 
 def fit(
@@ -75,22 +154,24 @@ def fit(
         counting = weight > 0
         x, y, encoded, weight = (t[counting.to(t.device)] for t in (x, y, encoded, weight))
     encoded = encoded[:_ROWS_SEEN]
-    count = Ranks(optimizer._process_group).total(len(x) if weight is None else weight.double().sum().item())
-    if count == 0:
+    ranks = Ranks(optimizer._process_group)
+    if ranks.total(len(x) if weight is None else weight.double().sum().item()) == 0:
         raise ValueError("sample_weight must have a sum > 0")
-    classes = None
-    if validation is not None and not callable(validation):
-        inputs, targets = validation
-        validation = library.checked(
-            arguments.tensor("validation x", inputs),
-            arguments.tensor("validation y", targets),
-            "validation ",
-            None,
-        )
-        classes = None if targets.is_floating_point() else targets.long()
+    validation, classes = _checked(optimizer, validation)
     with model.frozen_first.given() if model.frozen_first is not None and kept else nullcontext():
         _standardize(optimizer, x, encoded, weight, settings.standardize)
-        return _run(optimizer, x, y, weight, count, validation, classes, settings)
+        return _run(optimizer, _Rows(x, y, weight, settings, ranks), validation, classes, settings)
+
+
+def _checked(optimizer: RelaxedBCD, validation: Validation) -> tuple[Validation, Tensor | None]:
+    """Validation data as a step would take them, and the classes of their rows, if they have any."""
+    if validation is None or callable(validation):
+        return validation, None
+    inputs, targets = validation
+    checked = optimizer._push().checked(
+        arguments.tensor("validation x", inputs), arguments.tensor("validation y", targets), "validation ", None
+    )
+    return checked, None if targets.is_floating_point() else targets.long()
 
 
 def _fits(x: Tensor, first: nn.Linear) -> bool:
@@ -107,28 +188,18 @@ def _fits(x: Tensor, first: nn.Linear) -> bool:
 
 def _run(
     optimizer: RelaxedBCD,
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor | None,
-    counted: float,
+    source: _Rows | _Loader,
     validation: Validation,
     classes: Tensor | None,
     settings: Settings,
 ) -> list[EpochReport]:
-    """All epochs. The validation inputs are what reaches the first layer; `classes` those of its rows, if any.
-
-    `counted` is what the rows of all processes count.
-    """
+    """All epochs. The validation inputs are what reaches the first layer; `classes` those of its rows, if any."""
     groups, generator = optimizer.param_groups, settings.generator
     ranks = Ranks(optimizer._process_group)
-    # In several processes each has a part in every batch, a smaller one where it has fewer rows.
-    steps = ranks.most(-(-len(x) // settings.batch_size))
-    count = int(ranks.total(len(x)))
-    batch = min(int(ranks.total(min(settings.batch_size, len(x)))), count)
-    total = settings.epochs * steps
+    total = settings.epochs * source.steps
     average = settings.average
     if average == "auto":
-        average = fit_rules.average(steps, settings.epochs, groups)
+        average = fit_rules.average(source.steps, settings.epochs, groups)
     module = optimizer._model.layers()
     averaged = None
     if average is not None:
@@ -136,28 +207,25 @@ def _run(
         averaged = AveragedModel(module, multi_avg_fn=averaging)
     rates = [group["lr"] for group in groups]
     decays = [group["weight_decay"] for group in groups]
-    least = [optimizer._object.default_weight_decay(layer, y) for layer in range(len(groups))]
-    fit_rules.set_weight_decays(groups, least, batch, count, total)
+    least = [optimizer._object.default_weight_decay(layer, source.targets) for layer in range(len(groups))]
+    fit_rules.set_weight_decays(groups, least, source.batch, source.rows, total)
     done, best, since = 0, inf, 0
     best_state: dict[str, Tensor] | None = None
     reports: list[EpochReport] = []
     try:
         for epoch in range(1, settings.epochs + 1):
             before = 0.0
-            shuffled = torch.randperm(len(x), generator=generator, device="cpu")
-            for rows in ranks.batches(shuffled, settings.batch_size, steps):
+            for inputs, targets, weight in source.epoch():
                 if settings.decay:
                     for group, rate in zip(groups, rates, strict=True):
                         group["lr"] = rate * min(1.0, (1 - done / total) / (1 - settings.hold))
-                inputs = x[rows.to(x.device)]
+                given = inputs
                 if settings.noise:
                     perturbation = torch.randn(
                         inputs.shape, generator=generator, dtype=inputs.dtype, device="cpu"
                     )
-                    inputs = inputs + settings.noise * perturbation.to(inputs.device)
-                of_rows = None if weight is None else weight[rows.to(weight.device)]
-                report = optimizer.step(inputs, y[rows.to(y.device)], sample_weight=of_rows)
-                before += report.before
+                    given = inputs + settings.noise * perturbation.to(inputs.device)
+                before += optimizer.step(given, targets, sample_weight=weight).before
                 if averaged is not None:
                     averaged.update_parameters(module)
                 done += 1
@@ -171,7 +239,7 @@ def _run(
                 rows_seen = len(validation[0])
                 loss = ranks.mean(loss, rows_seen)
                 accuracy = None if accuracy is None else ranks.mean(accuracy, rows_seen)
-            reports.append(EpochReport(epoch, before / counted, loss, accuracy))
+            reports.append(EpochReport(epoch, before / source.counted, loss, accuracy))
             if settings.callback is not None:
                 settings.callback(reports[-1])
             if settings.patience is not None and loss is not None:

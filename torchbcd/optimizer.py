@@ -207,6 +207,11 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         return self._push().objective()
 
     @property
+    def sweeps(self) -> int:
+        """Complete sweeps so far: those of a state that was loaded, or a run that was resumed, count."""
+        return self._object.sweeps
+
+    @property
     def bytes_sent(self) -> int:
         """Bytes of the tensors that the last bind or step has summed over the processes of ``process_group``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -286,8 +286,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
 
     def fit(
         self,
-        x: Tensor,
-        y: Tensor,
+        x: Tensor | Iterable[tuple[Tensor, Tensor]],
+        y: Tensor | None = None,
         epochs: int = 5,
         batch_size: int = 100,
         *,
@@ -310,7 +310,11 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         of several layers it is at most 1 / steps. docs/relaxed.md has what each default bought.
 
         Args:
-            x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
+            x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``. Or, without y,
+                batches: a ``DataLoader``, or anything with a length that gives pairs of inputs and targets anew
+                for every epoch. One is in memory at a time, once the first 10,000 rows have been looked at,
+                which alone decide about ``standardize``. They come as they are: shuffling is the loader's, and
+                ``batch_size`` is not used.
             y: Targets: class indices, shape (n,), or values, shape (n, d_N).
             epochs: Passes over the data, >= 1.
             batch_size: Rows of a step, >= 1.
@@ -332,7 +336,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             standardize: Whether to begin with :func:`torchbcd.standardize_`. None: where x is poorly scaled and
                 the model is not trained: no sweep yet, and a loss no better than that of the best constant
                 output. It warns then, since the first layer's weights change.
-            generator: Of the shuffles and the noise. None: PyTorch's global one.
+            generator: Of the shuffles of rows and the noise. None: PyTorch's global one.
             callback: Called with each epoch's report.
 
         Returns:
@@ -356,7 +360,11 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         settings = mini_batches.Settings(
             epochs, batch_size, patience, tol, decay, hold, average, noise, standardize, generator, callback
         )
-        return mini_batches.fit(self, x, y, sample_weight, validation, settings)
+        if y is None and not isinstance(x, Tensor):
+            if sample_weight is not None:
+                raise ValueError("sample_weight is of rows, fit(x, y); batches have none (got one)")
+            return mini_batches.fit_loader(self, x, validation, settings)
+        return mini_batches.fit(self, cast("Tensor", x), cast("Tensor", y), sample_weight, validation, settings)
 
     @torch.no_grad()
     def _warn_of_scale(self, x: Tensor, stacklevel: int) -> None:

@@ -8,6 +8,8 @@
 
 #include <utility>
 
+#include "linalg/row_storage.h"
+
 namespace torchbcd {
 
 namespace {
@@ -143,11 +145,22 @@ at::Tensor WeightBlock::cross_product(const at::Tensor& residual) const {
   const int64_t inputs = v_.size(1);
   at::Tensor product = at::empty({residual.size(1), inputs + (bias_ ? 1 : 0)}, residual.options());
   at::Tensor of_weight = product.narrow(1, 0, inputs);
-  at::mm_out(of_weight, residual.t(), v_);
-  if (bias_) {
-    at::Tensor of_bias = product.select(1, inputs);
-    at::sum_out(of_bias, root_.defined() ? residual * root_ : residual, 0);
-  }
+  at::Tensor of_bias = bias_ ? product.select(1, inputs) : at::Tensor();
+  for_each_part(residual.size(0), [&](int64_t begin, int64_t size) {
+    const at::Tensor part = residual.narrow(0, begin, size);
+    const at::Tensor v = v_.narrow(0, begin, size);
+    if (begin == 0) {
+      at::mm_out(of_weight, part.t(), v);
+    } else {
+      of_weight.addmm_(part.t(), v);
+    }
+    const at::Tensor weighted = bias_ && root_.defined() ? part * root_.narrow(0, begin, size) : part;
+    if (bias_ && begin == 0) {
+      at::sum_out(of_bias, weighted, 0);
+    } else if (bias_) {
+      of_bias.add_(at::sum(weighted, 0));
+    }
+  });
   return product;
 }
 

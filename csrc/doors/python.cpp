@@ -4,6 +4,7 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include "doors/optional_tensors.h"
+#include "doors/python_bind.h"
 #include "doors/python_model.h"
 #include "doors/python_ridge_head.h"
 #include "doors/python_values.h"
@@ -17,10 +18,6 @@ namespace torchbcd::python {
 namespace {
 
 using torch::wrap_pybind_function;
-using torch::wrap_pybind_function_no_gil;
-using OptionalTensor = std::optional<at::Tensor>;
-using Rows = const at::Tensor&;
-using Weight = const OptionalTensor&;
 
 // RelaxedBCD's setting for any depth: the options that are not the defaults.
 py::object options_for_any_depth() {
@@ -92,24 +89,6 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
            }));
 }
 
-/// bind(x, y, sample_weight).
-template <typename Optimizer>
-py::class_<Optimizer> with_bind(py::class_<Optimizer> c) {
-  return c.def("bind", wrap_pybind_function_no_gil([](Optimizer& self, Rows x, Rows y, Weight weight) {
-                 self.bind(x, y, weight.value_or(at::Tensor()));
-               }));
-}
-
-/// bind(x, y, sample_weight, and what its two variables start from).
-template <typename Optimizer>
-py::class_<Optimizer> with_bind_from(py::class_<Optimizer> c) {
-  using States = std::vector<at::Tensor>;
-  return c.def("bind", wrap_pybind_function_no_gil([](Optimizer& self, Rows x, Rows y, Weight weight,
-                                                      const States& first, const States& second) {
-                 self.bind(x, y, weight.value_or(at::Tensor()), first, second);
-               }));
-}
-
 /// step(), and step_batch(x, y, sample_weight).
 template <typename Optimizer>
 py::class_<Optimizer> with_steps(py::class_<Optimizer> c) {
@@ -132,7 +111,7 @@ void bind_bcd(py::module_& m) {
       .def_property_readonly("order", [](const BCD::Point& self) { return self.options.order(); })
       .def_property_readonly("blocks", blocks_of)
       .def("penalties", penalties_of);
-  with_steps(with_bind_from(optimizer_class<BCD, BCDOptions>(m, "BCD")))
+  with_steps(with_bind_in_folder(optimizer_class<BCD, BCDOptions>(m, "BCD")))
       .def("step_rows", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& index,
                                                        const OptionalTensor& x, const OptionalTensor& y) {
              self.step_rows(index, x.value_or(at::Tensor()), y.value_or(at::Tensor()));

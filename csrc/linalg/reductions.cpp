@@ -18,6 +18,8 @@
 #include <cstring>
 #include <limits>
 
+#include "linalg/row_storage.h"
+
 namespace torchbcd {
 namespace {
 
@@ -30,6 +32,15 @@ std::vector<double> to_doubles(const at::Tensor& t) {
 // Numbers that lie on a device one by one, fetched at once: a GPU is waited for a single time.
 std::vector<double> fetch(const std::vector<at::Tensor>& scalars) {
   return scalars.empty() ? std::vector<double>() : to_doubles(at::stack(scalars));
+}
+
+// What isfinite() makes of a tensor is as large as it.
+bool finite_by_parts(const at::Tensor& t) {
+  bool finite = true;
+  for_each_part(t.dim() == 0 ? 1 : t.size(0), [&](int64_t begin, int64_t size) {
+    finite = finite && at::isfinite(t.dim() == 0 ? t : t.narrow(0, begin, size)).all().item<bool>();
+  });
+  return finite;
 }
 
 bool equal_on_cpu(const at::Tensor& a, const at::Tensor& b) {
@@ -59,7 +70,7 @@ bool all_finite(const std::vector<at::Tensor>& tensors) {
   const std::vector<double> fetched = fetch(sums);
   return std::all_of(fetched.begin(), fetched.end(), [](double s) { return std::isfinite(s); }) ||
          std::all_of(tensors.begin(), tensors.end(), [](const at::Tensor& t) {
-           return !t.defined() || t.numel() == 0 || at::isfinite(t).all().item<bool>();
+           return !t.defined() || t.numel() == 0 || finite_by_parts(t);
          });
 }
 

@@ -20,6 +20,8 @@
 #include <utility>
 #include <vector>
 
+#include "linalg/row_storage.h"
+
 namespace torchbcd {
 namespace {
 
@@ -71,20 +73,35 @@ void accumulate_gram(const at::Tensor& a, const at::Tensor& out, double beta) {
   }
 }
 
-// The lower triangle of the system's matrix, accumulated over rows in `dtype`.
+// The lower triangle of the system's matrix, accumulated over rows in `dtype`, so that each row is fetched
+// once however many panels and sums it goes into.
 at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
   const int64_t d = system.a.size(1);
   const int64_t n = system.a.size(0);
   at::Tensor k = at::empty({system.size(), system.size()}, system.a.options().dtype(dtype));
   const at::Tensor products = k.narrow(0, 0, d).narrow(1, 0, d);
-  if (dtype == system.a.scalar_type()) {
-    accumulate_gram(system.a, products, 0);
-  } else {
-    products.zero_();
-    for (const Span& rows : spans(n, kConversionRows)) {
-      accumulate_gram(system.a.narrow(0, rows.begin, rows.size).to(dtype), products, 1);
+  at::Tensor column_sums = system.ones_column ? k.select(0, d).narrow(0, 0, d) : at::Tensor();
+  const auto accumulate = [&](int64_t begin, int64_t size) {
+    const at::Tensor given = system.a.narrow(0, begin, size);
+    const at::Tensor rows = given.to(dtype);
+    accumulate_gram(rows, products, begin == 0 ? 0 : 1);
+    if (!system.ones_column) {
+      return;
     }
-  }
+    const at::Tensor column =
+        system.ones.defined() ? (given * system.ones.narrow(0, begin, size)).to(dtype) : rows;
+    if (begin == 0) {
+      at::sum_out(column_sums, column, 0);
+    } else {
+      column_sums.add_(at::sum(column, 0));
+    }
+  };
+  for_each_part(n, [&](int64_t begin, int64_t size) {
+    const int64_t part = dtype == system.a.scalar_type() ? std::max<int64_t>(size, 1) : kConversionRows;
+    for (int64_t from = 0; from == 0 || from < size; from += part) {
+      accumulate(begin + from, std::min(part, size - from));
+    }
+  });
   const at::Tensor ones = system.ones.defined() ? system.ones.to(dtype) : system.ones;
   if (system.ones_row != 0 && ones.defined()) {
     products.addmm_(ones, ones.t(), 1, as_held_by(k, system.ones_row));
@@ -92,10 +109,8 @@ at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
     products.add_(as_held_by(k, system.ones_row));
   }
   if (system.ones_column && ones.defined()) {
-    k.select(0, d).narrow(0, 0, d).copy_(at::sum(system.a * system.ones, 0, /*keepdim=*/false, dtype));
     k.select(0, d).select(0, d).copy_(ones.square().sum());
   } else if (system.ones_column) {
-    k.select(0, d).narrow(0, 0, d).copy_(at::sum(system.a, 0, /*keepdim=*/false, dtype));
     k.select(0, d).select(0, d).fill_(static_cast<double>(n));
   }
   if (system.sum_over_ranks) {

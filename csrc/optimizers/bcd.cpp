@@ -89,6 +89,9 @@ void BCD::check_options_together() const {
   if (data_->options.splitting() == 2) {
     mlp_->refuse_skips("splitting 2");
   }
+  if (data_->run) {
+    check_takes_scratch();
+  }
   blocks_in_order(data_->options, mlp_->depth());
   if (data_->options.order() == "joint") {
     check_joint();
@@ -125,24 +128,39 @@ void BCD::check_takes_ranks() const {
 
 void BCD::unbind() {
   data_->bound = {};
+  data_->run.reset();
   data_->stepped = Data::Stepped::kNothing;
   data_->has_before = false;
 }
 
 void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight,
-               const std::vector<at::Tensor>& u, const std::vector<at::Tensor>& v) {
+               const std::vector<at::Tensor>& u, const std::vector<at::Tensor>& v,
+               const ScratchDir& scratch) {
   const Call call = mlp_->call(Call::Kind::kChange);
   BcdRows rows;
+  std::unique_ptr<ScratchRun> run;
   std::vector<at::Tensor> outputs, states;
   begin("bind", [&] {
     sync();
-    rows.x = mlp_->inputs("x", x);
-    rows.y = mlp_->targets("y", y, rows.rows());
-    rows.row_weight = mlp_->row_weight(sample_weight, rows.rows());
+    TORCH_CHECK_VALUE(!scratch.resume || !scratch.path.empty(), mlp_->name, ": resume needs a scratch_dir");
+    if (!scratch.path.empty()) {
+      check_takes_scratch();
+      run = std::make_unique<ScratchRun>(mlp_->name, scratch);
+    }
+    if (run && run->resumed()) {
+      check_description(run->found(), "the run in scratch_dir");
+    }
+    const RowStorage storage = run ? run->storage() : RowStorage();
+    rows.x = mlp_->inputs("x", x, storage);
+    rows.y = mlp_->targets("y", y, rows.rows(), storage);
+    rows.row_weight = mlp_->row_weight(sample_weight, rows.rows(), storage);
+    rows.current =
+        BcdVariables::allocate(rows.rows(), mlp_->committed, storage, run ? run->current_set() : "");
+    rows.next = BcdVariables::allocate(rows.rows(), mlp_->committed, storage, run ? run->other_set() : "");
     TORCH_CHECK_VALUE(u.empty() || data_->options.splitting() == 3, mlp_->name,
                       ": u is a variable with splitting 3 alone (got splitting 2)");
-    outputs = mlp_->states("u", u, rows.rows());
-    states = mlp_->states("v", v, rows.rows());
+    outputs = mlp_->states("u", u, rows.rows(), /*with_last=*/true, storage_in(rows.next.u));
+    states = mlp_->states("v", v, rows.rows(), /*with_last=*/true, storage_in(rows.next.v));
     for (size_t l = 0; l < states.size(); ++l) {
       const Regularizer& bounds = data_->options.state_regularizer()[l];
       TORCH_CHECK_VALUE(std::isfinite(regularizer_value(bounds, states[l])), mlp_->name, ": v of layer ",
@@ -151,11 +169,18 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
     }
   });
   rows.population = mlp_->rows_of_all_ranks(rows.rows());
-  rows.current = BcdVariables::allocate(rows.rows(), mlp_->committed);
-  rows.next = BcdVariables::allocate(rows.rows(), mlp_->committed);
   rows.cache.enabled = true;
-  forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, rows, outputs, states);
+  if (run && run->resumed()) {
+    take_up(*run, rows);
+  } else {
+    forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, rows, outputs, states);
+  }
+  if (run && !run->resumed()) {
+    run->begin(data_->record(mlp_->committed, rows, rows.residuals, sweeps()), description());
+  }
+  data_->recorded_stale = rows.residuals == Residuals::kStale;
   data_->bound = std::move(rows);
+  data_->run = std::move(run);
   data_->stepped = Data::Stepped::kBound;
   data_->has_before = false;
   moved();
@@ -166,7 +191,9 @@ void BCD::sweep(bool batch) {
   BcdRows& rows = batch ? data_->batch : data_->bound;
   data_->has_before = false;
   const BcdProblem problem = data_->problem(*mlp_, data_->options);
-  const Residuals residuals = sweep_bcd({problem, mlp_->committed, mlp_->next, rows, observer_});
+  record_stale(rows);
+  const BlockObserver observer = batch ? observer_ : observer_of_run();
+  const Residuals residuals = sweep_bcd({problem, mlp_->committed, mlp_->next, rows, observer});
   // Every variable reaches a weight of the same sweep, so the weights tell whether all is finite; only where
   // they are not is the first bad block, in the order of the sweep, looked for.
   if (!all_finite(tensors_of(mlp_->next))) {
@@ -179,7 +206,7 @@ void BCD::sweep(bool batch) {
       }
     }
   }
-  commit();
+  commit_recorded(batch, residuals);
   data_->swept = data_->options;
   std::swap(rows.current, rows.next);
   if (batch) {
@@ -228,6 +255,9 @@ void BCD::step_rows(const at::Tensor& index, const at::Tensor& x, const at::Tens
   at::Tensor rows;
   begin("rows", [&] {
     sync();
+    TORCH_CHECK_VALUE(!data_->run, mlp_->name,
+                      ": step(index=...) needs data bound in memory: it changes rows of the point in place, "
+                      "which a process killed in the middle would leave between two sweeps");
     data_->check_index(mlp_->name, index);
     rows = index.to(bound.x.device(), at::kLong);
     if (x.defined()) {
@@ -262,6 +292,7 @@ ObjectiveTerms BCD::objective_terms() {
   sync();
   BcdRows& rows = data_->on_batch(false) ? data_->batch : data_->bound;
   const BcdProblem problem = data_->problem(*mlp_, data_->options);
+  record_stale(rows);
   refresh_residuals(problem, mlp_->committed, rows);
   return torchbcd::objective_terms(problem, mlp_->committed, rows, rows.current);
 }
@@ -274,6 +305,7 @@ ObjectiveTerms BCD::last_sweep_terms(bool before) {
     data_->check_before(mlp_->name);
     return torchbcd::objective_terms(problem, mlp_->next, rows, rows.next);
   }
+  record_stale(rows);
   refresh_residuals(problem, mlp_->committed, rows);
   return torchbcd::objective_terms(problem, mlp_->committed, rows, rows.current);
 }
@@ -326,6 +358,10 @@ SavedState BCD::state() const {
   if (!bound()) {
     return state;
   }
+  TORCH_CHECK_VALUE(
+      !data_->run, mlp_->name,
+      ": a state of data bound with a scratch_dir would be all of it in memory; the folder has it: "
+      "keep the folder, and bind with it and resume=True");
   const BcdRows& rows = data_->bound;
   save_data(state, rows.x, rows.y, rows.row_weight);
   state.tensors["U"] = clone_all(rows.current.u);
@@ -373,6 +409,7 @@ void BCD::load_state(const SavedState& state) {
   }
   data_->stepped = rows.defined() ? Data::Stepped::kBound : Data::Stepped::kNothing;
   data_->bound = std::move(rows);
+  data_->run.reset();
   data_->has_before = false;
   mlp_->committed = std::move(committed);
   loaded(sweeps);

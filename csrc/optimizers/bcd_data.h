@@ -2,6 +2,9 @@
 // last step was on.
 #pragma once
 
+#include <memory>
+
+#include "optimizers/scratch_run.h"
 #include "optimizers/trained_mlp.h"
 #include "sweeps/bcd.h"
 #include "torchbcd/bcd.h"
@@ -13,7 +16,9 @@ struct BCD::Data {
   enum class Stepped { kNothing, kBound, kBoundRows, kBatch };
 
   BCDOptions options;
-  BCDOptions swept;  // those of the last sweep
+  BCDOptions swept;                 // those of the last sweep
+  std::unique_ptr<ScratchRun> run;  // where the bound data are, unless in memory
+  bool recorded_stale = false;      // whether its record takes no residuals for those of the point
   BcdRows bound;
   BcdRows batch;  // views of the first rows of the storage
   BcdVariables storage_current;
@@ -34,6 +39,9 @@ struct BCD::Data {
   // The batch's rows are about to be overwritten: if they were what questions are about, that is gone,
   // whether the step succeeds or not.
   void resize_batch(int64_t rows, const std::vector<AffineMap>& maps);
+  // What a run's record holds of a point.
+  SavedState record(const std::vector<AffineMap>& maps, const BcdRows& rows, Residuals residuals,
+                    int64_t sweeps) const;
   void check_index(const char* name, const at::Tensor& index) const;
   void check_rows(const TrainedMlp& mlp, const at::Tensor& rows, const at::Tensor& x,
                   const at::Tensor& y) const;

@@ -13,11 +13,10 @@
 #include <vector>
 
 #include "optimizers/dicts.h"
+#include "optimizers/pickles.h"
 #include "torchbcd/ridge_head.h"
 
 namespace torchbcd {
-namespace {
-
 // torch::pickle_save, without the tags for TorchScript's types, which torch.load refuses by default.
 std::vector<char> pickled(const c10::IValue& value) {
   std::vector<char> pickle;
@@ -51,6 +50,8 @@ c10::IValue unpickled(const std::string& path) {
                       error.what_without_backtrace());
   }
 }
+
+namespace {
 
 void write_pickle(const std::string& path, const c10::IValue& value) {
   const std::vector<char> bytes = pickled(value);

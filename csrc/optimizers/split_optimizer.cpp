@@ -329,11 +329,9 @@ c10::IValue SplitOptimizer::state_dict() {
     as_dict("a param group", groups.get(l)).insert("params", own);
   }
   c10::impl::GenericDict own = to_dict(state());
-  own.insert("format", kFormat);
-  own.insert("optimizer", kind_of_optimizer(*mlp_));
-  own.insert("loss", loss());
-  own.insert("activations", texts_of(mlp().activations));
-  own.insert("skips", texts_of(mlp().skips));
+  for (const auto& item : description().toGenericDict()) {
+    own.insert(item.key(), item.value());
+  }
   own.insert("options", scheme_options());
   c10::impl::GenericDict state = python_dict();
   state.insert("state", python_dict());
@@ -342,24 +340,35 @@ c10::IValue SplitOptimizer::state_dict() {
   return state;
 }
 
+c10::IValue SplitOptimizer::description() const {
+  c10::impl::GenericDict own = python_dict();
+  own.insert("format", kFormat);
+  own.insert("optimizer", kind_of_optimizer(*mlp_));
+  own.insert("loss", loss());
+  own.insert("activations", texts_of(mlp().activations));
+  own.insert("skips", texts_of(mlp().skips));
+  return own;
+}
+
+void SplitOptimizer::check_description(const c10::IValue& state, const char* whose) const {
+  const c10::impl::GenericDict saved = as_dict(whose, state);
+  for (const auto& item : description().toGenericDict()) {
+    const std::string what = item.key().toStringRef();
+    // A state of before there were any skips is one without.
+    const c10::IValue theirs = what == "skips" && !saved.contains(what) ? python_list() : entry(saved, what);
+    const auto text = [&](const c10::IValue& value) {  // lists of Python's may have types of their own
+      return value.isList() ? c10::str(as_list(what.c_str(), value)) : c10::str(value);
+    };
+    TORCH_CHECK_VALUE(text(theirs) == text(item.value()), mlp_->name, ": ", whose, "'s ", what, " must be ",
+                      text(item.value()), " (got ", text(theirs), ")");
+  }
+}
+
 void SplitOptimizer::load_state_dict(const c10::IValue& state) {
   const Call call = mlp_->call(Call::Kind::kChange);
   const c10::impl::GenericDict dict = as_dict("the state", state);
   const c10::impl::GenericDict own = as_dict("torchbcd", entry(dict, "torchbcd"));
-  const auto check_same = [&](const char* what, const c10::IValue& saved, const c10::IValue& mine) {
-    TORCH_CHECK_VALUE(saved == mine, mlp_->name, ": the state's ", what, " must be ", mine, " (got ", saved,
-                      ")");
-  };
-  check_same("format", entry(own, "format"), kFormat);
-  check_same("optimizer", entry(own, "optimizer"), kind_of_optimizer(*mlp_));
-  check_same("loss", entry(own, "loss"), loss());
-  const auto check_same_list = [&](const char* what, const c10::IValue& saved,
-                                   const c10::impl::GenericList& mine) {
-    check_same(what, c10::str(as_list(what, saved)), c10::str(mine.vec()));
-  };
-  check_same_list("activations", entry(own, "activations"), texts_of(mlp().activations));
-  // A state of before there were any is one without.
-  check_same_list("skips", own.contains("skips") ? own.at("skips") : python_list(), texts_of(mlp().skips));
+  check_description(own, "the state");
   const c10::impl::GenericDict options = as_dict("options", entry(own, "options")).copy();
   c10::impl::GenericList groups = python_list();
   for (const c10::IValue& group : as_list("param_groups", entry(dict, "param_groups"))) {
@@ -367,7 +376,10 @@ void SplitOptimizer::load_state_dict(const c10::IValue& state) {
   }
   for (const OptionRow& row : option_table().rows()) {
     if (row.of_scheme) {
-      check_same(row.name, entry(options, row.name), get_option(option_values(), row, 0));
+      const c10::IValue saved = entry(options, row.name);
+      const c10::IValue mine = get_option(option_values(), row, 0);
+      TORCH_CHECK_VALUE(saved == mine, mlp_->name, ": the state's ", row.name, " must be ", mine, " (got ",
+                        saved, ")");
     }
     if (!row.at_start && row.of_layers(option_values())) {
       for (const c10::IValue& group : groups) {

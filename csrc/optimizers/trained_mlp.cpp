@@ -2,10 +2,7 @@
 
 #include <ATen/ops/_unique.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/isin.h>
-#include <ATen/ops/ones.h>
 #include <c10/core/DispatchKeySet.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/Exception.h>
@@ -141,24 +138,6 @@ void check_memory(const char* name, const std::vector<AffineMap>& maps) {
   }
 }
 
-// A strided copy, whatever the layout of the strides, and whether signs are kept aside.
-at::Tensor copy_of(const at::Tensor& t) { return at::empty(t.sizes(), t.options()).copy_(t); }
-
-void check_dense(const char* name, const char* argument, const at::Tensor& t) {
-  TORCH_CHECK_TYPE(t.defined(), name, ": ", argument, " must be a tensor (got none)");
-  TORCH_CHECK_TYPE(t.layout() == at::kStrided && !t.is_nested(), name, ": ", argument,
-                   " must be a dense tensor (got layout ", t.layout(), "); use to_dense()");
-}
-
-void check_kind_of_model(const char* name, const char* argument, const at::Tensor& t,
-                         const at::Tensor& weight) {
-  TORCH_CHECK_TYPE(t.scalar_type() == weight.scalar_type(), name, ": ", argument,
-                   " must have the dtype of the model, ", weight.scalar_type(), " (got ", t.scalar_type(),
-                   ")");
-  TORCH_CHECK_VALUE(t.device() == weight.device(), name, ": ", argument,
-                    " must be on the device of the model, ", weight.device(), " (got ", t.device(), ")");
-}
-
 }  // namespace
 
 TrainedMlp::TrainedMlp(const char* name, Mlp mlp, const std::string& loss)
@@ -282,117 +261,6 @@ void TrainedMlp::commit() {
     throw;
   }
   std::swap(committed, next);
-}
-
-// What the modules before the layers make of inputs, some rows at a time.
-at::Tensor TrainedMlp::features(const char* argument, const at::Tensor& x) const {
-  constexpr int64_t kRows = 1024;
-  TORCH_CHECK_VALUE(x.dim() >= 1, name, ": ", argument, " must have a row for each sample (got ", x.sizes(),
-                    ")");
-  std::vector<at::Tensor> parts;
-  for (int64_t begin = 0; begin == 0 || begin < x.size(0); begin += kRows) {
-    const at::Tensor rows = x.narrow(0, begin, std::min(kRows, x.size(0) - begin));
-    parts.push_back(mlp.frozen_first(rows));
-    const at::Tensor& made = parts.back();
-    check_dense(name, (std::string("what the modules before the layers make of ") + argument).c_str(), made);
-    TORCH_CHECK_VALUE(made.dim() >= 1 && made.size(0) == rows.size(0), name,
-                      ": the modules before the layers must make a row of each row of ", argument, " (got ",
-                      made.sizes(), " from ", rows.sizes(), ")");
-  }
-  const at::Tensor all = parts.size() == 1 ? parts.front() : at::cat(parts);
-  return all.is_floating_point() ? all.to(parameters.front().weight.scalar_type()) : all;
-}
-
-at::Tensor TrainedMlp::inputs(const char* argument, const at::Tensor& given) const {
-  check_dense(name, argument, given);
-  return layer_inputs(argument, mlp.frozen_first ? features(argument, given) : given);
-}
-
-int64_t TrainedMlp::rows_of_all_ranks(int64_t rows) const {
-  auto total = static_cast<double>(rows);
-  if (sum_over_ranks) {
-    torchbcd::sum_over_ranks(sum_over_ranks, committed.front().weight.device(), {&total});
-  }
-  return static_cast<int64_t>(total);
-}
-
-at::Tensor TrainedMlp::layer_inputs(const char* argument, const at::Tensor& given) const {
-  check_dense(name, argument, given);
-  const at::Tensor x = mlp.flatten && given.dim() > 1 ? given.flatten(1) : given;
-  const at::Tensor& weight = parameters.front().weight;
-  check_kind_of_model(name, argument, x, weight);
-  TORCH_CHECK_VALUE(x.dim() == 2 && x.size(1) == weight.size(1), name, ": ", argument,
-                    " must have shape (n, ", weight.size(1), ") (got ", x.sizes(), ")");
-  TORCH_CHECK_VALUE(x.size(0) > 0 || sum_over_ranks, name, ": ", argument,
-                    " must have at least one row (got ", x.sizes(), ")");
-  const at::Tensor own = copy_of(x);
-  TORCH_CHECK_VALUE(all_finite(own), name, ": ", argument, " must be finite (got NaN or infinite entries)");
-  return own;
-}
-
-at::Tensor TrainedMlp::targets(const char* argument, const at::Tensor& y, int64_t rows) const {
-  return class_weighting(encoded_targets(argument, y, rows));
-}
-
-at::Tensor TrainedMlp::encoded_targets(const char* argument, const at::Tensor& y, int64_t rows) const {
-  check_dense(name, argument, y);
-  const at::Tensor& weight = parameters.back().weight;
-  const int64_t outputs = weight.size(0);
-  TORCH_CHECK_VALUE(y.device() == weight.device(), name, ": ", argument,
-                    " must be on the device of the model, ", weight.device(), " (got ", y.device(), ")");
-  TORCH_CHECK_VALUE(y.dim() >= 1 && y.size(0) == rows, name, ": ", argument, " must have as many rows as x, ",
-                    rows, " (got ", y.sizes(), ")");
-  if (c10::isIntegralType(y.scalar_type(), /*includeBool=*/true)) {
-    check_takes_classes(name, argument, outputs, loss);
-    const at::Tensor like = weight.detach().select(0, 0).select(0, 0).expand({rows, outputs});
-    return encode_classes(name, argument, y, like, loss);
-  }
-  TORCH_CHECK_TYPE(y.scalar_type() == weight.scalar_type(), name, ": ", argument,
-                   " must hold class indices or have the dtype of the model, ", weight.scalar_type(),
-                   " (got ", y.scalar_type(), ")");
-  TORCH_CHECK_VALUE(y.dim() == 2 ? y.size(1) == outputs : y.dim() == 1 && outputs == 1, name, ": ", argument,
-                    " must have shape (n, ", outputs, ") (got ", y.sizes(), ")");
-  const at::Tensor own = copy_of(y.dim() == 1 ? y.unsqueeze(1) : y);
-  TORCH_CHECK_VALUE(all_finite(own), name, ": ", argument, " must be finite (got NaN or infinite entries)");
-  check_target_values(name, argument, own, loss);
-  return own;
-}
-
-std::vector<at::Tensor> TrainedMlp::states(const char* argument, const std::vector<at::Tensor>& given,
-                                           int64_t rows, bool with_last) const {
-  const size_t count = depth() - (with_last ? 0 : 1);
-  TORCH_CHECK_VALUE(given.empty() || given.size() == count, name, ": ", argument,
-                    " must hold one tensor for each of the ", count, with_last ? "" : " hidden",
-                    " layers (got ", given.size(), ")");
-  std::vector<at::Tensor> own;
-  for (size_t l = 0; l < given.size(); ++l) {
-    const std::string of = std::string(argument) + " of layer " + std::to_string(l + 1);
-    const at::Tensor& t = given[l];
-    const at::Tensor& weight = parameters[l].weight;
-    TORCH_CHECK_TYPE(t.defined(), name, ": ", of, " must be a tensor (got None)");
-    check_dense(name, of.c_str(), t);
-    check_kind_of_model(name, of.c_str(), t, weight);
-    TORCH_CHECK_VALUE(t.dim() == 2 && t.size(0) == rows && t.size(1) == weight.size(0), name, ": ", of,
-                      " must have shape (", rows, ", ", weight.size(0), ") (got ", t.sizes(), ")");
-    own.push_back(copy_of(t));
-    TORCH_CHECK_VALUE(all_finite(own.back()), name, ": ", of,
-                      " must be finite (got NaN or infinite entries)");
-  }
-  return own;
-}
-
-at::Tensor TrainedMlp::row_weight(const at::Tensor& sample_weight, int64_t rows) const {
-  const at::Tensor& weight = parameters.back().weight;
-  if (!sample_weight.defined()) {
-    return at::ones({1, 1}, weight.options());
-  }
-  check_dense(name, "sample_weight", sample_weight);
-  check_kind_of_model(name, "sample_weight", sample_weight, weight);
-  TORCH_CHECK_VALUE(sample_weight.dim() == 1 && sample_weight.size(0) == rows, name,
-                    ": sample_weight must have shape (n,) = [", rows, "] (got ", sample_weight.sizes(), ")");
-  TORCH_CHECK_VALUE(all_finite(sample_weight) && sample_weight.ge(0).all().item<bool>(), name,
-                    ": sample_weight must be finite and >= 0");
-  return copy_of(sample_weight.unsqueeze(1));
 }
 
 }  // namespace torchbcd

@@ -13,6 +13,7 @@
 #include "kernels/registry.h"
 #include "linalg/affine_map.h"
 #include "linalg/reductions.h"
+#include "linalg/row_storage.h"
 #include "optimizers/call.h"
 #include "torchbcd/mlp.h"
 
@@ -68,27 +69,37 @@ struct TrainedMlp {
   /// fails, the parameters are those of the point before.
   void commit();
 
-  /// A copy, checked, contiguous, of what reaches the first layer: modules before the layers have run, and it
-  /// is flattened where the model does so. `argument` is how errors call it.
-  at::Tensor inputs(const char* argument, const at::Tensor& x) const;
+  /// A copy in `storage`, checked, contiguous, of what reaches the first layer: modules before the layers
+  /// have run, and it is flattened where the model does so. `argument` is how errors call it. Nothing but the
+  /// copy is as large as it.
+  at::Tensor inputs(const char* argument, const at::Tensor& x, const RowStorage& storage = {}) const;
   /// The same of what reaches the first layer itself, such as a state holds.
-  at::Tensor layer_inputs(const char* argument, const at::Tensor& x) const;
+  at::Tensor layer_inputs(const char* argument, const at::Tensor& x, const RowStorage& storage = {}) const;
   /// Rows of all processes.
   int64_t rows_of_all_ranks(int64_t rows) const;
   /// A copy, checked; class indices encoded as the loss takes them, with its smoothing and weights of classes
   /// in it.
-  at::Tensor targets(const char* argument, const at::Tensor& y, int64_t rows) const;
+  at::Tensor targets(const char* argument, const at::Tensor& y, int64_t rows,
+                     const RowStorage& storage = {}) const;
   /// The same of what a state holds, which has a loss's smoothing and weights of classes in it already.
   at::Tensor encoded_targets(const char* argument, const at::Tensor& y, int64_t rows) const;
   /// Copies, checked, (n, d_l) for every layer, or every hidden one, of values of a variable; or none where
   /// none are given.
   std::vector<at::Tensor> states(const char* argument, const std::vector<at::Tensor>& given, int64_t rows,
-                                 bool with_last = true) const;
+                                 bool with_last = true, const RowStorage& storage = {}) const;
   /// A copy, checked, (n, 1); or (1, 1) where all weigh one.
-  at::Tensor row_weight(const at::Tensor& sample_weight, int64_t rows) const;
+  at::Tensor row_weight(const at::Tensor& sample_weight, int64_t rows, const RowStorage& storage = {}) const;
 
  private:
-  at::Tensor features(const char* argument, const at::Tensor& x) const;
+  using Rows = std::function<at::Tensor(int64_t begin, int64_t size)>;
+
+  at::Tensor kept(const char* argument, const std::string& file, at::IntArrayRef sizes, int64_t part,
+                  const Rows& rows, const RowStorage& storage) const;
+  at::Tensor kept_inputs(const char* argument, int64_t n, const at::Tensor& like, int64_t part,
+                         const Rows& rows, const RowStorage& storage) const;
+  at::Tensor kept_targets(const char* argument, const at::Tensor& y, int64_t rows, bool weighted,
+                          const RowStorage& storage) const;
+  at::Tensor features(const char* argument, const at::Tensor& rows) const;
   std::vector<Trained> now_trained() const;
 };
 

@@ -21,7 +21,9 @@ struct BcdVariables {
   std::vector<at::Tensor> residual;  // u[l] - v[l - 1] W_l^T - b_l
 
   BcdVariables narrow(int64_t begin, int64_t size) const;
-  static BcdVariables allocate(int64_t rows, const std::vector<AffineMap>& maps);
+  /// Not set. Their names in `storage` begin with `set`.
+  static BcdVariables allocate(int64_t rows, const std::vector<AffineMap>& maps,
+                               const RowStorage& storage = {}, const std::string& set = {});
 };
 
 /// Which of the residuals are those of the current point. A sweep leaves the one of the first layer

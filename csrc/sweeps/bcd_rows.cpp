@@ -19,8 +19,12 @@ BcdVariables BcdVariables::narrow(int64_t begin, int64_t size) const {
   return {cut(u), cut(v), cut(residual)};
 }
 
-BcdVariables BcdVariables::allocate(int64_t rows, const std::vector<AffineMap>& maps) {
-  return {allocate_states(rows, maps), allocate_states(rows, maps), allocate_states(rows, maps)};
+BcdVariables BcdVariables::allocate(int64_t rows, const std::vector<AffineMap>& maps,
+                                    const RowStorage& storage, const std::string& set) {
+  const auto states = [&](const char* name) {
+    return allocate_states(rows, maps, /*with_last=*/true, storage, set + name);
+  };
+  return {states("U"), states("V"), states("residual")};
 }
 
 void forward_pass(const BcdProblem& problem, const std::vector<AffineMap>& maps, BcdRows& rows,

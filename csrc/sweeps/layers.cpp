@@ -21,10 +21,12 @@ void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_
   }
 }
 
-std::vector<at::Tensor> allocate_states(int64_t n, const std::vector<AffineMap>& maps, bool with_last) {
+std::vector<at::Tensor> allocate_states(int64_t n, const std::vector<AffineMap>& maps, bool with_last,
+                                        const RowStorage& storage, const std::string& name) {
   std::vector<at::Tensor> states;
   for (size_t l = 0; l + (with_last ? 0 : 1) < maps.size(); ++l) {
-    states.push_back(at::empty({n, maps[l].weight.size(0)}, maps[l].weight.options()));
+    states.push_back(storage.allocate(name + std::to_string(l + 1), {n, maps[l].weight.size(0)},
+                                      maps[l].weight.options()));
   }
   return states;
 }

@@ -14,6 +14,7 @@
 #include "functors/activations.h"
 #include "functors/losses.h"
 #include "linalg/affine_map.h"
+#include "linalg/row_storage.h"
 #include "sweeps/skips.h"
 #include "torchbcd/options.h"
 #include "torchbcd/reports.h"
@@ -26,8 +27,10 @@ std::string block_name(const char* optimizer, size_t depth, const char* block, s
 /// Calls f(begin, size) on consecutive chunks of rows, small enough for a chunk's arrays to stay in cache.
 void for_each_chunk(int64_t rows, const std::function<void(int64_t begin, int64_t size)>& f);
 
-/// Matrices (n, d_l), one a layer, not set; without one for the last layer where `with_last` is false.
-std::vector<at::Tensor> allocate_states(int64_t n, const std::vector<AffineMap>& maps, bool with_last = true);
+/// Matrices (n, d_l), one a layer, not set; without one for the last layer where `with_last` is false. In
+/// `storage` they have the name and the number of the layer, from 1.
+std::vector<at::Tensor> allocate_states(int64_t n, const std::vector<AffineMap>& maps, bool with_last = true,
+                                        const RowStorage& storage = {}, const std::string& name = {});
 
 /// Arrays as large as the widest layer's states.
 std::vector<at::Tensor> allocate_scratch(int64_t n, const std::vector<AffineMap>& maps, int count);

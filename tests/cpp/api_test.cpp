@@ -322,6 +322,35 @@ void checkpoints_continue(const std::string& folder) {
                 "no checkpoint that C++ can read");
 }
 
+void runs_in_a_folder_go_on(const std::string& where) {
+  const std::string folder = where + "/scratch";
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directory(folder);
+  const Batch batch;
+  const auto options = torchbcd::BCDOptions().loss("cross_entropy").alpha(0.1);
+  torch::nn::Sequential model = make_model();
+  torchbcd::BCD in_memory(model, options);
+  in_memory.bind(batch.x, batch.y);
+  torch::nn::Sequential other = make_model();
+  {
+    torchbcd::BCD optimizer(other, options);
+    optimizer.bind(batch.x, batch.y, {}, {}, {}, {folder});
+    optimizer.step();
+    EXPECT_THROWS(c10::ValueError, optimizer.bind(batch.x, batch.y, {}, {}, {}, {folder}),
+                  "of one optimizer alone");
+    EXPECT_THROWS(c10::ValueError, optimizer.state_dict(), "resume");
+  }
+  torch::nn::Sequential again = make_model();
+  torchbcd::BCD resumed(again, options);
+  EXPECT_THROWS(c10::ValueError, resumed.bind(batch.x, batch.y, {}, {}, {}, {folder}), "must hold no run");
+  resumed.bind(batch.x, batch.y, {}, {}, {}, {folder, /*resume=*/true});
+  EXPECT(resumed.sweeps() == 1);
+  resumed.step();
+  in_memory.step();
+  in_memory.step();
+  EXPECT(equal(copies(again), copies(model)));
+}
+
 void heads_are_exact(const std::string& folder) {
   torch::manual_seed(1);
   const at::Tensor f = torch::randn({60, 5}), y = torch::randint(3, {60}, torch::kLong);
@@ -390,6 +419,7 @@ int main(int argc, char** argv) {
   calls_one_at_a_time();
   options_have_names();
   constraints_hold();
+  runs_in_a_folder_go_on(folder.string());
   checkpoints_continue(folder.string());
   heads_are_exact(folder.string());
   std::filesystem::remove_all(folder);

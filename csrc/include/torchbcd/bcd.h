@@ -9,9 +9,14 @@
 #include <vector>
 
 #include "torchbcd/options.h"
+#include "torchbcd/scratch_dir.h"
 #include "torchbcd/split_optimizer.h"
 
 namespace torchbcd {
+
+class ScratchRun;
+struct BcdRows;
+enum class Residuals;
 
 /// Trains an MLP by block coordinate descent with variable splitting: torchbcd.BCD for C++ programs. One step
 /// is one full sweep over all blocks of
@@ -38,8 +43,14 @@ class TORCHBCD_API BCD : public SplitOptimizer {
   /// with Flatten. y: class indices (n,), int64, or values (n, d_N). sample_weight: of each row's loss, (n,),
   /// >= 0. u and v: what U and V start from instead, one tensor (n, d_l) for every layer; where one of them
   /// is given alone, the other is U_l = V_{l-1} W_l^T + 1 b_l^T or V_l = sigma_l(U_l). The data are copied.
+  ///
+  /// With a scratch folder the copies, U and V are in its files: memory does not grow with n, and a process
+  /// that is killed loses no complete sweep. Algorithm 2, on the CPU, of one process. To go on with a run
+  /// sets the model's weights, the count of sweeps, U and V to those of its last complete sweep; data must be
+  /// the same, u and v are not used.
   void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {},
-            const std::vector<at::Tensor>& u = {}, const std::vector<at::Tensor>& v = {});
+            const std::vector<at::Tensor>& u = {}, const std::vector<at::Tensor>& v = {},
+            const ScratchDir& scratch = {});
 
   bool bound() const override;
 
@@ -90,6 +101,11 @@ class TORCHBCD_API BCD : public SplitOptimizer {
   ObjectiveTerms last_sweep_terms(bool before) override;
 
   void check_joint() const;
+  void check_takes_scratch() const;
+  void take_up(const ScratchRun& run, BcdRows& rows);
+  BlockObserver observer_of_run() const;
+  void record_stale(const BcdRows& rows);
+  void commit_recorded(bool batch, Residuals residuals);
   void sweep(bool batch);
   Point point_at(const BCDOptions& options, bool batch, bool before);
 

@@ -169,6 +169,11 @@ class TORCHBCD_API SplitOptimizer {
   /// The objective of the last sweep with the options it had.
   virtual ObjectiveTerms last_sweep_terms(bool before) = 0;
 
+  /// What a state must have in common with the optimizer that goes on from it: its form, kind of optimizer,
+  /// loss, activations and skips.
+  c10::IValue description() const;
+  /// Throws a ValueError where a state has another; `whose` is how the error calls it.
+  void check_description(const c10::IValue& state, const char* whose) const;
   void check_options() const;
   /// Every call's one look at options and parameters.
   void sync();

@@ -20,6 +20,7 @@
 #include "torchbcd/relaxed_bcd.h"
 #include "torchbcd/reports.h"
 #include "torchbcd/ridge_head.h"
+#include "torchbcd/scratch_dir.h"
 #include "torchbcd/skip.h"
 #include "torchbcd/split_optimizer.h"
 #include "torchbcd/version.h"
