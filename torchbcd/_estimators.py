@@ -53,13 +53,17 @@ class Scaling(NamedTuple):
         """The one that leaves everything as it is."""
         return cls(np.zeros(columns), np.ones(columns))
 
-    def apply(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+    def apply(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
         """The columns with mean 0 and standard deviation 1, a copy."""
         kind = values.dtype
-        scaled: NDArray[np.float32] = (
-            (values - self.mean.astype(kind)) / self.scale.astype(kind)
-        ).astype(np.float32, copy=False)  # fmt: skip
+        scaled: NDArray[np.floating] = (values - self.mean.astype(kind)) / self.scale.astype(kind)
         return scaled
+
+
+def training_dtype(values: NDArray[np.floating]) -> torch.dtype:
+    """float32; that of the inputs where all rows go into one batch, and it costs nothing."""
+    exact = values.dtype == np.float64 and len(values) <= _ROWS_OF_A_BATCH
+    return torch.float64 if exact else torch.float32
 
 
 def batch_size(rows: int, wanted: int | str) -> int:
@@ -95,11 +99,13 @@ def _linear(inputs: int, outputs: int, dtype: torch.dtype) -> nn.Linear:
     return linear
 
 
-def make_network(widths: Sequence[int], activation: str, generator: torch.Generator) -> nn.Sequential:
+def make_network(
+    widths: Sequence[int], activation: str, generator: torch.Generator, dtype: torch.dtype
+) -> nn.Sequential:
     """A net with nn.Linear's initialisation, from this generator alone."""
     modules: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
-        linear = _linear(inputs, outputs, torch.float32)
+        linear = _linear(inputs, outputs, dtype)
         nn.init.kaiming_uniform_(linear.weight, a=sqrt(5), generator=generator)
         nn.init.uniform_(linear.bias, -1 / sqrt(inputs), 1 / sqrt(inputs), generator=generator)
         modules += [linear, ACTIVATIONS[activation][0]()]

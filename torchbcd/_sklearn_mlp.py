@@ -38,6 +38,7 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
 
     _losses: tuple[str, ...]
     _made: tuple[list[int], str, str]  # of what the net was made
+    _dtype: torch.dtype  # of training
     _damping: float
 
     def __init__(
@@ -156,13 +157,16 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
             X, targets, weight = X[weight > 0], targets[weight > 0], weight[weight > 0]
             weight = None if np.ptp(weight) == 0 else weight / weight.mean()  # a common factor says nothing
         if first:
+            self._dtype = torch.float32 if incremental else core.training_dtype(X)
             self._begin(X, targets, weight, widths)
             self._made = made
         X_held, held, weight_held = X, targets, weight
         if self.early_stopping:
             (X, X_held), (targets, held), (weight, weight_held) = self._split(X, targets, weight)
-        x = torch.from_numpy(self._scaling.apply(X))
-        x_held = torch.from_numpy(self._scaling.apply(X_held)) if self.early_stopping else x
+        x = torch.from_numpy(self._scaling.apply(X)).to(self._dtype)
+        x_held = x
+        if self.early_stopping:
+            x_held = torch.from_numpy(self._scaling.apply(X_held)).to(self._dtype)
         self._train(x, targets, weight, (x_held, held, weight_held), incremental)
         some = slice(None, None, -(-len(held) // _ROWS_TO_CALIBRATE))
         matrix, offset = self._output_map(
@@ -183,7 +187,8 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         self._scaling = core.Scaling.of(X, weight) if self.standardize else core.Scaling.none(X.shape[1])
         loss, _, outputs = self._problem(targets)
         generator = torch.Generator().manual_seed(seed)
-        self._network = core.make_network((X.shape[1], *widths, outputs), self.activation, generator)
+        layers = [X.shape[1], *widths, outputs]
+        self._network = core.make_network(layers, self.activation, generator, self._dtype)
         # 1 is RelaxedBCD's own, at which outputs move too slowly for good probabilities.
         penalty = 0.1 if loss in ("cross_entropy", "logistic") else 1.0
         self._optimizer = RelaxedBCD(self._network, loss, damping=self._damping, output_penalty=penalty)
@@ -253,12 +258,13 @@ class MLP(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
                 if scores:
                     print(f"Validation score: {scores[-1]:f}")
 
+        y = self._problem(targets)[1]
         reports = self._optimizer.fit(
             x,
-            self._problem(targets)[1],
+            y.to(x.dtype) if y.is_floating_point() else y,
             epochs,
             size,
-            sample_weight=None if weight is None else torch.from_numpy(weight.astype(np.float32)),
+            sample_weight=None if weight is None else torch.from_numpy(weight).to(x.dtype),
             validation=validate if self.early_stopping else None,
             patience=int(min(epochs, self.n_iter_no_change)) if self.early_stopping else None,
             tol=self.tol,

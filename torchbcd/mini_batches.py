@@ -284,7 +284,7 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, weight: Tensor | N
                 outputs = layers(rows[: len(y)])
         loss = str(optimizer._loss)
         is_of_numbers = optimizer._loss.name in ("squared", "huber", "quantile")
-        each = 1.0 if weight is None else weight[: len(y), None].double().to(y.device)
+        each = y.new_ones(1, 1).double() if weight is None else weight[: len(y), None].double().to(y.device)
         constant = torch.zeros_like(y[0])
         if is_of_numbers:
             constant = y.mean(0) if weight is None else ((each * y).sum(0) / each.sum()).to(y.dtype)

@@ -90,7 +90,7 @@ void HiddenStateBlock::solve_(const at::Tensor& v, const at::Tensor& previous, c
 
 WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightPenalties& penalties,
                          bool always_primal, const char* where, SumOverRanks sum_over_ranks,
-                         const RowWeights& weights)
+                         const RowWeights& weights, const at::Tensor& residual)
     : v_(weights.defined() ? v * weights.root : std::move(v)),
       root_(weights.root),
       bias_(bias),
@@ -105,13 +105,17 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
   const double bias_ridge = (penalties.alpha_bias + bias_l2_) / penalties.rho;
   const double weight_ridge =
       ridge * ((penalties.alpha + penalties.regularizer.entries.l2) / penalties.alpha);
+  if (sum_over_ranks_ && residual.defined()) {
+    cross_ = cross_product(weighed(residual));
+  }
   if (!penalties.regularizer.quadratic()) {
     const at::Tensor gram = gram_matrix({.a = v_,
                                          .ridge = ridge,
                                          .ones_column = bias,
                                          .ones_ridge = penalties.alpha_bias / penalties.rho,
                                          .sum_over_ranks = sum_over_ranks_,
-                                         .ones = root_});
+                                         .ones = root_,
+                                         .along = cross_});
     TORCH_CHECK_LINALG(all_finite(gram), where, ": the Gram matrix of the inputs is not finite");
     // Times the relaxation, which leaves the Hessian as it is.
     problem_ = WeightQuadratic(gram, penalties.regularizer, penalties.relaxation / penalties.rho,
@@ -122,7 +126,8 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
                       .ones_column = bias,
                       .ones_ridge = bias_ridge,
                       .sum_over_ranks = sum_over_ranks_,
-                      .ones = root_},
+                      .ones = root_,
+                      .along = cross_},
                      where);
   } else {
     const double ones_row = bias ? bias_gain_ : 0;
@@ -156,10 +161,23 @@ at::Tensor WeightBlock::cross_product(const at::Tensor& residual) const {
       of_bias.add_(at::sum(weighted, 0));
     }
   });
+  return product;
+}
+
+// The same over all processes.
+at::Tensor WeightBlock::total_cross_product(const at::Tensor& residual) const {
+  if (cross_.defined()) {
+    return cross_.clone();
+  }
+  const at::Tensor product = cross_product(residual);
   if (sum_over_ranks_) {
     sum_over_ranks_(product);
   }
   return product;
+}
+
+at::Tensor WeightBlock::weighed(const at::Tensor& residual) const {
+  return root_.defined() ? residual * root_ : residual;
 }
 
 // With a squared norm l2/2 |W|^2 the change D of the weights (and of b, likewise) is penalised by alpha/2
@@ -170,7 +188,7 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   if (!penalties_.regularizer.quadratic()) {
     const at::Tensor centre = joined(previous);
     const at::Tensor solution = centre.clone();
-    at::Tensor linear = cross_product(root_.defined() ? residual * root_ : residual);
+    at::Tensor linear = total_cross_product(weighed(residual));
     if (penalties_.relaxation != 1) {
       linear.mul_(penalties_.relaxation);
     }
@@ -182,10 +200,7 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   const double l2 = penalties_.regularizer.entries.l2;
   const double moved = primal_ ? 0 : l2 / (penalties_.alpha + l2);
   const double bias_moved = primal_ || !bias_ ? 0 : bias_l2_ / (penalties_.alpha_bias + bias_l2_);
-  at::Tensor working = residual.to(v_.scalar_type());
-  if (root_.defined()) {
-    working = working * root_;
-  }
+  at::Tensor working = weighed(residual.to(v_.scalar_type()));
   if (moved != 0) {
     working.addmm_(v_, previous.weight.t().to(v_.scalar_type()), 1, moved);
   }
@@ -195,7 +210,7 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   if (!primal_) {
     factor_.solve_(working.t());
   }
-  at::Tensor change = cross_product(working);
+  at::Tensor change = total_cross_product(working);
   at::Tensor weight_change = change.narrow(1, 0, inputs);
   if (primal_) {
     if (l2 != 0) {

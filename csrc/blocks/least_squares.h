@@ -63,21 +63,26 @@ class WeightBlock {
   /// `v` (n, d) are the layer's inputs; `outputs` is d'. The primal factor (d x d) serves every sweep
   /// over the same v; `always_primal` asks for it so that the caller can keep this object. Where the rows lie
   /// in several processes it is primal too, and what goes between them are its two matrices, of size d (d +
-  /// d'): every process then finds the same W.
+  /// d'): every process then finds the same W. They are summed in one message where the `residual` that solve
+  /// will be given is known.
   WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightPenalties& penalties, bool always_primal,
-              const char* where, SumOverRanks sum_over_ranks = {}, const RowWeights& weights = {});
+              const char* where, SumOverRanks sum_over_ranks = {}, const RowWeights& weights = {},
+              const at::Tensor& residual = {});
 
   /// Sets `next` from `previous` and residual = u - v W^T - 1 b^T, which is overwritten.
   void solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
 
  private:
+  at::Tensor weighed(const at::Tensor& residual) const;
   at::Tensor cross_product(const at::Tensor& residual) const;
+  at::Tensor total_cross_product(const at::Tensor& residual) const;
 
   at::Tensor v_;     // times the weights' roots, in float64 where the dual form would cancel
   at::Tensor root_;  // what the column of ones is then, where there are weights
   bool bias_;
   WeightPenalties penalties_;
   bool primal_;
+  at::Tensor cross_;  // of the residual over all processes, where it was summed with the Gram matrix
   SumOverRanks sum_over_ranks_;
   double bias_l2_;    // the regulariser's squared norm, where it is of b too
   double bias_gain_;  // (alpha + l2) / (alpha_bias + bias_l2): how much more W is bound than b

@@ -1,5 +1,6 @@
 #include "linalg/reductions.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/dot.h>
 #include <ATen/ops/equal.h>
@@ -104,6 +105,24 @@ std::vector<at::Tensor> clone_all(const std::vector<at::Tensor>& tensors) {
     copies.push_back(t.defined() ? t.clone() : t);
   }
   return copies;
+}
+
+void sum_together(const SumOverRanks& sum, const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> flat;
+  for (const at::Tensor& t : tensors) {
+    if (t.defined()) {
+      flat.push_back(t.reshape(-1));
+    }
+  }
+  const at::Tensor all = at::cat(flat);
+  sum(all);
+  int64_t begin = 0;
+  for (const at::Tensor& t : tensors) {
+    if (t.defined()) {
+      t.copy_(all.narrow(0, begin, t.numel()).view(t.sizes()));
+      begin += t.numel();
+    }
+  }
 }
 
 void sum_over_ranks(const SumOverRanks& sum, const at::Device& device, const std::vector<double*>& numbers) {

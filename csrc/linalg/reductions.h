@@ -37,6 +37,9 @@ bool all_equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& 
 /// Copies; undefined ones stay so.
 std::vector<at::Tensor> clone_all(const std::vector<at::Tensor>& tensors);
 
+/// Replaces tensors of one type by their sums over the processes, in one message; undefined ones stay so.
+void sum_together(const SumOverRanks& sum, const std::vector<at::Tensor>& tensors);
+
 /// Replaces each number by its sum over the processes, which meet on `device`.
 void sum_over_ranks(const SumOverRanks& sum, const at::Device& device, const std::vector<double*>& numbers);
 

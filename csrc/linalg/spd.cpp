@@ -118,7 +118,7 @@ at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
         at::tril_indices(k.size(0), k.size(1), 0, at::TensorOptions().dtype(at::kLong).device(k.device()));
     const c10::List<std::optional<at::Tensor>> triangle({places.select(0, 0), places.select(0, 1)});
     const at::Tensor sums = k.index(triangle);
-    system.sum_over_ranks(sums);
+    sum_together(system.sum_over_ranks, {sums, system.along});
     k.tril_().index_put_(triangle, sums);
   }
   products.diagonal().add_(as_held_by(k, system.ridge));
@@ -284,7 +284,9 @@ SpdFactor factor(const GramSystem& system, const char* where) {
     return result;
   }
   if (system.a.scalar_type() != at::kDouble) {
-    result = SpdFactor(assemble(system, at::kDouble));
+    GramSystem again = system;
+    again.along = at::Tensor();
+    result = SpdFactor(assemble(again, at::kDouble));
     if (result.reliable()) {
       return result;
     }

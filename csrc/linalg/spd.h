@@ -49,6 +49,7 @@ struct GramSystem {
   double ones_row = 0;
   SumOverRanks sum_over_ranks = {};  // where the rows of A lie in several processes
   at::Tensor ones = {};
+  at::Tensor along = {};  // summed over the processes at the same time, in place, once
 
   int64_t size() const { return a.size(1) + (ones_column ? 1 : 0); }
 };

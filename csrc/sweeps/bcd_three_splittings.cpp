@@ -182,10 +182,12 @@ class ThreeSplitting final : public BcdBlocks {
     const double alpha = options_.alpha_weight_of(l);
     const WeightPenalties penalties{options_.rho_of(l), alpha, alpha, options_.weight_regularizer()[l],
                                     options_.regularize_bias()};
+    const at::Tensor r = residual(l);
     const auto make = [&](bool keep) {
       const std::string name = where("W", l);
       return std::make_unique<WeightBlock>(layer.input, layer.outputs(), layer.bias(), penalties, keep,
-                                           name.c_str(), problem_.sum_over_ranks);
+                                           name.c_str(), problem_.sum_over_ranks, RowWeights(),
+                                           keep ? at::Tensor() : r);
     };
     InputBlockCache& cache = rows_.cache;
     const bool keep = l == 0 && cache.enabled;
@@ -195,7 +197,7 @@ class ThreeSplitting final : public BcdBlocks {
       cache.trained = problem_.trained[l];
     }
     const std::unique_ptr<WeightBlock> passing = keep ? nullptr : make(/*keep=*/false);
-    (keep ? *cache.block : *passing).solve(residual(l), layer.map, layer.next);
+    (keep ? *cache.block : *passing).solve(r, layer.map, layer.next);
   }
 
   // The residual of all rows, in the next point, where the W block may overwrite it.

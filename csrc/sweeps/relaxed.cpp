@@ -43,7 +43,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   RelaxedReport run() {
     sweep_.progress = {depth(), sweep_.restored ? 0 : depth()};
     report_.penalties = rows_.penalties;
-    measure_inputs();
+    measure();
     output_block();
     for (size_t l = depth(); l-- > 0;) {
       weight_block(l);
@@ -56,8 +56,10 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   }
 
  private:
-  // |V|^2 of what every layer reads: none moves before the layer behind it has read it.
-  void measure_inputs() {
+  // What blocks ask of the point before the sweep, in one sum over processes: |V|^2 of what every layer
+  // reads, since none moves before the layer behind it has read it, the loss, and what persists of the
+  // slacks.
+  void measure() {
     std::vector<at::Tensor> read;
     for (size_t l = 0; l < depth(); ++l) {
       read.push_back(totals_.scaled(input(l)));
@@ -65,6 +67,16 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     input_squares_ = passes::sums_of_squares(read);
     std::vector<double*> numbers;
     for (double& square : input_squares_) {
+      numbers.push_back(&square);
+    }
+    if (!clamped_) {
+      loss_before_ = loss_here(rows_.v.back());
+      numbers.push_back(&loss_before_);
+    }
+    for (size_t l = 0; sweep_.restored && l < depth(); ++l) {
+      slack_squares_.push_back(passes::sum_of_squares(totals_.scaled(rows_.slack[l])));
+    }
+    for (double& square : slack_squares_) {
       numbers.push_back(&square);
     }
     totals_.add_up(numbers);
@@ -114,8 +126,8 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     return r.none() ? 0 : rows_.penalties[l] * regularizer_value(r, map.weight);
   }
 
-  double loss_value(const at::Tensor& v) const {
-    return loss_weight_ * totals_.of(weighted_loss(rows_.y, v, problem_.loss, rows_.weights.weight));
+  double loss_here(const at::Tensor& v) const {
+    return loss_weight_ * weighted_loss(rows_.y, v, problem_.loss, rows_.weights.weight);
   }
 
   double sum_of_squares(const at::Tensor& t) const {
@@ -133,7 +145,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     for (size_t i = 0; i <= l; ++i) {
       constant += regularizer(i, sweep_.maps[i]);
       if (sweep_.restored && (i < l || !clamped_)) {
-        constant += rows_.penalties[i] / 2 * sum_of_squares(rows_.slack[i]);
+        constant += rows_.penalties[i] / 2 * slack_squares_[i];
       }
     }
     if (clamped_) {
@@ -141,9 +153,8 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       rows_.v[l].copy_(rows_.y);
       report_.before = {constant, rho / 2, residual_sums_, {}};
     } else {
-      const double loss = loss_value(rows_.v[l]);
-      report_.before.constant = constant + loss;
-      const double before = loss + (sweep_.restored ? rho / 2 * sum_of_squares(slack) : 0);
+      report_.before.constant = constant + loss_before_;
+      const double before = loss_before_ + (sweep_.restored ? rho / 2 * slack_squares_[l] : 0);
       const at::Tensor u = scratch(0, slack.size(1));
       if (std::holds_alternative<functors::Identity>(activation(l))) {
         // A row's weight is one of both its terms, so that its minimiser does not depend on it.
@@ -155,7 +166,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
         passes::activation(u, activation(l), rows_.v[l]);
       }
       residual_sums_ = totals_.weighed(passes::row_difference(u, rows_.p[l], slack));
-      decrease = {before - loss_value(rows_.v[l]), rho / 2, {}, residual_sums_};
+      decrease = {before - totals_.of(loss_here(rows_.v[l])), rho / 2, {}, residual_sums_};
     }
     residual_ = slack;
     sweep_.progress.first_moved = sweep_.restored ? 0 : l;
@@ -242,7 +253,8 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       }
       out.copy_(residual_);
       WeightBlock(v, layer.outputs(), layer.bias(), {1, alpha, alpha_bias, r, false, smooth ? 1 : nu},
-                  /*always_primal=*/false, name.c_str(), problem_.sum_over_ranks, totals_.weights())
+                  /*always_primal=*/false, name.c_str(), problem_.sum_over_ranks, totals_.weights(),
+                  residual_)
           .solve(out, map, next);
       if (smooth) {
         at::Tensor step = next.weight;
@@ -366,8 +378,10 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   Totals totals_;
   double loss_weight_;  // of a row
   bool clamped_;
-  at::Tensor residual_;                     // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand
-  at::Tensor residual_sums_;                // its rows' sums of squares, (n, 1)
+  at::Tensor residual_;       // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand
+  at::Tensor residual_sums_;  // its rows' sums of squares, (n, 1)
+  double loss_before_ = 0;
+  std::vector<double> slack_squares_;       // |U - P|^2 of each layer, where they persist
   std::vector<double> input_squares_;       // |V_{l-1}|^2 of what each layer reads
   std::vector<at::Tensor> skip_residuals_;  // of the layers that end a branch, since their inputs have moved
   std::vector<at::Tensor> wanted_;          // and before their weights did

@@ -24,6 +24,11 @@ def data_for(configuration, dtype=torch.float64, seed=1):
     return make_data(ROWS, configuration.widths[0], configuration.widths[-1], dtype=dtype, seed=seed)
 
 
+def weights_for(configuration, x):
+    """The argument that gives rows of x weights, where the configuration has any."""
+    return {"sample_weight": (torch.arange(len(x)) % 3).to(x.dtype)} if configuration.weighted else {}
+
+
 def build(configuration, dtype=torch.float64, *, sweeps=0):
     """A model, its optimizer with bound data after some sweeps, and the data."""
     model = configuration.model(dtype)
@@ -31,7 +36,7 @@ def build(configuration, dtype=torch.float64, *, sweeps=0):
     x, y = data_for(configuration, dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that DLAM with a constant eps never moves the hidden layers
-        optimizer.bind(x, y)
+        optimizer.bind(x, y, **weights_for(configuration, x))
     for _ in range(sweeps):
         optimizer.step()
     return model, optimizer, x, y
@@ -41,7 +46,9 @@ def ways(configuration):
     """The ways to step, by name: functions of an optimizer, x and y."""
     found = {"bound": lambda optimizer, x, y: optimizer.step()}
     if configuration.batches:
-        found["batch"] = lambda optimizer, x, y: optimizer.step(x[:25], y[:25])
+        found["batch"] = lambda optimizer, x, y: optimizer.step(
+            x[:25], y[:25], **weights_for(configuration, x[:25])
+        )
     if configuration.method == "BCD":
         found["rows"] = lambda optimizer, x, y: optimizer.step(index=torch.arange(3, 28))
     return found

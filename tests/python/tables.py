@@ -141,6 +141,7 @@ class Configuration:
         bias: Whether its Linear modules have one.
         residual: The first and the last of the modules that one Residual is around.
         batches: Whether it takes mini-batches.
+        weighted: Whether rows have weights, bound ones and those of a batch.
         overflows: Whether squares that overflow are an error, rather than a step that finds no way down.
     """
 
@@ -153,6 +154,7 @@ class Configuration:
     bias: bool = True
     residual: tuple = ()
     batches: bool = True
+    weighted: bool = False
     overflows: bool = False
 
     def over(self, model):
@@ -283,6 +285,7 @@ CONFIGURATIONS = {
         widths=(6, 8, 6, 3),
         residual=(0, 2),
     ),
+    "RelaxedBCD, weights": relaxed(options={"loss": "hinge", "guard": True}, weighted=True),
     "RelaxedBCD, row blocks": relaxed(
         options={"row_blocks": [3, 4, 4], "momentum": 0.3}, promise="", widths=(12, 14, 13, 3)
     ),

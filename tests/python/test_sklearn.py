@@ -47,15 +47,7 @@ def output(estimator, x):
     return estimator.predict_proba(x) if isinstance(estimator, MLPClassifier) else estimator.predict(x)
 
 
-# It compares weights with repeated rows to 1e-7, from training in float32.
-FAILS = dict.fromkeys(
-    [f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse")], "trains in float32"
-)
-
-
-@parametrize_with_checks(
-    [MLPClassifier(), MLPRegressor(), MLPClassifier(loss="log_loss")], expected_failed_checks=lambda _: FAILS
-)
+@parametrize_with_checks([MLPClassifier(), MLPRegressor(), MLPClassifier(loss="log_loss")])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_of_scikit_learn(estimator, check):
     check(estimator)
