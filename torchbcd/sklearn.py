@@ -13,8 +13,8 @@ pickle. What differs:
 * A row of ``sample_weight`` 2 is two rows, one of 0 is none, in everything but what goes by how many rows
   there are: batches, epochs, the rule of ``alpha``, the part held back. With all rows in a batch the two are the
   same up to rounding: float32's, or, of up to 100 rows in float64, float64's.
-* Training is in float32 (up to 100 rows of float64: in float64), prediction in float64. Sparse X is made dense for
-  training, and stays sparse in prediction.
+* Training is in float32 (up to 100 rows of float64: in float64), prediction in float64. Sparse X is made dense
+  for training, and stays sparse in prediction.
 
 This module needs scikit-learn, 1.6 or later; the rest of the package does not.
 """
