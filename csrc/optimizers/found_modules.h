@@ -20,9 +20,9 @@ struct FoundModule {
   std::string text;         // how errors call it
   at::Tensor weight, bias;  // of a Linear
   Activation activation;    // of a Dropout, its probability alone
-  bool trainable = false;  // whether a parameter of it requires gradients
-  int begins = 0;          // how many Residuals begin with it
-  int ends = 0;            // and how many end
+  bool trainable = false;   // whether a parameter of it requires gradients
+  int begins = 0;           // how many Residuals begin with it
+  int ends = 0;             // and how many end
 };
 
 /// How many modules come before the layers: whatever runs as it is, since it is no layer, and what stands
