@@ -147,14 +147,14 @@ at::Tensor WeightBlock::cross_product(const at::Tensor& residual) const {
   at::Tensor of_weight = product.narrow(1, 0, inputs);
   at::Tensor of_bias = bias_ ? product.select(1, inputs) : at::Tensor();
   for_each_part(residual.size(0), [&](int64_t begin, int64_t size) {
-    const at::Tensor part = residual.narrow(0, begin, size);
-    const at::Tensor v = v_.narrow(0, begin, size);
+    const at::Tensor part = part_of(residual, begin, size);
+    const at::Tensor v = part_of(v_, begin, size);
     if (begin == 0) {
       at::mm_out(of_weight, part.t(), v);
     } else {
       of_weight.addmm_(part.t(), v);
     }
-    const at::Tensor weighted = bias_ && root_.defined() ? part * root_.narrow(0, begin, size) : part;
+    const at::Tensor weighted = bias_ && root_.defined() ? part * part_of(root_, begin, size) : part;
     if (bias_ && begin == 0) {
       at::sum_out(of_bias, weighted, 0);
     } else if (bias_) {

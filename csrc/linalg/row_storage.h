@@ -44,4 +44,9 @@ void for_each_part(int64_t rows, const F& f) {
   }
 }
 
+/// One of those parts, all of `rows` as they are where it is all of them.
+inline at::Tensor part_of(const at::Tensor& rows, int64_t begin, int64_t size) {
+  return size == rows.size(0) ? rows : rows.narrow(0, begin, size);
+}
+
 }  // namespace torchbcd

@@ -82,14 +82,14 @@ at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
   const at::Tensor products = k.narrow(0, 0, d).narrow(1, 0, d);
   at::Tensor column_sums = system.ones_column ? k.select(0, d).narrow(0, 0, d) : at::Tensor();
   const auto accumulate = [&](int64_t begin, int64_t size) {
-    const at::Tensor given = system.a.narrow(0, begin, size);
+    const at::Tensor given = part_of(system.a, begin, size);
     const at::Tensor rows = given.to(dtype);
     accumulate_gram(rows, products, begin == 0 ? 0 : 1);
     if (!system.ones_column) {
       return;
     }
     const at::Tensor column =
-        system.ones.defined() ? (given * system.ones.narrow(0, begin, size)).to(dtype) : rows;
+        system.ones.defined() ? (given * part_of(system.ones, begin, size)).to(dtype) : rows;
     if (begin == 0) {
       at::sum_out(column_sums, column, 0);
     } else {
