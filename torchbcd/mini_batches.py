@@ -154,13 +154,13 @@ def fit(
         counting = weight > 0
         x, y, encoded, weight = (t[counting.to(t.device)] for t in (x, y, encoded, weight))
     encoded = encoded[:_ROWS_SEEN]
-    ranks = Ranks(optimizer._process_group)
-    if ranks.total(len(x) if weight is None else weight.double().sum().item()) == 0:
+    source = _Rows(x, y, weight, settings, Ranks(optimizer._process_group))
+    if source.counted == 0:
         raise ValueError("sample_weight must have a sum > 0")
     validation, classes = _checked(optimizer, validation)
     with model.frozen_first.given() if model.frozen_first is not None and kept else nullcontext():
         _standardize(optimizer, x, encoded, weight, settings.standardize)
-        return _run(optimizer, _Rows(x, y, weight, settings, ranks), validation, classes, settings)
+        return _run(optimizer, source, validation, classes, settings)
 
 
 def _checked(optimizer: RelaxedBCD, validation: Validation) -> tuple[Validation, Tensor | None]:

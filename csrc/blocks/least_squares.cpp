@@ -91,8 +91,8 @@ void HiddenStateBlock::solve_(const at::Tensor& v, const at::Tensor& previous, c
 WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightPenalties& penalties,
                          bool always_primal, const char* where, SumOverRanks sum_over_ranks,
                          const RowWeights& weights, const at::Tensor& residual)
-    : v_(weights.defined() ? v * weights.root : std::move(v)),
-      root_(weights.root),
+    : v_(weights.scaled(v)),
+      weights_(weights),
       bias_(bias),
       penalties_(penalties),
       primal_(always_primal || sum_over_ranks || !penalties.regularizer.quadratic() ||
@@ -106,7 +106,7 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
   const double weight_ridge =
       ridge * ((penalties.alpha + penalties.regularizer.entries.l2) / penalties.alpha);
   if (sum_over_ranks_ && residual.defined()) {
-    cross_ = cross_product(weighed(residual));
+    cross_ = cross_product(weights_.scaled(residual));
   }
   if (!penalties.regularizer.quadratic()) {
     const at::Tensor gram = gram_matrix({.a = v_,
@@ -114,7 +114,7 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
                                          .ones_column = bias,
                                          .ones_ridge = penalties.alpha_bias / penalties.rho,
                                          .sum_over_ranks = sum_over_ranks_,
-                                         .ones = root_,
+                                         .ones = weights_.root,
                                          .along = cross_});
     TORCH_CHECK_LINALG(all_finite(gram), where, ": the Gram matrix of the inputs is not finite");
     // Times the relaxation, which leaves the Hessian as it is.
@@ -126,16 +126,18 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
                       .ones_column = bias,
                       .ones_ridge = bias_ridge,
                       .sum_over_ranks = sum_over_ranks_,
-                      .ones = root_,
+                      .ones = weights_.root,
                       .along = cross_},
                      where);
   } else {
     const double ones_row = bias ? bias_gain_ : 0;
-    factor_ = factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = ones_row, .ones = root_}, where);
+    factor_ =
+        factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = ones_row, .ones = weights_.root}, where);
     if (cancels(factor_, v_.scalar_type())) {
       v_ = v_.to(at::kDouble);
-      root_ = root_.defined() ? root_.to(at::kDouble) : root_;
-      factor_ = factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = ones_row, .ones = root_}, where);
+      weights_.root = weights_.defined() ? weights_.root.to(at::kDouble) : weights_.root;
+      factor_ =
+          factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = ones_row, .ones = weights_.root}, where);
     }
   }
 }
@@ -154,7 +156,8 @@ at::Tensor WeightBlock::cross_product(const at::Tensor& residual) const {
     } else {
       of_weight.addmm_(part.t(), v);
     }
-    const at::Tensor weighted = bias_ && root_.defined() ? part * part_of(root_, begin, size) : part;
+    const at::Tensor weighted =
+        bias_ && weights_.defined() ? part * part_of(weights_.root, begin, size) : part;
     if (bias_ && begin == 0) {
       at::sum_out(of_bias, weighted, 0);
     } else if (bias_) {
@@ -176,10 +179,6 @@ at::Tensor WeightBlock::total_cross_product(const at::Tensor& residual) const {
   return product;
 }
 
-at::Tensor WeightBlock::weighed(const at::Tensor& residual) const {
-  return root_.defined() ? residual * root_ : residual;
-}
-
 // With a squared norm l2/2 |W|^2 the change D of the weights (and of b, likewise) is penalised by alpha/2
 // |D|^2 + l2/2 |W + D|^2 = (alpha + l2)/2 |D + l2/(alpha + l2) W|^2 + const. The primal form takes the linear
 // term to the right-hand side; the dual one first moves W to the minimiser of the penalty, and the residual
@@ -188,7 +187,7 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   if (!penalties_.regularizer.quadratic()) {
     const at::Tensor centre = joined(previous);
     const at::Tensor solution = centre.clone();
-    at::Tensor linear = total_cross_product(weighed(residual));
+    at::Tensor linear = total_cross_product(weights_.scaled(residual));
     if (penalties_.relaxation != 1) {
       linear.mul_(penalties_.relaxation);
     }
@@ -200,12 +199,12 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   const double l2 = penalties_.regularizer.entries.l2;
   const double moved = primal_ ? 0 : l2 / (penalties_.alpha + l2);
   const double bias_moved = primal_ || !bias_ ? 0 : bias_l2_ / (penalties_.alpha_bias + bias_l2_);
-  at::Tensor working = weighed(residual.to(v_.scalar_type()));
+  at::Tensor working = weights_.scaled(residual.to(v_.scalar_type()));
   if (moved != 0) {
     working.addmm_(v_, previous.weight.t().to(v_.scalar_type()), 1, moved);
   }
   if (bias_moved != 0) {
-    working.add_(root_.defined() ? previous.bias * root_ : previous.bias, bias_moved);
+    working.add_(weights_.defined() ? previous.bias * weights_.root : previous.bias, bias_moved);
   }
   if (!primal_) {
     factor_.solve_(working.t());

@@ -73,12 +73,11 @@ class WeightBlock {
   void solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
 
  private:
-  at::Tensor weighed(const at::Tensor& residual) const;
   at::Tensor cross_product(const at::Tensor& residual) const;
   at::Tensor total_cross_product(const at::Tensor& residual) const;
 
-  at::Tensor v_;     // times the weights' roots, in float64 where the dual form would cancel
-  at::Tensor root_;  // what the column of ones is then, where there are weights
+  at::Tensor v_;        // times the weights' roots, in float64 where the dual form would cancel
+  RowWeights weights_;  // whose roots are what the column of ones is then
   bool bias_;
   WeightPenalties penalties_;
   bool primal_;

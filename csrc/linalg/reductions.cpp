@@ -142,7 +142,7 @@ at::Tensor Totals::weighed(const at::Tensor& of_rows) const {
   return weighted() ? of_rows.mul_(weights_.weight) : of_rows;
 }
 
-at::Tensor Totals::scaled(const at::Tensor& rows) const { return weighted() ? rows * weights_.root : rows; }
+at::Tensor RowWeights::scaled(const at::Tensor& rows) const { return defined() ? rows * root : rows; }
 
 double Totals::count_here(int64_t rows) const {
   return weighted() ? weights_.weight.sum(at::kDouble).item<double>() : static_cast<double>(rows);

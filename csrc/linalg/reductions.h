@@ -51,6 +51,8 @@ struct RowWeights {
 
   static RowWeights of(const at::Tensor& weight) { return {weight, weight.sqrt()}; }
   bool defined() const { return weight.defined(); }
+  /// Rows whose sum of squares is the weighted one of `rows`; a copy, where there are weights.
+  at::Tensor scaled(const at::Tensor& rows) const;
 };
 
 /// Sums over all rows: of the rows here, by their weights, and over the processes, which meet on one device.
@@ -66,8 +68,8 @@ class Totals {
   const RowWeights& weights() const { return weights_; }
   /// A number of each row, (n, 1), times what the row counts, in place.
   at::Tensor weighed(const at::Tensor& of_rows) const;
-  /// Rows whose sum of squares is the weighted one of `rows`; a copy, where there are weights.
-  at::Tensor scaled(const at::Tensor& rows) const;
+  /// As those of RowWeights.
+  at::Tensor scaled(const at::Tensor& rows) const { return weights_.scaled(rows); }
   /// What the rows here count together.
   double count_here(int64_t rows) const;
   /// The mean of all rows, (d,), in the precision of `matrix` (n, d).

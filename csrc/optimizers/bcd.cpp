@@ -174,9 +174,9 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
     take_up(*run, rows);
   } else {
     forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, rows, outputs, states);
-  }
-  if (run && !run->resumed()) {
-    run->begin(data_->record(mlp_->committed, rows, rows.residuals, sweeps()), description());
+    if (run) {
+      run->begin(data_->record(mlp_->committed, rows, rows.residuals, sweeps()), description());
+    }
   }
   data_->recorded_stale = rows.residuals == Residuals::kStale;
   data_->bound = std::move(rows);

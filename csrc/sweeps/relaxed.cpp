@@ -60,26 +60,23 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   // reads, since none moves before the layer behind it has read it, the loss, and what persists of the
   // slacks.
   void measure() {
-    std::vector<at::Tensor> read;
+    std::vector<at::Tensor> squared;
     for (size_t l = 0; l < depth(); ++l) {
-      read.push_back(totals_.scaled(input(l)));
-    }
-    input_squares_ = passes::sums_of_squares(read);
-    std::vector<double*> numbers;
-    for (double& square : input_squares_) {
-      numbers.push_back(&square);
-    }
-    if (!clamped_) {
-      loss_before_ = loss_here(rows_.v.back());
-      numbers.push_back(&loss_before_);
+      squared.push_back(totals_.scaled(input(l)));
     }
     for (size_t l = 0; sweep_.restored && l < depth(); ++l) {
-      slack_squares_.push_back(passes::sum_of_squares(totals_.scaled(rows_.slack[l])));
+      squared.push_back(totals_.scaled(rows_.slack[l]));
     }
-    for (double& square : slack_squares_) {
+    std::vector<double> squares = passes::sums_of_squares(squared);
+    loss_before_ = clamped_ ? 0 : loss_here(rows_.v.back());
+    std::vector<double*> numbers = {&loss_before_};
+    for (double& square : squares) {
       numbers.push_back(&square);
     }
     totals_.add_up(numbers);
+    const auto end_of_inputs = squares.begin() + static_cast<std::ptrdiff_t>(depth());
+    input_squares_.assign(squares.begin(), end_of_inputs);
+    slack_squares_.assign(end_of_inputs, squares.end());
   }
 
   // What the report has measured of the rows here, of all processes: whoever reads it, reads alone.
@@ -128,10 +125,6 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
 
   double loss_here(const at::Tensor& v) const {
     return loss_weight_ * weighted_loss(rows_.y, v, problem_.loss, rows_.weights.weight);
-  }
-
-  double sum_of_squares(const at::Tensor& t) const {
-    return totals_.of(passes::sum_of_squares(totals_.scaled(t)));
   }
 
   // U_N and V_N = sigma(U_N): the target itself for the squared loss of a linear output, otherwise the
@@ -201,7 +194,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   bool fit_standardized(const TrainedLayer& layer) {
     const InputMetric metric(rows_.x, layer.bias(), totals_);
     const at::Tensor standardized = metric.standardized(rows_.x);
-    const double square = sum_of_squares(standardized);
+    const double square = totals_.of(passes::sum_of_squares(totals_.scaled(standardized)));
     if (square == 0) {
       return false;
     }
