@@ -1,10 +1,11 @@
 """Nets of many Residuals on 20,000 rows of Fashion-MNIST: RelaxedBCD.fit beside AdamW and Muon at equal seconds.
 
 Each net is 784-100, K blocks x + b(x) of width 100, 100-10; "relu last" has b = Linear, ReLU, Linear, "relu
-first" b = ReLU, Linear, ReLU, Linear (and a ReLU behind the last block), "plain" the same Linears and ReLUs
-without the skips. From torch.nn.Linear's start or He's. RelaxedBCD with its defaults; the peers with the usual
-settings of compare_defaults.py, untuned, for as many process seconds as that takes. One thread. Test accuracy in
-percent, the mean over seeds and their range.
+first" b = ReLU, Linear, ReLU, Linear (and a ReLU behind the last block), "norm first" the same with a LayerNorm
+before the first ReLU (and behind the last block), "plain" the same Linears and ReLUs without the skips, "plain,
+norm" with a LayerNorm before each ReLU. From torch.nn.Linear's start or He's. RelaxedBCD with its defaults; the
+peers with the usual settings of compare_defaults.py, untuned, for as many process seconds as that takes. One
+thread. Test accuracy in percent, the mean over seeds and their range.
 
     python benchmarks/residual.py
 """
@@ -33,6 +34,13 @@ NETS = (
     ("relu first", 64, "torch"),
     ("plain", 20, "torch"),
     ("plain", 20, "he"),
+    ("norm first", 4, "torch"),
+    ("norm first", 20, "torch"),
+    ("norm first", 20, "he"),
+    ("norm first", 64, "he"),
+    ("plain", 1, "torch"),
+    ("plain, norm", 1, "torch"),
+    ("plain, norm", 4, "torch"),
 )
 CONTESTANTS = ("RelaxedBCD", "AdamW", "Muon")
 
@@ -41,17 +49,21 @@ def make_model(kind: str, blocks: int, start: str, seed: int) -> nn.Sequential:
     """One of the nets."""
     torch.manual_seed(seed)
 
+    def relu() -> list[nn.Module]:
+        return [nn.LayerNorm(WIDTH), nn.ReLU()] if "norm" in kind else [nn.ReLU()]
+
     def branch() -> list[nn.Module]:
         first, second = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-        return [nn.ReLU(), first, nn.ReLU(), second] if kind == "relu first" else [first, nn.ReLU(), second]
+        within = relu() if kind.startswith("plain") else [nn.ReLU()]
+        return [*(relu() if kind.endswith("first") else []), first, *within, second]
 
     modules: list[nn.Module] = [nn.Linear(784, WIDTH)]
-    if kind != "relu first":
-        modules.append(nn.ReLU())
+    if not kind.endswith("first"):
+        modules += relu()
     for _ in range(blocks):
-        modules += [*branch(), nn.ReLU()] if kind == "plain" else [Residual(*branch())]
-    if kind == "relu first":
-        modules.append(nn.ReLU())
+        modules += [*branch(), *relu()] if kind.startswith("plain") else [Residual(*branch())]
+    if kind.endswith("first"):
+        modules += relu()
     model = nn.Sequential(*modules, nn.Linear(WIDTH, 10))
     if start == "he":
         for module in model.modules():
@@ -77,13 +89,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", help="nets whose kind begins so")
     data_sets.add_arguments(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     data = data_sets.images("fashion-mnist", "test", arguments, 20_000)
     print(f"| blocks, start | {' | '.join(CONTESTANTS)} | seconds |\n|{'---|' * (len(CONTESTANTS) + 2)}")
-    for net in NETS:
+    for net in [net for net in NETS if net[0].startswith(arguments.only or "")]:
         runs = [
             run(net, data, arguments.epochs, seed) for seed in tqdm(range(arguments.seeds), str(net), leave=False)
         ]

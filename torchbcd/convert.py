@@ -13,7 +13,7 @@ from torchbcd import _C
 from torchbcd.frozen import FrozenFirst
 from torchbcd.nn import Polynomial, Residual, Sign, Sine
 
-__all__ = ["Model", "read_model"]
+__all__ = ["LayerParameters", "Model", "read_model"]
 
 Activation: TypeAlias = "tuple[str, tuple[float, ...]]"
 _Row: TypeAlias = "tuple[str, str, str, Tensor | None, Tensor | None, str, tuple[float, ...], bool, int, int]"
@@ -47,10 +47,32 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {
     Sign: lambda _: ("sign", ()),
     Polynomial: lambda module: ("polynomial", tuple(module.coefficients)),
 }
+_WITH_PARAMETERS = ("linear", "layer_norm")
 _FROZEN_ROWS = 1024  # that run through the modules before the layers at once
 _SUPPORTED = ", ".join(
-    ["Flatten (first)", "Linear", "Dropout", *(cls.__name__ for cls in _ACTIVATIONS), "torchbcd.nn.Residual"]
+    [
+        "Flatten (first)",
+        "Linear",
+        "LayerNorm",
+        "Dropout",
+        *(cls.__name__ for cls in _ACTIVATIONS),
+        "torchbcd.nn.Residual",
+    ]
 ).replace("PReLU", "PReLU (of one slope that requires no gradients)")
+
+
+class LayerParameters(NamedTuple):
+    """A Linear's parameters, and those of the LayerNorm of its outputs."""
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: Tensor | None
+    shift: Tensor | None
+
+    @property
+    def given(self) -> list[Tensor]:
+        """Those that there are, in order."""
+        return [parameter for parameter in self if parameter is not None]
 
 
 class _Placed(NamedTuple):
@@ -71,7 +93,7 @@ class _Watched(NamedTuple):
     kind: str
     activation: str
     numbers: tuple[float, ...]
-    bias: bool
+    parameters: tuple[bool, bool]  # whether it has a weight and a bias
     begins: tuple[tuple[str, nn.Module], ...]
     ends: int
 
@@ -137,8 +159,9 @@ def _watch(placed: _Placed) -> _Watched:
     position, module, begins, ends = placed
     cls = type(module)
 
-    def watched(kind: str, activation: str = "", numbers: tuple[float, ...] = (), bias: bool = False) -> _Watched:
-        return _Watched(position, module, cls, kind, activation, numbers, bias, begins, ends)
+    def watched(kind: str, activation: str = "", numbers: tuple[float, ...] = ()) -> _Watched:
+        given = _given(module) if kind in _WITH_PARAMETERS else (False, False)
+        return _Watched(position, module, cls, kind, activation, numbers, given, begins, ends)
 
     if (activation := _activation_of(module)) is not None:
         return watched("activation", *activation)
@@ -148,13 +171,20 @@ def _watch(placed: _Placed) -> _Watched:
             raise ValueError(
                 f"module {position} of the model, {module}, has no parameter {missing[0]!r} any more"
             )
-        return watched("linear", bias=module._parameters["bias"] is not None)
+        return watched("linear")
+    if isinstance(module, nn.LayerNorm) and cls is nn.LayerNorm:
+        return watched("layer_norm", numbers=(module.eps, *module.normalized_shape))
     if cls is nn.Dropout:
         return watched("dropout")
     if isinstance(module, nn.Flatten) and cls is nn.Flatten:
         whole = (module.start_dim, module.end_dim) == (1, -1)
         return watched("flatten" if whole else "partial_flatten")
     return watched("unknown")
+
+
+def _given(module: nn.Module) -> tuple[bool, bool]:
+    own = module._parameters
+    return own.get("weight") is not None, own.get("bias") is not None
 
 
 def _probability(dropout: Any) -> float:
@@ -199,6 +229,7 @@ class Model:
         self.residual = any(found.ends for found in self._found)
         self.activations: list[Activation] = []
         self._dropouts: list[tuple[int, nn.Module]] = []
+        self._norms: dict[int, Any] = {}
         for found in self._found:
             if found.kind == "linear":
                 self.activations.append(("identity", ()))
@@ -206,11 +237,13 @@ class Model:
                 self.activations[-1] = activation or (found.activation, found.numbers)
             elif found.kind == "dropout":
                 self._dropouts.append((len(self.activations) - 1, found.module))
+            elif found.kind == "layer_norm":
+                self._norms[len(self.activations) - 1] = found.module
 
     def _rows(self, modules: Sequence[_Watched]) -> list[_Row]:
         rows: list[_Row] = []
         for found in modules:
-            parameters = found.module._parameters if found.kind == "linear" else {}
+            parameters = found.module._parameters if found.kind in _WITH_PARAMETERS else {}
             seen = (found.activation, found.numbers)
             if self._seen is not None and found.kind == "activation":
                 seen = self._seen
@@ -224,7 +257,8 @@ class Model:
 
     def read(self) -> _C.Mlp:
         """The library's own object. It judges whether it can be trained."""
-        return _C.read_modules(self._rows([*self._first, *self._found]), _SUPPORTED, self.frozen_first)
+        rows = self._rows([*self._first, *self._found])
+        return _C.read_modules(rows, len(self._first), _SUPPORTED, self.frozen_first)
 
     @property
     def dropout(self) -> list[float]:
@@ -264,15 +298,25 @@ class Model:
             return layers
         return nn.Sequential(*(module for _, module in self.frozen_first.modules), *layers)
 
-    def parameters(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Weight and bias of each Linear, as they are now.
+    @property
+    def norms(self) -> list[tuple[int, float, bool, bool]]:
+        """The LayerNorms among the layers: layer, from 0, eps, and whether they have a weight and a bias."""
+        return [(layer, module.eps, *_given(module)) for layer, module in self._norms.items()]
+
+    def parameters(self) -> list[LayerParameters]:
+        """Weight and bias of each Linear, and of the LayerNorm of its outputs, as they are now.
 
         Raises:
             ValueError: A module was replaced, appended or removed, or computes something else than it did.
         """
         if not self._unchanged():
             self._say_what_has_changed()
-        return [(m._parameters["weight"], m._parameters["bias"]) for m in self.linears]  # type: ignore[misc]
+        parameters = []
+        for layer, linear in enumerate(self.linears):
+            own: dict[str, Any] = linear._parameters
+            norm: dict[str, Any] = self._norms[layer]._parameters if layer in self._norms else {}
+            parameters.append(LayerParameters(own["weight"], own["bias"], norm.get("weight"), norm.get("bias")))
+        return parameters
 
     def _unchanged(self) -> bool:
         """What can be told at once, before every call: the modules are those that there were, and plain."""
@@ -286,10 +330,12 @@ class Model:
                 return False
             if found.kind == "activation" and _activation_of(module) != (found.activation, found.numbers):
                 return False
-            if found.kind == "linear":
+            if found.kind in _WITH_PARAMETERS:
                 own = module._parameters
-                if "weight" not in own or "bias" not in own or (own["bias"] is not None) != found.bias:
+                if "weight" not in own or "bias" not in own or _given(module) != found.parameters:
                     return False
+            if found.kind == "layer_norm" and _watch(_Placed(found.position, module)).numbers != found.numbers:
+                return False
         return True
 
     def _say_what_has_changed(self) -> None:
@@ -329,8 +375,8 @@ _ANEW = "make a new optimizer"
 def read_model(model: nn.Module, activation: Activation | None = None) -> Model:
     """The layers of ``[frozen,] [Flatten,] Linear, activation, ..., Linear[, activation]``, also if nested.
 
-    :class:`torchbcd.nn.Residual` may stand among them, around a branch that ends with a Linear, and
-    ``nn.Dropout`` behind an activation.
+    :class:`torchbcd.nn.Residual` may stand among them, around a branch that ends with a Linear, ``nn.LayerNorm``
+    before an activation or behind it, and ``nn.Dropout`` behind both.
     Before them any modules may stand none of whose parameters require gradients. Among the layers subclasses of
     the supported modules are refused. Two Linear modules in a row have the identity between them.
 

@@ -22,11 +22,12 @@ def description(optimizer: SweepOptimizer[Any]) -> dict[str, object]:
     layers = optimizer._object.layer_options()
     return {
         "the number of Linear modules": len(parameters),
-        "the weights' shapes": [tuple(weight.shape) for weight, _ in parameters],
-        "which layers have a bias": [bias is not None for _, bias in parameters],
+        "the weights' shapes": [tuple(layer.weight.shape) for layer in parameters],
+        "which layers have a bias": [layer.bias is not None for layer in parameters],
         "the parameters' dtype": str(parameters[0][0].dtype),
         "the activations": [(name, tuple(numbers)) for name, numbers in optimizer._model.activations],
         "the Residuals": optimizer._model.skips,
+        "the LayerNorms": optimizer._model.norms,
         "which parameters are frozen": [
             not p.requires_grad for layer in parameters for p in layer if p is not None
         ],

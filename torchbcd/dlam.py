@@ -273,7 +273,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
             raise ValueError("sweeps is for mini-batches; call step() for each sweep over bound data")
         if not library.scheme_options()["check_conditions"]:
             return self._report(library.step(), None, None)
-        if self._rate.needs_start([weight for weight, _ in self._model.parameters()]):
+        if self._rate.needs_start([layer.weight for layer in self._model.parameters()]):
             self._rate.start(self.variables())
         fields = library.step()
         self._rate.sweep(self.variables(), fields, [float(group["rho"]) for group in self.param_groups])
@@ -363,8 +363,8 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         """The report of a sweep over a mini-batch with these targets and sample weights, or the bound data."""
         groups = [(float(group["rho"]), group["weight_regularizer"]) for group in self.param_groups]
         trained = [
-            (weight.requires_grad, bias is not None and bias.requires_grad)
-            for weight, bias in self._model.parameters()
+            (layer.weight.requires_grad, layer.bias is not None and layer.bias.requires_grad)
+            for layer in self._model.parameters()
         ]
 
         def stationarity() -> DlamStationarity:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchbcd import _C, arguments, distributed, losses
-from torchbcd.convert import Activation, read_model
+from torchbcd.convert import Activation, LayerParameters, read_model
 from torchbcd.regularizers import Monotone, Regularizer, from_numbers
 
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ def _to_plain(value: Any) -> Any:
 
 def _same(listed: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     return len(listed) == len(others) and all(map(is_, listed, others))
+
+
+def _of_norms(parameters: Sequence[LayerParameters]) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """Scales and shifts of the LayerNorms as the library takes them: none where no layer has any."""
+    if all(layer.scale is None and layer.shift is None for layer in parameters):
+        return [], []
+    return [layer.scale for layer in parameters], [layer.shift for layer in parameters]
 
 
 class _Group(dict[str, Any]):
@@ -114,8 +121,8 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         self._option_names = list(kept[0])
         self._options_of = itemgetter(*self._option_names)
         groups = []
-        for (weight, bias), values in zip(self._model.parameters(), kept, strict=True):
-            self._parameters.append([weight] if bias is None else [weight, bias])
+        for parameters, values in zip(self._model.parameters(), kept, strict=True):
+            self._parameters.append(parameters.given)
             own = {name: _to_python(name, value) for name, value in values.items()}
             groups.append(_Group({"params": list(self._parameters[-1]), **own}))
         super().__init__(groups, defaults={name: kept[0][name] for name in self._scheduled})
@@ -140,15 +147,15 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         if not (
             len(groups) == len(parameters)
             and _same([p for group in groups for p in group["params"]], known)
-            and _same([p for layer in parameters for p in layer if p is not None], known)
+            and _same([p for layer in parameters for p in layer.given], known)
         ):
             self._follow_groups(parameters)
-        weights, biases = [weight for weight, _ in parameters], [bias for _, bias in parameters]
-        self._object.follow(weights, biases, self._model.dropout)
+        weights, biases = [p.weight for p in parameters], [p.bias for p in parameters]
+        self._object.follow(weights, biases, self._model.dropout, *_of_norms(parameters))
 
-    def _follow_groups(self, parameters: Sequence[tuple[Tensor, Tensor | None]]) -> None:
+    def _follow_groups(self, parameters: Sequence[LayerParameters]) -> None:
         """Have the param groups hold the model's parameters, unless somebody has changed the groups."""
-        now = [[weight] if bias is None else [weight, bias] for weight, bias in parameters]
+        now = [layer.given for layer in parameters]
         groups = self.param_groups
         if len(groups) != len(now):
             raise ValueError(
@@ -298,14 +305,15 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         }
         parameters = self._model.parameters()
         script = getattr(torch.classes.torchbcd, own["optimizer"])(
-            [weight for weight, _ in parameters],
-            [bias for _, bias in parameters],
+            [p.weight for p in parameters],
+            [p.bias for p in parameters],
             self._texts(own["activations"]),
             str(self._loss),
             options,
             self._model.flatten,
             names,
             self._model.skips,
+            *_of_norms(parameters),
         )
         script.load_state((own["tensors"], own["numbers"]))
         return script

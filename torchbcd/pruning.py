@@ -95,6 +95,8 @@ def _prune_units(
     weights: list[Tensor], biases: list[Tensor | None], layer: int, activation: list[nn.Module]
 ) -> bool:
     """Take units out of a hidden layer, in place; whether there were any."""
+    if any(isinstance(module, nn.LayerNorm) for module in activation):
+        return False  # every unit tells in the others' mean and variance
     weight, bias, after = weights[layer], biases[layer], weights[layer + 1]
     constant = ~weight.ne(0).any(1)
     kept = (after.ne(0).any(0) & ~constant).nonzero().squeeze(1)

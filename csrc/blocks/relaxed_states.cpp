@@ -43,7 +43,7 @@ at::Tensor inner_product(const at::Tensor& a, const at::Tensor& b, const Totals&
 
 // Times the mask, in place.
 at::Tensor masked(const StateProblem& problem, at::Tensor t) {
-  return problem.mask.defined() ? t.mul_(problem.mask) : t;
+  return problem.map.mask.defined() ? t.mul_(problem.map.mask) : t;
 }
 
 // What T moves by where U moves by `u` and V by `v`.
@@ -74,7 +74,8 @@ Pulls add_pulls(const StateProblem& problem, const at::Tensor& gradient) {
   return own.defined() ? Pulls{own, 1} : pulls;
 }
 
-// The slope along z of half the negative problem with sigma linearised, and the skips' part of its curvature.
+// The slope along z of half the negative problem with the map linearised, and the skips' part of its
+// curvature.
 at::Tensor slope_along(const StateProblem& problem, const at::Tensor& image, const at::Tensor& product,
                        const Totals& totals) {
   const at::Tensor& z = problem.direction;
@@ -96,16 +97,35 @@ at::Tensor skip_curvature(const StateProblem& problem, const at::Tensor& z, cons
   return curvature;
 }
 
+// z = J^T g - keep S and its image J z, where g is `gradient`; returns |z|^2 of each row. z may be g.
+at::Tensor gradient_and_image(const StateProblem& problem, const at::Tensor& gradient, const Pulls& pulls,
+                              const at::Tensor& z, const at::Tensor& image) {
+  if (problem.map.elementwise()) {
+    masked(problem, gradient);
+    const at::Tensor squares = passes::state_direction(gradient, problem.u, pulls.slack,
+                                                       problem.map.activation, pulls.keep, z, image);
+    masked(problem, image);
+    return squares;
+  }
+  const StateTangent tangent = problem.map.tangent(problem.u);
+  z.copy_(tangent.pulled(gradient));
+  if (pulls.keep != 0) {
+    z.sub_(pulls.slack, pulls.keep);
+  }
+  image.copy_(tangent.along(z));
+  return passes::row_sums_of_squares(z);
+}
+
 // Replaces the direction z, the negative gradient, by `steps` steps of conjugate gradients on
 // |R - J d W^T|^2 + ratio |S + d|^2, times the problem's scale. `squares` is |z|^2.
 void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor squares,
                         const Totals& totals) {
-  const at::Tensor slope = masked(problem, passes::activation_derivative(problem.u, problem.activation));
+  const StateTangent tangent = problem.map.tangent(problem.u);
   at::Tensor along = problem.direction.clone();
   at::Tensor remaining = problem.direction.clone();  // the negative gradient at d
   at::Tensor d = at::zeros_like(along);
   for (int64_t k = 0;; ++k) {
-    const at::Tensor moved = slope * along;
+    const at::Tensor moved = tangent.along(along);
     const at::Tensor product = at::mm(moved, problem.weight.t());
     at::Tensor curved = square_norm(product, totals);
     if (!problem.skips.empty()) {
@@ -118,11 +138,12 @@ void conjugate_gradient(int64_t steps, const StateProblem& problem, at::Tensor s
     if (k + 1 == steps) {
       break;
     }
-    at::Tensor image = at::mm(product, problem.scaled).mul_(slope).add_(along, problem.ratio * problem.scale);
+    at::Tensor image =
+        tangent.pulled(at::mm(product, problem.scaled)).add_(along, problem.ratio * problem.scale);
     for (const SkipReader& skip : problem.skips) {
       const at::Tensor step = skipped_move(skip, along, moved);
-      image.add_(skip.reads_u && skip.reads_v ? step + slope * step
-                 : skip.reads_v               ? slope * step
+      image.add_(skip.reads_u && skip.reads_v ? step + tangent.pulled(step)
+                 : skip.reads_v               ? tangent.pulled(step)
                                               : step,
                  skip.ratio * problem.scale);
     }
@@ -148,9 +169,9 @@ at::Tensor mean_size(const at::Tensor& u, double population, const Totals& total
 void move_rows(const StateProblem& problem, StateMoved& moved) {
   if (problem.has_line) {
     const passes::LineMove line =
-        passes::line_move(problem.u, problem.v, problem.direction, problem.slack_or_any(), problem.activation,
-                          problem.keep(), problem.ratio, problem.residual, problem.product, problem.weight,
-                          problem.length, moved.slack, moved.change);
+        passes::line_move(problem.u, problem.v, problem.direction, problem.slack_or_any(),
+                          problem.map.activation, problem.keep(), problem.ratio, problem.residual,
+                          problem.product, problem.weight, problem.length, moved.slack, moved.change);
     moved.slack_sums = line.slack_sums;
     moved.sums = line.sums;
     return;
@@ -198,10 +219,7 @@ void set_direction(StateProblem& problem, const StateStep& step, const at::Tenso
   at::Tensor gradient = z;
   at::mm_out(gradient, problem.residual, problem.scaled);
   const Pulls pulls = add_pulls(problem, gradient);
-  masked(problem, gradient);
-  at::Tensor squares = totals.weighed(
-      passes::state_direction(z, problem.u, pulls.slack, problem.activation, pulls.keep, z, image));
-  masked(problem, image);
+  at::Tensor squares = totals.weighed(gradient_and_image(problem, gradient, pulls, z, image));
   at::Tensor square;  // |z|^2 over all rows, where it is known
   if (step.steps == 1) {
     const auto sample = [&](const at::Tensor& t) { return at::slice(t, 0, 0, std::nullopt, step.stride); };
@@ -259,12 +277,22 @@ void set_flips(StateProblem& problem, double omega, double population, const Tot
 }
 
 void move_unchecked(const StateProblem& problem, StateMoved& moved) {
-  const at::Tensor from =
-      problem.mask.defined() ? passes::activation(problem.u, problem.activation) : problem.v;
-  moved.slack_sums =
-      passes::state_move(problem.u, from, problem.direction, problem.slack_or_any(), problem.activation,
-                         problem.keep(), problem.length, moved.slack, moved.change);
-  masked(problem, moved.change);
+  if (problem.map.elementwise()) {
+    const at::Tensor from =
+        problem.map.mask.defined() ? passes::activation(problem.u, problem.map.activation) : problem.v;
+    moved.slack_sums =
+        passes::state_move(problem.u, from, problem.direction, problem.slack_or_any(), problem.map.activation,
+                           problem.keep(), problem.length, moved.slack, moved.change);
+    masked(problem, moved.change);
+    return;
+  }
+  at::mul_out(moved.slack, problem.direction, problem.length);
+  problem.map.out(problem.u + moved.slack, moved.change);
+  moved.change.sub_(problem.v);
+  if (problem.slack.defined()) {
+    moved.slack.add_(problem.slack);
+  }
+  moved.slack_sums = passes::row_sums_of_squares(moved.slack);
 }
 
 bool move_checked(StateProblem& problem, const at::Tensor& start, StateMoved& moved, const Totals& totals) {

@@ -6,7 +6,7 @@
 
 #include <vector>
 
-#include "functors/activations.h"
+#include "blocks/state_map.h"
 #include "linalg/reductions.h"
 
 namespace torchbcd {
@@ -21,11 +21,10 @@ struct SkipReader {
   bool reads_u, reads_v;
 };
 
-/// What the block of (U, V)_{l-1} minimises along a ray, |R - (sigma(U + d) - V) W_l^T|^2 + ratio |S + d|^2,
-/// with S = U - P, and ratio' |R' - (T(U + d) - T)|^2 for each skip that begins here. With a mask M sigma is
-/// M sigma, entry by entry, and M sigma' its derivative.
+/// What the block of (U, V)_{l-1} minimises along a ray, |R - (map(U + d) - V) W_l^T|^2 + ratio |S + d|^2,
+/// with S = U - P, and ratio' |R' - (T(U + d) - T)|^2 for each skip that begins here.
 struct StateProblem {
-  functors::AnyActivation activation;
+  const StateMap& map;
   at::Tensor weight;
   double ratio;            // rho_{l-1} / rho_l
   double scale;            // a power of two that the gradient is multiplied by
@@ -37,7 +36,6 @@ struct StateProblem {
   at::Tensor product;  // scratch like R; for has_line the direction's, J z W_l^T
   bool has_line;       // whether the product tells the value along the ray
   std::vector<SkipReader> skips = {};
-  at::Tensor mask = {};  // undefined: ones
 
   double keep() const { return slack.defined() ? 1 : 0; }
   const at::Tensor& slack_or_any() const { return slack.defined() ? slack : direction; }
@@ -66,7 +64,7 @@ double gradient_scale(double square);
 /// residuals R'.
 at::Tensor skip_sums(const std::vector<SkipReader>& skips, const std::vector<at::Tensor>& residuals);
 
-/// Sets the direction z, and the length: `omega` times the minimiser of the problem with sigma linearised.
+/// Sets the direction z, and the length: `omega` times the minimiser of the problem with the map linearised.
 /// Leaves J z in `image`.
 void set_direction(StateProblem& problem, const StateStep& step, const at::Tensor& image,
                    const Totals& totals);

@@ -54,8 +54,9 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
            }))
       .def("follow",
            wrap_pybind_function([](Optimizer& self, const OptionalTensors& weights,
-                                   const OptionalTensors& biases, const std::vector<double>& dropout) {
-             self.follow(handles(weights), handles(biases), dropout);
+                                   const OptionalTensors& biases, const std::vector<double>& dropout,
+                                   const OptionalTensors& scales, const OptionalTensors& shifts) {
+             self.follow(handles(weights), handles(biases), dropout, handles(scales), handles(shifts));
            }))
       .def_property_readonly("bound", &Optimizer::bound)
       .def_property_readonly("sweeps", &Optimizer::sweeps)

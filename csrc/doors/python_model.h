@@ -35,16 +35,18 @@ inline std::vector<at::Tensor> handles(const OptionalTensors& parameters) {
   return result;
 }
 
-// (kind, position, text, weight, bias, activation, its parameters or a Dropout's probability, whether it is
-// trainable, how many Residuals begin with it and how many end) of each module.
+// (kind, position, text, weight, bias, activation, its parameters, a Dropout's probability or a LayerNorm's
+// eps and shape, whether it is trainable, how many Residuals begin with it and how many end) of each module.
 using PythonModule = std::tuple<std::string, std::string, std::string, std::optional<at::Tensor>,
                                 std::optional<at::Tensor>, std::string, std::vector<double>, bool, int, int>;
 
 inline std::vector<FoundModule> found_of(const std::vector<PythonModule>& modules) {
   using Kind = FoundModule::Kind;
   const std::map<std::string, Kind> kinds = {
-      {"linear", Kind::kLinear},   {"activation", Kind::kActivation},          {"dropout", Kind::kDropout},
-      {"flatten", Kind::kFlatten}, {"partial_flatten", Kind::kPartialFlatten}, {"unknown", Kind::kUnknown}};
+      {"linear", Kind::kLinear},        {"activation", Kind::kActivation},
+      {"layer_norm", Kind::kLayerNorm}, {"dropout", Kind::kDropout},
+      {"flatten", Kind::kFlatten},      {"partial_flatten", Kind::kPartialFlatten},
+      {"unknown", Kind::kUnknown}};
   std::vector<FoundModule> found;
   for (const auto& [kind, position, text, weight, bias, activation, parameters, trainable, begins, ends] :
        modules) {
@@ -59,6 +61,9 @@ inline std::vector<FoundModule> found_of(const std::vector<PythonModule>& module
                      ends});
     if (found.back().kind == Kind::kDropout) {
       found.back().activation = {"", {}, parameters.at(0)};
+    } else if (found.back().kind == Kind::kLayerNorm) {
+      found.back().eps = parameters.at(0);
+      found.back().shape.assign(parameters.begin() + 1, parameters.end());
     }
   }
   return found;
@@ -69,10 +74,10 @@ inline size_t before_layers(const std::vector<PythonModule>& modules) {
   return modules_before_layers(found_of(modules));
 }
 
-/// The layers; `frozen_first` is what the modules before them compute, or None.
-inline Mlp read_modules(const std::vector<PythonModule>& modules, const std::string& supported,
+/// The layers behind `begin` modules; `frozen_first` is what those before them compute, or None.
+inline Mlp read_modules(const std::vector<PythonModule>& modules, size_t begin, const std::string& supported,
                         const pybind11::object& frozen_first) {
-  Mlp mlp = mlp_of(found_of(modules), supported);
+  Mlp mlp = mlp_of(found_of(modules), begin, supported);
   if (!frozen_first.is_none()) {
     mlp.frozen_first = [frozen_first](const at::Tensor& x) {
       const pybind11::gil_scoped_acquire gil;

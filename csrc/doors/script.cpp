@@ -3,6 +3,7 @@
 #include <torch/custom_class.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <optional>
 #include <string>
@@ -35,8 +36,11 @@ class Script : public torch::CustomClassHolder {
  public:
   Script(std::vector<at::Tensor> weights, const OptionalTensors& biases,
          const std::vector<std::string>& activations, const std::string& loss, const ScriptNumbers& options,
-         bool flatten, const ScriptNames& choices, const ScriptSkips& skips)
-      : optimizer(mlp_of(std::move(weights), biases, activations, flatten, skips), Options().loss(loss)) {
+         bool flatten, const ScriptNames& choices, const ScriptSkips& skips, const OptionalTensors& scales,
+         const OptionalTensors& shifts)
+      : optimizer(mlp_of({std::move(weights), from_optional(biases)},
+                         {from_optional(scales), from_optional(shifts)}, activations, flatten, skips),
+                  Options().loss(loss)) {
     std::map<std::string, std::vector<double>> numbers;
     std::map<std::string, std::string> names;
     for (const auto& item : options) {
@@ -62,7 +66,11 @@ class Script : public torch::CustomClassHolder {
     for (const std::string& name : optimizer.choice_names()) {
       choices.insert(name, optimizer.choice(name));
     }
-    const auto [tensors, numbers] = to_script(optimizer.state());
+    auto [tensors, numbers] = to_script(optimizer.state());
+    if (!mlp.scales.empty()) {
+      tensors.insert(kScales, to_optional(mlp.scales));
+      tensors.insert(kShifts, to_optional(mlp.shifts));
+    }
     ScriptSkips skips;
     for (const auto& [from, to, activated] : mlp.skips) {
       skips.emplace_back(from, to, activated);
@@ -76,8 +84,14 @@ class Script : public torch::CustomClassHolder {
 
   static c10::intrusive_ptr<Script> restored(Saved saved) {
     auto& [weights, biases, activations, loss, options, choices, tensors, numbers, flatten, skips] = saved;
-    auto script =
-        c10::make_intrusive<Script>(weights, biases, activations, loss, options, flatten, choices, skips);
+    const auto taken = [of = tensors](const char* key) {
+      const auto found = of.find(key);
+      return found == of.end() ? OptionalTensors() : found->value();
+    };
+    auto script = c10::make_intrusive<Script>(weights, biases, activations, loss, options, flatten, choices,
+                                              skips, taken(kScales), taken(kShifts));
+    tensors.erase(kScales);
+    tensors.erase(kShifts);
     script->optimizer.load_state(from_script(tensors, numbers));
     return script;
   }
@@ -85,15 +99,26 @@ class Script : public torch::CustomClassHolder {
   Optimizer optimizer;
 
  private:
-  static Mlp mlp_of(std::vector<at::Tensor> weights, const OptionalTensors& biases,
-                    const std::vector<std::string>& activations, bool flatten, const ScriptSkips& skips) {
-    Mlp mlp{std::move(weights), from_optional(biases), {}, {}, flatten};
+  // Beside the state in what is saved: scales and shifts of a model that has any.
+  static constexpr const char* kScales = "model's scales";
+  static constexpr const char* kShifts = "model's shifts";
+
+  using TensorLists = std::array<std::vector<at::Tensor>, 2>;
+  static Mlp mlp_of(TensorLists affine, TensorLists of_norms, const std::vector<std::string>& activations,
+                    bool flatten, const ScriptSkips& skips) {
+    Mlp mlp;
+    mlp.weights = std::move(affine[0]);
+    mlp.biases = std::move(affine[1]);
+    mlp.scales = std::move(of_norms[0]);
+    mlp.shifts = std::move(of_norms[1]);
+    mlp.flatten = flatten;
     for (const auto& [from, to, activated] : skips) {
       mlp.skips.push_back({from, to, activated});
     }
     const auto trains = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
-    mlp.can_be_frozen = std::any_of(mlp.weights.begin(), mlp.weights.end(), trains) ||
-                        std::any_of(mlp.biases.begin(), mlp.biases.end(), trains);
+    for (const auto* list : {&mlp.weights, &mlp.biases, &mlp.scales, &mlp.shifts}) {
+      mlp.can_be_frozen = mlp.can_be_frozen || std::any_of(list->begin(), list->end(), trains);
+    }
     for (const std::string& text : activations) {
       mlp.activations.push_back(Activation::parse(text));
     }
@@ -119,10 +144,11 @@ torch::class_<S> script_class(const char* name) {
   using Self = c10::intrusive_ptr<S>;
   return torch::class_<S>("torchbcd", name)
       .def(torch::init<std::vector<at::Tensor>, OptionalTensors, std::vector<std::string>, std::string,
-                       ScriptNumbers, bool, ScriptNames, ScriptSkips>(),
+                       ScriptNumbers, bool, ScriptNames, ScriptSkips, OptionalTensors, OptionalTensors>(),
            "",
            {arg("weights"), arg("biases"), arg("activations"), arg("loss"), arg("options"),
-            arg("flatten") = false, arg("choices") = ScriptNames(), arg("skips") = ScriptSkips()})
+            arg("flatten") = false, arg("choices") = ScriptNames(), arg("skips") = ScriptSkips(),
+            arg("scales") = OptionalTensors(), arg("shifts") = OptionalTensors()})
       .def("sweeps", [](const Self& self) { return self->optimizer.sweeps(); })
       .def("bound", [](const Self& self) { return self->optimizer.bound(); })
       .def("objective", [](const Self& self) { return self->optimizer.objective(); })

@@ -9,16 +9,36 @@
 #include <ATen/ops/sub.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <array>
+
 namespace torchbcd {
 namespace {
+
+template <typename F>
+AffineMap image(const AffineMap& map, F f) {
+  const auto of = [&f](const at::Tensor& t) { return t.defined() ? f(t) : at::Tensor(); };
+  return {f(map.weight), of(map.bias), of(map.scale), of(map.shift)};
+}
 
 template <typename F>
 std::vector<AffineMap> each(const std::vector<AffineMap>& maps, F f) {
   std::vector<AffineMap> result;
   for (const AffineMap& map : maps) {
-    result.push_back({f(map.weight), map.bias.defined() ? f(map.bias) : at::Tensor()});
+    result.push_back(image(map, f));
   }
   return result;
+}
+
+constexpr std::array kMembers = {&AffineMap::weight, &AffineMap::bias, &AffineMap::scale, &AffineMap::shift};
+
+// Calls f(a's, b's) for each tensor that there is of `a`.
+template <typename F>
+void each_pair(const AffineMap& a, const AffineMap& b, F f) {
+  for (const auto member : kMembers) {
+    if ((a.*member).defined()) {
+      f(a.*member, b.*member);
+    }
+  }
 }
 
 }  // namespace
@@ -48,24 +68,21 @@ std::vector<AffineMap> allocate_like(const std::vector<AffineMap>& maps) {
 }
 
 AffineMap zeros_like(const AffineMap& map) {
-  return {at::zeros_like(map.weight), map.bias.defined() ? at::zeros_like(map.bias) : at::Tensor()};
+  return image(map, [](const at::Tensor& t) { return at::zeros_like(t); });
 }
 
 void add_map_(const AffineMap& map, const AffineMap& step, double times) {
-  map.weight.add_(step.weight, times);
-  if (map.bias.defined()) {
-    map.bias.add_(step.bias, times);
-  }
+  each_pair(map, step, [times](const at::Tensor& t, const at::Tensor& by) { t.add_(by, times); });
 }
 
 void difference_out(const std::vector<AffineMap>& a, const std::vector<AffineMap>& b,
                     const std::vector<AffineMap>& out) {
   for (size_t l = 0; l < a.size(); ++l) {
-    at::Tensor weight = out[l].weight;
-    at::sub_out(weight, a[l].weight, b[l].weight);
-    if (a[l].bias.defined()) {
-      at::Tensor bias = out[l].bias;
-      at::sub_out(bias, a[l].bias, b[l].bias);
+    for (const auto member : kMembers) {
+      if ((a[l].*member).defined()) {
+        at::Tensor difference = out[l].*member;
+        at::sub_out(difference, a[l].*member, b[l].*member);
+      }
     }
   }
 }
@@ -73,22 +90,21 @@ void difference_out(const std::vector<AffineMap>& a, const std::vector<AffineMap
 void copy_scaled(const AffineMap& from, double weight_factor, const AffineMap& to) {
   at::Tensor weight = to.weight;
   at::mul_out(weight, from.weight, at::scalar_tensor(weight_factor, at::kDouble));
-  if (from.bias.defined()) {
-    to.bias.copy_(from.bias);
-  }
+  copy_map({weight, from.bias, from.scale, from.shift}, to);
 }
 
 void copy_map(const AffineMap& from, const AffineMap& to) {
-  to.weight.copy_(from.weight);
-  if (from.bias.defined()) {
-    to.bias.copy_(from.bias);
-  }
+  each_pair(from, to, [](const at::Tensor& source, const at::Tensor& target) { target.copy_(source); });
 }
 
 void copy_maps(const std::vector<AffineMap>& from, const std::vector<AffineMap>& to) {
   for (size_t l = 0; l < from.size(); ++l) {
     copy_map(from[l], to[l]);
   }
+}
+
+void lerp_map_(const AffineMap& to, const AffineMap& end, double weight) {
+  each_pair(to, end, [weight](const at::Tensor& t, const at::Tensor& at_end) { t.lerp_(at_end, weight); });
 }
 
 std::vector<AffineMap> clone_maps(const std::vector<AffineMap>& maps) {
@@ -107,16 +123,24 @@ void split_out(const at::Tensor& joined, const AffineMap& map) {
   }
 }
 
+AffineMap affine_part(const AffineMap& map) { return {map.weight, map.bias}; }
+
 AffineMap trained_part(const AffineMap& map, Trained trained) {
-  return {trained.weight ? map.weight : map.weight.narrow(1, 0, 0), trained.bias ? map.bias : at::Tensor()};
+  return {trained.weight ? map.weight : map.weight.narrow(1, 0, 0), trained.bias ? map.bias : at::Tensor(),
+          trained.scale ? map.scale : at::Tensor(), trained.shift ? map.shift : at::Tensor()};
+}
+
+std::vector<at::Tensor> tensors_of(const AffineMap& map) {
+  std::vector<at::Tensor> tensors;
+  each_pair(map, map, [&tensors](const at::Tensor& t, const at::Tensor&) { tensors.push_back(t); });
+  return tensors;
 }
 
 std::vector<at::Tensor> tensors_of(const std::vector<AffineMap>& maps) {
   std::vector<at::Tensor> tensors;
   for (const AffineMap& map : maps) {
-    tensors.push_back(map.weight);
-    if (map.bias.defined()) {
-      tensors.push_back(map.bias);
+    for (const at::Tensor& t : tensors_of(map)) {
+      tensors.push_back(t);
     }
   }
   return tensors;

@@ -7,19 +7,27 @@
 
 namespace torchbcd {
 
-/// `bias` is undefined for a layer without one.
+/// `bias` is undefined for a layer without one, and so are the others, those of the normalisation of its
+/// outputs.
 struct AffineMap {
-  at::Tensor weight;  // (d', d)
-  at::Tensor bias;    // (d',)
+  at::Tensor weight;      // (d', d)
+  at::Tensor bias;        // (d',)
+  at::Tensor scale = {};  // (d',)
+  at::Tensor shift = {};  // (d',)
 };
 
-/// Which parts of a layer's map a sweep may move; the others are frozen. `bias` is false where there is none.
+/// Which parts of a layer's parameters a sweep may move; the others are frozen, or there are none.
 struct Trained {
   bool weight = true;
   bool bias = true;
+  bool scale = false;
+  bool shift = false;
 
-  bool any() const { return weight || bias; }
-  bool all(const AffineMap& map) const { return weight && bias == map.bias.defined(); }
+  /// Whether the W block has anything to move, or all that there is.
+  bool affine() const { return weight || bias; }
+  bool all_affine(const AffineMap& map) const { return weight && bias == map.bias.defined(); }
+  bool normalization() const { return scale || shift; }
+  bool any() const { return affine() || normalization(); }
   bool operator==(const Trained&) const = default;
 };
 
@@ -41,6 +49,8 @@ void copy_map(const AffineMap& from, const AffineMap& to);
 /// map += times step
 void add_map_(const AffineMap& map, const AffineMap& step, double times = 1);
 void copy_maps(const std::vector<AffineMap>& from, const std::vector<AffineMap>& to);
+/// to moves the part `weight` of the way towards `end`.
+void lerp_map_(const AffineMap& to, const AffineMap& end, double weight);
 std::vector<AffineMap> clone_maps(const std::vector<AffineMap>& maps);
 
 /// [W b], or W where there is no bias.
@@ -48,10 +58,14 @@ at::Tensor joined(const AffineMap& map);
 /// Sets W and, where there is a column for it, b.
 void split_out(const at::Tensor& joined, const AffineMap& map);
 
+/// Weight and bias alone.
+AffineMap affine_part(const AffineMap& map);
 /// Views of a map without what is frozen: one of no inputs, or without a bias.
 AffineMap trained_part(const AffineMap& map, Trained trained);
 
-/// The weights and biases that there are, in order.
+/// The tensors that there are of a layer: weight, bias, scale, shift, in this order.
+std::vector<at::Tensor> tensors_of(const AffineMap& map);
+/// Those of all layers, in order.
 std::vector<at::Tensor> tensors_of(const std::vector<AffineMap>& maps);
 
 }  // namespace torchbcd

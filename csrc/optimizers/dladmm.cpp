@@ -86,7 +86,7 @@ void DLADMM::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sa
   const int64_t n = inputs.size(0);
   DladmmRows rows = DladmmRows::allocate(inputs, mlp_->targets("y", y, n), mlp_->row_weight(sample_weight, n),
                                          mlp_->committed);
-  forward_out(rows.x, mlp_->committed, mlp_->activations, {}, rows.current.q, rows.current.a);
+  forward_out(rows.x, mlp_->committed, state_maps_of(mlp_->activations), {}, rows.current.q, rows.current.a);
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     rows.current.z[l].copy_(rows.current.q[l]);
   }

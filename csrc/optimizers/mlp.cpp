@@ -12,6 +12,7 @@
 #include <torch/nn/modules/container/any.h>
 #include <torch/nn/modules/dropout.h>
 #include <torch/nn/modules/linear.h>
+#include <torch/nn/modules/normalization.h>
 
 #include <algorithm>
 #include <typeinfo>
@@ -24,7 +25,8 @@ namespace torchbcd {
 namespace {
 
 constexpr const char* kSupported =
-    "Flatten (first), Linear, Dropout, Identity, ReLU, LeakyReLU, PReLU (of one slope that requires no "
+    "Flatten (first), Linear, LayerNorm, Dropout, Identity, ReLU, LeakyReLU, PReLU (of one slope that "
+    "requires no "
     "gradients), "
     "Sigmoid, Tanh, Hardtanh, ReLU6, SiLU, GELU, ELU, SELU, CELU, Softplus, Mish, LogSigmoid, Softsign, "
     "Tanhshrink, Softshrink, Hardshrink, Threshold, and of torchbcd::nn Hardsigmoid, Hardswish, Sine, Sign, "
@@ -125,20 +127,46 @@ std::optional<Activation> activation_of(const torch::nn::Module& module) {
 }  // namespace
 
 Activation Activation::parse(const std::string& text) {
-  const size_t end = std::min(text.find(", dropout("), text.size());
-  NamedFunctor named = NamedFunctor::parse("activation", "leaky_relu(0.2)", text.substr(0, end));
-  double dropout = 0;
-  if (end < text.size()) {
-    const NamedFunctor behind = NamedFunctor::parse("activation", "relu, dropout(0.1)", text.substr(end + 2));
-    TORCH_CHECK_VALUE(behind.parameters.size() == 1 && behind.parameters[0] >= 0 && behind.parameters[0] <= 1,
-                      "dropout must be a probability (got '", text, "')");
-    dropout = behind.parameters[0];
+  Activation activation;
+  bool named = false;
+  bool more = true;
+  for (size_t begin = 0; more;) {
+    const size_t open = text.find('(', begin);  // numbers have commas between them, too
+    const size_t end =
+        std::min(text.find(", ", open < text.find(", ", begin) ? text.find(')', open) : begin), text.size());
+    const std::string part = text.substr(begin, end - begin);
+    const NamedFunctor found = NamedFunctor::parse("activation", "leaky_relu(0.2)", part);
+    const bool alone = found.parameters.size() == 1;
+    if (found.name == "dropout") {
+      TORCH_CHECK_VALUE(named && alone && found.parameters[0] >= 0 && found.parameters[0] <= 1,
+                        "dropout must be a probability, behind an activation (got '", text, "')");
+      activation.dropout = found.parameters[0];
+    } else if (found.name == "layer_norm") {
+      TORCH_CHECK_VALUE(alone && activation.normalization.none() && activation.dropout == 0,
+                        "layer_norm must be there once, with its eps, before or behind an activation (got '",
+                        text, "')");
+      using Place = Normalization::Place;
+      activation.normalization = {named ? Place::kBehind : Place::kBefore, found.parameters[0]};
+    } else {
+      TORCH_CHECK_VALUE(!named, "there must be one activation (got '", text, "')");
+      activation.name = found.name;
+      activation.parameters = found.parameters;
+      named = true;
+    }
+    more = end < text.size();
+    begin = end + 2;
   }
-  return {std::move(named.name), std::move(named.parameters), dropout};
+  return activation;
 }
 
 std::string Activation::text() const {
-  const std::string own = NamedFunctor{name, parameters}.text();
+  std::string own = NamedFunctor{name, parameters}.text();
+  const std::string norm = NamedFunctor{"layer_norm", {normalization.eps}}.text();
+  if (normalization.place == Normalization::Place::kBefore) {
+    own = norm + ", " + own;
+  } else if (!normalization.none()) {
+    own += ", " + norm;
+  }
   return dropout == 0 ? own : own + ", " + NamedFunctor{"dropout", {dropout}}.text();
 }
 
@@ -170,6 +198,12 @@ void find_modules(const torch::nn::Sequential& model, const std::string& prefix,
       found.kind = Kind::kLinear;
       found.weight = linear->weight;
       found.bias = linear->bias;
+    } else if (const auto* norm = exactly<torch::nn::LayerNormImpl>(*module)) {
+      found.kind = Kind::kLayerNorm;
+      found.weight = norm->weight;
+      found.bias = norm->bias;
+      found.eps = norm->options.eps();
+      found.shape = norm->options.normalized_shape();
     } else if (const auto* dropout = exactly<torch::nn::DropoutImpl>(*module)) {
       found.kind = Kind::kDropout;
       found.activation.dropout = dropout->is_training() ? dropout->options.p() : 0;
@@ -214,9 +248,9 @@ class EvalMode {
   std::vector<std::pair<std::shared_ptr<torch::nn::Module>, bool>> were_;
 };
 
-Mlp mlp_of_model(const torch::nn::Sequential& model, const std::vector<FoundModule>& found) {
-  Mlp mlp = mlp_of(found, kSupported);
-  if (const size_t count = modules_before_layers(found)) {
+Mlp mlp_of_model(const torch::nn::Sequential& model, const std::vector<FoundModule>& found, size_t count) {
+  Mlp mlp = mlp_of(found, count, kSupported);
+  if (count > 0) {
     // A Residual is one module of the model, and no boundary goes through one.
     const auto whole = std::count_if(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(count),
                                      [within = 0](const FoundModule& m) mutable {
@@ -243,10 +277,15 @@ Mlp mlp_of_model(const torch::nn::Sequential& model, const std::vector<FoundModu
 
 }  // namespace
 
-Mlp read_mlp(const torch::nn::Sequential& model) { return mlp_of_model(model, find_modules(model).modules); }
+Mlp read_mlp(const torch::nn::Sequential& model) {
+  const std::vector<FoundModule> found = find_modules(model).modules;
+  return mlp_of_model(model, found, modules_before_layers(found));
+}
 
 std::function<Mlp()> reader_of(const torch::nn::Sequential& model) {
-  return [model, then = find_modules(model)] {
+  FoundModel found = find_modules(model);
+  const size_t before = modules_before_layers(found.modules);  // whatever is frozen later
+  return [model, then = std::move(found), before] {
     const FoundModel now = find_modules(model);
     for (size_t i = 0; i < std::min(then.are.size(), now.are.size()); ++i) {
       const FoundModule& was = then.modules[i];
@@ -254,13 +293,14 @@ std::function<Mlp()> reader_of(const torch::nn::Sequential& model) {
       const bool dropout = is.kind == FoundModule::Kind::kDropout;  // which follows mode and probability
       TORCH_CHECK_VALUE(
           then.are[i] == now.are[i] && (dropout || was.activation.text() == is.activation.text()) &&
-              was.bias.defined() == is.bias.defined() && was.begins == is.begins && was.ends == is.ends,
+              was.weight.defined() == is.weight.defined() && was.bias.defined() == is.bias.defined() &&
+              was.eps == is.eps && was.shape == is.shape && was.begins == is.begins && was.ends == is.ends,
           "module ", is.position, " of the model, ", is.text,
           ", is another one now or has been changed; make a new optimizer");
     }
     TORCH_CHECK_VALUE(then.are.size() == now.are.size(), "the model has ", now.are.size(),
                       " modules and had ", then.are.size(), " when the optimizer was made; make a new one");
-    return mlp_of_model(model, now.modules);
+    return mlp_of_model(model, now.modules, before);
   };
 }
 

@@ -211,6 +211,9 @@ void RelaxedBCD::check_options_together() const {
   }
   bool moves_start = false;
   for (size_t l = 0; l < mlp_->depth(); ++l) {
+    TORCH_CHECK_VALUE(mlp_->mlp.activations[l].normalization.none() ||
+                          !std::holds_alternative<functors::Sign>(mlp_->activations[l]),
+                      mlp_->name, ": the signs of layer ", l + 1, " must have no LayerNorm beside them");
     const auto check = [&](const char* option, double value, bool holds, const char* range) {
       TORCH_CHECK_VALUE(holds, mlp_->name, ": ", option, " of layer ", l + 1, " must be ", range, " (got ",
                         value, ")");
@@ -227,6 +230,8 @@ void RelaxedBCD::check_options_together() const {
           "1 where it has a weight_regularizer");
     check("row_blocks", static_cast<double>(o.row_blocks()[l]),
           o.row_blocks()[l] == 1 || mlp_->mlp.skips.empty(), "1 in a model with a Residual");
+    check("row_blocks", static_cast<double>(o.row_blocks()[l]), o.row_blocks()[l] == 1 || !mlp_->normalizes(),
+          "1 in a model with a LayerNorm");
     moves_start = moves_start || momentum > 0 || decay > 0;
   }
   TORCH_CHECK_VALUE(!moves_start || !o.persistent(), mlp_->name,
@@ -256,17 +261,26 @@ void RelaxedBCD::sweep(bool batch) {
   const RelaxedProblem problem = d.problem(*mlp_, d.swept);
   bool rescaled = false;
   rows.masks = drawn_masks(mlp_->mlp.activations, rows.v);
+  const std::vector<StateMap> state_maps = problem.state_maps(d.start(*mlp_), rows.masks);
   if (restored) {
-    products_out(rows.x, rows.saved_v, d.start(*mlp_), rows.p);
     for (size_t l = 0; l < mlp_->depth(); ++l) {
-      add_skipped_(mlp_->mlp.skips, l, rows.x, rows.saved_u, rows.saved_v, rows.p[l]);
-      rows.v[l].copy_(rows.saved_v[l]);
+      if (problem.normalized(l)) {  // whose scale and shift may be others by now
+        state_maps[l].out(rows.saved_u[l], rows.v[l]);
+      } else {
+        rows.v[l].copy_(rows.saved_v[l]);
+      }
+    }
+    products_out(rows.x, rows.v, d.start(*mlp_), rows.p);
+    for (size_t l = 0; l < mlp_->depth(); ++l) {
+      add_skipped_(mlp_->mlp.skips, l, rows.x, rows.saved_u, rows.v, rows.p[l]);
       at::sub_out(rows.slack[l], rows.saved_u[l], rows.p[l]);
     }
+    rows.spreads = spreads_of(problem, rows, rows.saved_u, state_maps);
   } else {
-    forward_out(rows.x, d.start(*mlp_), mlp_->activations, mlp_->mlp.skips, rows.p, rows.v, rows.masks);
+    forward_out(rows.x, d.start(*mlp_), state_maps, mlp_->mlp.skips, rows.p, rows.v);
     rescaled = sweeps() == 0 && match_output_scale(batch);
-    rows.penalties = relaxed_penalties(problem, d.start(*mlp_), rows.population);
+    rows.spreads = spreads_of(problem, rows, rows.p, state_maps);
+    rows.penalties = relaxed_penalties(problem, d.start(*mlp_), rows);
   }
   d.report = sweep_relaxed(
       {{problem, d.start(*mlp_), mlp_->next, rows, observer_}, restored, *d.standardize, d.progress});

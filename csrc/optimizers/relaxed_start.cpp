@@ -67,7 +67,7 @@ bool RelaxedBCD::match_output_scale(bool batch) {
   Data& d = *data_;
   RelaxedRows& rows = batch ? d.batch : d.bound;
   const size_t last = mlp_->depth() - 1;
-  if (!(mlp_->trained[last] == Trained{true, mlp_->committed[last].bias.defined()}) ||
+  if (!mlp_->trained[last].all_affine(mlp_->committed[last]) ||
       d.options.weight_regularizer()[last].constrains() || !skips_into(mlp_->mlp.skips, last).empty() ||
       !std::holds_alternative<functors::Identity>(mlp_->activations[last])) {
     return false;
@@ -107,7 +107,8 @@ void RelaxedBCD::guard(bool forward_with_old) {
   const auto loss_at = [&](const std::vector<AffineMap>& maps) {
     const std::vector<at::Tensor> products = allocate_states(rows.rows(), maps);
     const std::vector<at::Tensor> states = allocate_states(rows.rows(), maps);
-    forward_out(rows.x, maps, mlp_->activations, mlp_->mlp.skips, products, states, rows.masks);
+    forward_out(rows.x, maps, data_->problem(*mlp_, data_->swept).state_maps(maps, rows.masks),
+                mlp_->mlp.skips, products, states);
     return totals.of(weighted_loss(rows.y, states.back(), mlp_->loss, rows.weights.weight));
   };
   const auto loss_before = [&] {
@@ -121,10 +122,7 @@ void RelaxedBCD::guard(bool forward_with_old) {
     ++data_->report.guard_halvings;
     for (size_t l = 0; l < mlp_->depth(); ++l) {
       const double weight = halving < kGuardHalvings ? 0.5 : 1.0;  // towards the old weights
-      next[l].weight.lerp_(old[l].weight, weight);
-      if (next[l].bias.defined()) {
-        next[l].bias.lerp_(old[l].bias, weight);
-      }
+      lerp_map_(next[l], old[l], weight);
       if (mlp_->trained[l].weight && weight < 1) {  // rounding may lead out
         project_(data_->options.weight_regularizer()[l], next[l].weight);
       }

@@ -2,6 +2,7 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace torchbcd {
@@ -10,6 +11,15 @@ void save_maps(SavedState& state, const std::vector<AffineMap>& maps, const std:
   for (const AffineMap& map : clone_maps(maps)) {
     state.tensors["weight" + suffix].push_back(map.weight);
     state.tensors["bias" + suffix].push_back(map.bias);
+    state.tensors["scale" + suffix].push_back(map.scale);
+    state.tensors["shift" + suffix].push_back(map.shift);
+  }
+  for (const char* of_norms : {"scale", "shift"}) {  // where there are none, it is a state of long ago, too
+    const auto found = state.tensors.find(of_norms + suffix);
+    if (found != state.tensors.end() && std::none_of(found->second.begin(), found->second.end(),
+                                                     [](const at::Tensor& t) { return t.defined(); })) {
+      state.tensors.erase(found);
+    }
   }
 }
 
@@ -98,14 +108,20 @@ void StateReader::copy(const std::string& key, const std::vector<at::Tensor>& ta
 std::vector<AffineMap> StateReader::maps(const std::vector<AffineMap>& like,
                                          const std::string& suffix) const {
   std::vector<AffineMap> maps = allocate_like(like);
-  std::vector<at::Tensor> weights;
-  std::vector<at::Tensor> biases;
-  for (const AffineMap& map : maps) {
-    weights.push_back(map.weight);
-    biases.push_back(map.bias);
-  }
-  copy("weight" + suffix, weights);
-  copy("bias" + suffix, biases);
+  const auto copy_part = [&](const char* key, const at::Tensor AffineMap::* member, bool needed) {
+    std::vector<at::Tensor> parts;
+    for (const AffineMap& map : maps) {
+      parts.push_back(map.*member);
+      needed = needed || parts.back().defined();
+    }
+    if (needed) {
+      copy(key + suffix, parts);
+    }
+  };
+  copy_part("weight", &AffineMap::weight, true);
+  copy_part("bias", &AffineMap::bias, true);
+  copy_part("scale", &AffineMap::scale, false);
+  copy_part("shift", &AffineMap::shift, false);
   return maps;
 }
 

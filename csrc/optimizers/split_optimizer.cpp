@@ -27,7 +27,9 @@ std::string kind_of_optimizer(const TrainedMlp& mlp) { return std::string(mlp.na
 c10::impl::GenericList texts_of(const std::vector<Activation>& activations) {
   c10::impl::GenericList texts = python_list();
   for (const Activation& activation : activations) {
-    texts.push_back(Activation{activation.name, activation.parameters}.text());
+    Activation without = activation;
+    without.dropout = 0;
+    texts.push_back(without.text());
   }
   return texts;
 }
@@ -59,6 +61,9 @@ void SplitOptimizer::check_options() const {
   TORCH_CHECK_VALUE(takes_dropout() || !mlp_->drops(), mlp_->name,
                     ": variables that stay from sweep to sweep go with no Dropout in train mode; call "
                     "model.eval(), or train by RelaxedBCD");
+  TORCH_CHECK_VALUE(takes_normalization() || !mlp_->normalizes(), mlp_->name,
+                    ": a LayerNorm joins the units of a row, whose blocks are entry by entry here; train by "
+                    "RelaxedBCD");
   option_table().check(option_values(), mlp_->depth());
   const OptionRef regularizers = option_table().row("weight_regularizer").in(option_values());
   check_weight_regularizers(*mlp_, *std::get<PerLayer<WeightRegularizer>*>(regularizers));
@@ -71,15 +76,26 @@ void SplitOptimizer::set_observer(BlockObserver observer) {
 }
 
 void SplitOptimizer::follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
-                            const std::vector<double>& dropout) {
+                            const std::vector<double>& dropout, const std::vector<at::Tensor>& scales,
+                            const std::vector<at::Tensor>& shifts) {
   const Call call = mlp_->call(Call::Kind::kLook);
-  TORCH_CHECK_VALUE(weights.size() == mlp_->depth() && biases.size() == mlp_->depth() &&
-                        (dropout.empty() || dropout.size() == mlp_->depth()),
-                    mlp_->name, ": there must be ", mlp_->depth(), " weights, biases and probabilities (got ",
-                    weights.size(), ", ", biases.size(), " and ", dropout.size(), ")");
-  if (!mlp_->within_sweep()) {
-    mlp_->follow(weights, biases, dropout);
+  const size_t depth = mlp_->depth();
+  TORCH_CHECK_VALUE(
+      weights.size() == depth && biases.size() == depth && (dropout.empty() || dropout.size() == depth),
+      mlp_->name, ": there must be ", depth, " weights, biases and probabilities (got ", weights.size(), ", ",
+      biases.size(), " and ", dropout.size(), ")");
+  TORCH_CHECK_VALUE(scales.size() == mlp_->mlp.scales.size() && shifts.size() == mlp_->mlp.shifts.size(),
+                    mlp_->name, ": there must be ", mlp_->mlp.scales.size(), " scales and shifts (got ",
+                    scales.size(), " and ", shifts.size(), ")");
+  if (mlp_->within_sweep()) {
+    return;
   }
+  std::vector<AffineMap> now;
+  for (size_t l = 0; l < depth; ++l) {
+    now.push_back({weights[l], biases[l], scales.empty() ? at::Tensor() : scales[l],
+                   shifts.empty() ? at::Tensor() : shifts[l]});
+  }
+  mlp_->follow(now, dropout);
 }
 
 std::pair<at::Tensor, at::Tensor> SplitOptimizer::checked(const at::Tensor& x, const at::Tensor& y,
@@ -173,8 +189,9 @@ void SplitOptimizer::begin(const char* way, const std::function<void()>& own) {
       for (const at::Tensor& t : tensors_of({mlp_->committed[l]})) {
         fingerprint.add(t);
       }
+      const auto& [weight, bias, scale, shift] = mlp_->trained[l];
       fingerprint.add(
-          std::vector<double>{mlp_->trained[l].weight ? 1.0 : 0.0, mlp_->trained[l].bias ? 1.0 : 0.0});
+          std::vector<double>{weight ? 1.0 : 0.0, bias ? 1.0 : 0.0, scale ? 1.0 : 0.0, shift ? 1.0 : 0.0});
     }
   }
   const at::Device device = mlp_->committed[0].weight.device();
@@ -322,8 +339,7 @@ c10::IValue SplitOptimizer::state_dict() {
   int64_t parameters = 0;
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     c10::impl::GenericList own = python_list();  // as torch.optim numbers them
-    own.push_back(parameters++);
-    if (mlp_->parameters[l].bias.defined()) {
+    for (size_t k = tensors_of(mlp_->parameters[l]).size(); k > 0; --k) {
       own.push_back(parameters++);
     }
     as_dict("a param group", groups.get(l)).insert("params", own);

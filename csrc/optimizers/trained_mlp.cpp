@@ -19,6 +19,22 @@
 namespace torchbcd {
 namespace {
 
+std::vector<AffineMap> maps_of(const Mlp& mlp) {
+  std::vector<AffineMap> maps;
+  for (size_t l = 0; l < mlp.depth(); ++l) {
+    maps.push_back({mlp.weights[l], mlp.biases[l], mlp.scale(l), mlp.shift(l)});
+  }
+  return maps;
+}
+
+// A layer's tensors by what errors call them.
+std::vector<std::pair<const char*, at::Tensor>> named_parts(const AffineMap& map) {
+  return {{"weight", map.weight},
+          {"bias", map.bias},
+          {"LayerNorm weight", map.scale},
+          {"LayerNorm bias", map.shift}};
+}
+
 std::vector<AffineMap> checked_parameters(const char* name, const Mlp& mlp) {
   const std::vector<at::Tensor>& weights = mlp.weights;
   const std::vector<at::Tensor>& biases = mlp.biases;
@@ -26,13 +42,18 @@ std::vector<AffineMap> checked_parameters(const char* name, const Mlp& mlp) {
   TORCH_CHECK_VALUE(weights.size() == biases.size() && weights.size() == mlp.activations.size(), name,
                     ": weights, biases and activations must be as many (got ", weights.size(), ", ",
                     biases.size(), " and ", mlp.activations.size(), ")");
+  for (const std::vector<at::Tensor>* of_norms : {&mlp.scales, &mlp.shifts}) {
+    TORCH_CHECK_VALUE(of_norms->empty() || of_norms->size() == weights.size(), name,
+                      ": scales and shifts must be as many as weights, or none (got ", of_norms->size(),
+                      " and ", weights.size(), ")");
+  }
   const at::Tensor& first = weights.front();
   TORCH_CHECK_TYPE(first.scalar_type() == at::kFloat || first.scalar_type() == at::kDouble, name,
                    ": parameters must be float32 or float64 (got ", first.scalar_type(), ")");
-  std::vector<AffineMap> parameters;
+  std::vector<AffineMap> parameters = maps_of(mlp);
   for (size_t l = 0; l < weights.size(); ++l) {
-    for (const at::Tensor& t : {weights[l], biases[l]}) {
-      TORCH_CHECK_VALUE(!t.defined() || t.options().type_equal(first.options()), name,
+    for (const at::Tensor& t : tensors_of(parameters[l])) {
+      TORCH_CHECK_VALUE(t.options().type_equal(first.options()), name,
                         ": parameters must share one dtype and device (got ", t.scalar_type(), " on ",
                         t.device(), " in layer ", l + 1, ", ", first.scalar_type(), " on ", first.device(),
                         " in layer 1)");
@@ -45,7 +66,16 @@ std::vector<AffineMap> checked_parameters(const char* name, const Mlp& mlp) {
     TORCH_CHECK_VALUE(l == 0 || weights[l].size(1) == weights[l - 1].size(0), name, ": layer ", l + 1,
                       " must take as many inputs as layer ", l, " has outputs, ", weights[l - 1].size(0),
                       " (got ", weights[l].size(1), ")");
-    parameters.push_back({weights[l], biases[l]});
+    for (const at::Tensor& t : {parameters[l].scale, parameters[l].shift}) {
+      TORCH_CHECK_VALUE(!t.defined() || (!mlp.activations[l].normalization.none() && t.dim() == 1 &&
+                                         t.size(0) == weights[l].size(0)),
+                        name, ": scale and shift of layer ", l + 1, " must be of a normalisation of its ",
+                        weights[l].size(0), " outputs (got shape ", t.sizes(), ")");
+    }
+    const Normalization& norm = mlp.activations[l].normalization;
+    TORCH_CHECK_VALUE(norm.eps >= 0 && std::isfinite(norm.eps), name, ": eps of the LayerNorm of layer ",
+                      l + 1, " must be finite and >= 0 (got ", norm.eps, ")");
+    TORCH_CHECK_VALUE(norm.none() || l + 1 < weights.size(), name, ": the last layer must have no LayerNorm");
   }
   return parameters;
 }
@@ -85,7 +115,7 @@ void check_kind(const char* name, const char* which, size_t layer, const at::Ten
 struct Place {
   const char* which;
   size_t layer;
-  const at::Tensor* tensor;
+  at::Tensor tensor;
   uintptr_t begin, end;
 
   std::string name() const { return c10::str("the ", which, " of layer ", layer + 1); }
@@ -93,7 +123,7 @@ struct Place {
 
 // Where in memory every number of a tensor is.
 at::Tensor addresses(const Place& place) {
-  const at::Tensor& t = *place.tensor;
+  const at::Tensor& t = place.tensor;
   const int64_t size = static_cast<int64_t>(place.end - place.begin) / static_cast<int64_t>(t.element_size());
   return at::arange(size, at::kLong)
       .as_strided(t.sizes(), t.strides())
@@ -114,7 +144,7 @@ void check_memory(const char* name, const std::vector<AffineMap>& maps) {
     for (int64_t d = 0; d < t.dim(); ++d) {
       last += static_cast<uintptr_t>((t.size(d) - 1) * t.stride(d));
     }
-    places.push_back({which, layer, &t, begin, begin + (last + 1) * t.element_size()});
+    places.push_back({which, layer, t, begin, begin + (last + 1) * t.element_size()});
     if (!t.is_non_overlapping_and_dense()) {
       const at::Tensor found = addresses(places.back());
       TORCH_CHECK_VALUE(std::get<0>(at::_unique(found)).numel() == t.numel(), name, ": ",
@@ -124,8 +154,9 @@ void check_memory(const char* name, const std::vector<AffineMap>& maps) {
     }
   };
   for (size_t l = 0; l < maps.size(); ++l) {
-    add("weight", l, maps[l].weight);
-    add("bias", l, maps[l].bias);
+    for (const auto& [which, tensor] : named_parts(maps[l])) {
+      add(which, l, tensor);
+    }
   }
   std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.begin < b.begin; });
   for (size_t i = 0; i < places.size(); ++i) {
@@ -170,13 +201,29 @@ bool TrainedMlp::drops() const {
                      [](const Activation& activation) { return activation.dropout > 0; });
 }
 
-void TrainedMlp::follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
-                        const std::vector<double>& dropout) {
+std::vector<Normalization> TrainedMlp::normalizations() const {
+  std::vector<Normalization> all;
+  for (const Activation& activation : mlp.activations) {
+    all.push_back(activation.normalization);
+  }
+  return all;
+}
+
+bool TrainedMlp::normalizes() const {
+  return std::any_of(mlp.activations.begin(), mlp.activations.end(),
+                     [](const Activation& activation) { return !activation.normalization.none(); });
+}
+
+void TrainedMlp::follow(const std::vector<AffineMap>& now, const std::vector<double>& dropout) {
   for (size_t l = 0; l < depth(); ++l) {
-    mlp.weights[l] = weights[l];
-    mlp.biases[l] = biases[l];
+    mlp.weights[l] = now[l].weight;
+    mlp.biases[l] = now[l].bias;
+    if (!mlp.scales.empty()) {
+      mlp.scales[l] = now[l].scale;
+      mlp.shifts[l] = now[l].shift;
+    }
     mlp.activations[l].dropout = dropout.empty() ? 0 : dropout[l];
-    parameters[l] = {weights[l], biases[l]};
+    parameters[l] = now[l];
   }
 }
 
@@ -187,7 +234,8 @@ std::vector<Trained> TrainedMlp::now_trained() const {
     const auto is_trained = [&](const at::Tensor& t) {
       return t.defined() && (!mlp.can_be_frozen || t.requires_grad());
     };
-    now.push_back({is_trained(map.weight), is_trained(map.bias)});
+    now.push_back(
+        {is_trained(map.weight), is_trained(map.bias), is_trained(map.scale), is_trained(map.shift)});
     any = any || now.back().any();
   }
   TORCH_CHECK_VALUE(any, name, ": at least one parameter must require gradients; all are frozen");
@@ -201,12 +249,15 @@ bool TrainedMlp::sync() {
     for (const Activation& activation : now.activations) {
       dropout.push_back(activation.dropout);
     }
-    follow(now.weights, now.biases, dropout);
+    follow(maps_of(now), dropout);
   }
   for (size_t l = 0; l < depth(); ++l) {
-    check_kind(name, "weight", l, parameters[l].weight, committed[l].weight);
-    if (committed[l].bias.defined()) {
-      check_kind(name, "bias", l, parameters[l].bias, committed[l].bias);
+    const auto now = named_parts(parameters[l]);
+    const auto then = named_parts(committed[l]);
+    for (size_t k = 0; k < then.size(); ++k) {
+      if (then[k].second.defined()) {
+        check_kind(name, then[k].first, l, now[k].second, then[k].second);
+      }
     }
   }
   check_memory(name, parameters);
@@ -215,8 +266,8 @@ bool TrainedMlp::sync() {
   const bool same = all_equal(now, tensors_of(committed));
   if ((!same || unchecked) && !all_finite(now)) {
     for (size_t l = 0; l < depth(); ++l) {
-      TORCH_CHECK_VALUE(all_finite({parameters[l].weight, parameters[l].bias}), name,
-                        ": the parameters of layer ", l + 1, " must be finite (got NaN or infinite entries)");
+      TORCH_CHECK_VALUE(all_finite(tensors_of(parameters[l])), name, ": the parameters of layer ", l + 1,
+                        " must be finite (got NaN or infinite entries)");
     }
   }
   unchecked = false;
@@ -231,7 +282,7 @@ bool TrainedMlp::sync() {
 void TrainedMlp::check_next() const {
   if (!all_finite(tensors_of(next))) {
     for (size_t l = 0; l < depth(); ++l) {
-      TORCH_CHECK_LINALG(all_finite({next[l].weight, next[l].bias}), block_name(name, depth(), "W", l),
+      TORCH_CHECK_LINALG(all_finite(tensors_of(next[l])), block_name(name, depth(), "W", l),
                          ": the update is not finite");
     }
   }
@@ -249,6 +300,12 @@ void TrainedMlp::commit() {
       }
       if (trained[l].bias) {
         parameters[l].bias.copy_(values[l].bias);
+      }
+      if (trained[l].scale) {
+        parameters[l].scale.copy_(values[l].scale);
+      }
+      if (trained[l].shift) {
+        parameters[l].shift.copy_(values[l].shift);
       }
     }
   };

@@ -51,13 +51,16 @@ struct TrainedMlp {
   /// Throws, naming what, where the model has a Residual.
   void refuse_skips(const char* what) const;
 
+  /// Of each layer, and whether there is any.
+  std::vector<Normalization> normalizations() const;
+  bool normalizes() const;
+
   /// Whether states are dropped: a Dropout is in train mode.
   bool drops() const;
 
   /// Other tensors in the place of the model's own, and what its Dropouts do by now, one number a layer or
   /// none.
-  void follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
-              const std::vector<double>& dropout);
+  void follow(const std::vector<AffineMap>& now, const std::vector<double>& dropout);
   /// Takes over parameters that somebody else has changed or frozen since the last sweep (load_state_dict, an
   /// in-place edit, a new storage), and returns whether there were any. Throws, changing nothing, where they
   /// are not finite, share memory, are all frozen, or are no longer of the kind and shape that the optimizer

@@ -31,6 +31,9 @@ void check_weight_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegul
                             "' in layer ", l + 1, ", which with these parameters does)");
         },
         mlp.activations[l]);
+    TORCH_CHECK_VALUE(mlp.mlp.activations[l].normalization.none(), mlp.name,
+                      ": a monotone net must have no LayerNorm (got one in layer ", l + 1,
+                      "), in which a unit falls where another one grows");
     TORCH_CHECK_VALUE(
         l == monotone_from || r.entries.low >= 0, mlp.name,
         ": a monotone net must have weights >= 0 after its first layer (got a weight_regularizer of "

@@ -55,19 +55,23 @@ void products_out(const at::Tensor& x, const std::vector<at::Tensor>& states,
 }
 
 void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
-                 const std::vector<functors::AnyActivation>& activations, const std::vector<Skip>& skips,
-                 const std::vector<at::Tensor>& products, const std::vector<at::Tensor>& states,
-                 const std::vector<at::Tensor>& masks) {
+                 const std::vector<StateMap>& state_maps, const std::vector<Skip>& skips,
+                 const std::vector<at::Tensor>& products, const std::vector<at::Tensor>& states) {
   for (size_t l = 0; l < maps.size(); ++l) {
     affine_out(l == 0 ? x : states[l - 1], maps[l], products[l]);
     add_skipped_(skips, l, x, products, states, products[l]);
     if (l < states.size()) {
-      passes::activation(products[l], activations[l], states[l]);
-      if (l < masks.size() && masks[l].defined()) {
-        states[l].mul_(masks[l]);
-      }
+      state_maps[l].out(products[l], states[l]);
     }
   }
+}
+
+std::vector<StateMap> state_maps_of(const std::vector<functors::AnyActivation>& activations) {
+  std::vector<StateMap> maps;
+  for (const functors::AnyActivation& activation : activations) {
+    maps.push_back({activation});
+  }
+  return maps;
 }
 
 double weighted_loss(const at::Tensor& y, const at::Tensor& v, const functors::AnyLoss& loss,

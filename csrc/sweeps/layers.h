@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "blocks/state_map.h"
 #include "functors/activations.h"
 #include "functors/losses.h"
 #include "linalg/affine_map.h"
@@ -43,12 +44,13 @@ at::Tensor scratch_view(const at::Tensor& scratch, int64_t n, int64_t columns);
 void products_out(const at::Tensor& x, const std::vector<at::Tensor>& states,
                   const std::vector<AffineMap>& maps, const std::vector<at::Tensor>& out);
 
-/// A forward pass of x: products as above, with what skips add to them, and states[l] = sigma_l(products[l])
-/// for as many layers as `states` holds; times masks[l], where there is one.
+/// A forward pass of x: products as above, with what skips add to them, and states[l] = map_l(products[l])
+/// for as many layers as `states` holds.
 void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
-                 const std::vector<functors::AnyActivation>& activations, const std::vector<Skip>& skips,
-                 const std::vector<at::Tensor>& products, const std::vector<at::Tensor>& states,
-                 const std::vector<at::Tensor>& masks = {});
+                 const std::vector<StateMap>& state_maps, const std::vector<Skip>& skips,
+                 const std::vector<at::Tensor>& products, const std::vector<at::Tensor>& states);
+/// State maps that are activations alone.
+std::vector<StateMap> state_maps_of(const std::vector<functors::AnyActivation>& activations);
 
 /// sum_j w_j l(v_j; y_j) over the rows, whose weights are (n, 1), (1, 1), or undefined where they are one. In
 /// float64, where it neither overflows nor loses what is small.
@@ -108,18 +110,19 @@ class Blocks {
   }
   TrainedLayer trained_layer(size_t l, const AffineMap& from, const at::Tensor& input) const {
     const Trained trained = problem_.trained[l];
-    if (!trained.all(from)) {
-      copy_map(from, sweep_.next_maps[l]);
+    const AffineMap next = affine_part(sweep_.next_maps[l]);
+    if (!trained.all_affine(from)) {
+      copy_map(affine_part(from), next);
     }
-    return {trained.weight ? input : input.narrow(1, 0, 0), trained_part(from, trained),
-            trained_part(sweep_.next_maps[l], trained)};
+    return {trained.weight ? input : input.narrow(1, 0, 0), affine_part(trained_part(from, trained)),
+            trained_part(next, trained)};
   }
   // Whether a layer has no W block; then it stays.
   bool frozen(size_t l) const {
-    if (problem_.trained[l].any()) {
+    if (problem_.trained[l].affine()) {
       return false;
     }
-    copy_map(sweep_.maps[l], sweep_.next_maps[l]);
+    copy_map(affine_part(sweep_.maps[l]), sweep_.next_maps[l]);
     return true;
   }
 

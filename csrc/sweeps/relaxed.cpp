@@ -19,6 +19,7 @@
 
 #include "blocks/input_metric.h"
 #include "blocks/least_squares.h"
+#include "blocks/normalization_step.h"
 #include "blocks/relaxed_states.h"
 #include "blocks/weight_terms.h"
 #include "kernels/passes.h"
@@ -37,6 +38,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
         totals_(rows_.totals(problem_.sum_over_ranks)),
         loss_weight_(row_loss_weight(options_, rows_.population)),
         clamped_(problem_.clamped()),
+        state_maps_(problem_.state_maps(sweep.maps, rows_.masks)),
         skip_residuals_(depth()),
         wanted_(depth()) {}
 
@@ -48,6 +50,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     for (size_t l = depth(); l-- > 0;) {
       weight_block(l);
       if (l > 0) {
+        normalization_block(l);
         joint_block(l);
       }
     }
@@ -271,16 +274,58 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     residual_sums_ = sums;
   }
 
-  // U and V of layer l - 1 together, on V = sigma(U).
+  // Scale and shift of the normalisation that makes V of layer l - 1.
+  void normalization_block(size_t l) {
+    const size_t i = l - 1;
+    const AffineMap& next = sweep_.next_maps[i];
+    copy_map({next.weight, {}, sweep_.maps[i].scale, sweep_.maps[i].shift}, next);
+    if (!problem_.trained[i].normalization()) {
+      return;
+    }
+    const std::vector<SkipReader> skips = skips_of(i, l);
+    const at::Tensor& weight = sweep_.next_maps[l].weight;
+    std::optional<NormalizationMoved> moved =
+        normalization_step({state_maps_[i], problem_.trained[i], weight, state_scale(l),
+                            sweep_.restored ? rows_.saved_u[i] : rows_.p[i], rows_.v[i], residual_, skips,
+                            options_.damping_of(i, rows_.classes), options_.relaxation_of(i)},
+                           residual_sums_, totals_);
+    LazyValue decrease = {0, 0, {}, {}};
+    if (moved) {
+      if (next.scale.defined()) {
+        next.scale.copy_(moved->scale);
+      }
+      if (next.shift.defined()) {
+        next.shift.copy_(moved->shift);
+      }
+      state_maps_[i].scale = next.scale;
+      state_maps_[i].shift = next.shift;
+      rows_.v[i].add_(moved->change);
+      residual_ = moved->residual;
+      residual_sums_ = moved->sums;
+      for (size_t k = 0; k < skips.size(); ++k) {
+        skip_residuals_[skips[k].layer] = moved->skip_residuals[k];
+      }
+      decrease = {0, rows_.penalties[l] / 2, moved->start, moved->end};
+    }
+    done("norm", i, std::move(decrease));
+  }
+
+  // What gradients by V of layer l - 1 are multiplied by on their way.
+  double state_scale(size_t l) const {
+    // W_N may have come from nowhere to the size of the targets in this very sweep.
+    const double before = rows_.penalties[l - 1] / rows_.penalties[l] / options_.penalty_ratio()[l];
+    return gradient_scale(l + 1 == depth() ? std::max(before, rows_.target_square) : before);
+  }
+
+  // U and V of layer l - 1 together, on V = map(U).
   void joint_block(size_t l) {
     const size_t i = l - 1;
     const at::Tensor& weight = sweep_.next_maps[l].weight;
     const double ratio = rows_.penalties[i] / rows_.penalties[l];
-    // W_N may have come from nowhere to the size of the targets in this very sweep.
-    const double before = ratio / options_.penalty_ratio()[l];
-    const double scale = gradient_scale(l + 1 == depth() ? std::max(before, rows_.target_square) : before);
+    const double scale = state_scale(l);
     std::vector<SkipReader> skips = skips_of(i, l);
-    StateProblem problem{activation(i),
+    const StateMap& map = state_maps_[i];
+    StateProblem problem{map,
                          weight,
                          ratio,
                          scale,
@@ -292,17 +337,20 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
                          scratch(3, rows_.v[i].size(1)),
                          {},
                          scratch(0, residual_.size(1)),
-                         options_.state_steps()[l] == 1 && skips.empty() && !rows_.mask(i).defined() &&
-                             passes::has_line_move(activation(i), residual_.device()),
-                         std::move(skips),
-                         rows_.mask(i)};
+                         options_.state_steps()[l] == 1 && skips.empty() && map.elementwise() &&
+                             !map.mask.defined() && passes::has_line_move(activation(i), residual_.device()),
+                         std::move(skips)};
     if (std::holds_alternative<functors::Sign>(activation(i))) {
       set_flips(problem, options_.over_relaxation()[l], rows_.population, totals_);
     } else {
-      // V has not moved since the weights read it.
+      // V, which has not moved since the weights read it, is of the size that U's moves are measured by;
+      // where it is normalised, U's own spread is.
+      const double square = problem_.normalized(i) ? rows_.spreads[i] * rows_.population *
+                                                         static_cast<double>(rows_.v[i].size(1))
+                                                   : input_squares_[l];
       set_direction(problem,
                     {options_.state_steps()[l], options_.over_relaxation()[l], options_.cap()[l].value_or(0),
-                     in_blocks(l) ? options_.row_blocks()[l] : 1, input_squares_[l]},
+                     in_blocks(l) ? options_.row_blocks()[l] : 1, square},
                     rows_.change[i], totals_);
     }
     StateMoved moved{rows_.slack[i], rows_.change[i], {}, {}};
@@ -371,8 +419,9 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   Totals totals_;
   double loss_weight_;  // of a row
   bool clamped_;
-  at::Tensor residual_;       // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand
-  at::Tensor residual_sums_;  // its rows' sums of squares, (n, 1)
+  std::vector<StateMap> state_maps_;  // at scales and shifts as they are by now
+  at::Tensor residual_;               // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand
+  at::Tensor residual_sums_;          // its rows' sums of squares, (n, 1)
   double loss_before_ = 0;
   std::vector<double> slack_squares_;       // |U - P|^2 of each layer, where they persist
   std::vector<double> input_squares_;       // |V_{l-1}|^2 of what each layer reads

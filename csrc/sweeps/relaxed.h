@@ -4,9 +4,9 @@
 //
 //   L = l(V_N; Y) + sum_l ( rho_l/2 |U_l - V_{l-1} W_l^T - 1 b_l^T|^2 + rho_l r_l(W_l) ),
 //
-// on V_l = M_l sigma_l(U_l), V_0 = x, with masks M_l, entry by entry, where there is a Dropout: the sweep's
-// own. Where rows have weights, every sum over rows is the weighted one, of the penalties too: a row of
-// weight two is two rows.
+// on V_l = map_l(U_l), V_0 = x, where a map is an activation with what may stand before and behind it: a
+// LayerNorm, and a Dropout's mask, the sweep's own. Where rows have weights, every sum over rows is the
+// weighted one, of the penalties too: a row of weight two is two rows.
 #pragma once
 
 #include "linalg/reductions.h"
@@ -15,8 +15,13 @@
 namespace torchbcd {
 
 struct RelaxedProblem : Problem<RelaxedBCDOptions> {
-  const SumOverRanks& sum_over_ranks;  // where the rows lie in several processes
+  const SumOverRanks& sum_over_ranks;         // where the rows lie in several processes
+  std::vector<Normalization> normalizations;  // of each layer
 
+  bool normalized(size_t l) const { return !normalizations[l].none(); }
+  /// The maps between layers, at the scales and shifts of `maps`.
+  std::vector<StateMap> state_maps(const std::vector<AffineMap>& maps,
+                                   const std::vector<at::Tensor>& masks) const;
   /// Whether U_N is the target: the squared loss of a linear output.
   bool clamped() const;
 };
@@ -47,10 +52,10 @@ struct RelaxedRows : RelaxedData {
   std::vector<at::Tensor> saved_u;  // persistent: U and V at the last complete sweep
   std::vector<at::Tensor> saved_v;
   std::vector<double> penalties;  // those of the last sweep, or, where they persist, of all
+  std::vector<double> spreads;    // the mean over rows of var a + eps of what a layer normalises; else 0
 
   bool defined() const { return x.defined(); }
   int64_t rows() const { return x.size(0); }
-  at::Tensor mask(size_t l) const { return masks.empty() ? at::Tensor() : masks[l]; }
   /// Views of the first n rows, without data.
   RelaxedRows narrow(int64_t n) const;
   static RelaxedRows allocate(int64_t n, const std::vector<AffineMap>& maps);
@@ -62,10 +67,15 @@ struct RelaxedProgress {
   size_t first_moved = 0;    // and those from here on their new U and V
 };
 
+/// The spreads of `rows` at their U, given by layer.
+std::vector<double> spreads_of(const RelaxedProblem& problem, const RelaxedRows& rows,
+                               const std::vector<at::Tensor>& u, const std::vector<StateMap>& state_maps);
+
 /// rho of each layer: rho_N is the loss's weight where the output is clamped to the target, or output_penalty
-/// times it; each one before it is a fraction of the next, by how much the weights between enlarge.
+/// times it; each one before it is a fraction of the next, by how much the weights between enlarge, and what
+/// normalises U before they do.
 std::vector<double> relaxed_penalties(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,
-                                      double population);
+                                      const RelaxedRows& rows);
 
 /// L at the variables u, v of `rows` and at `maps`, from them alone.
 ObjectiveTerms objective_terms(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,

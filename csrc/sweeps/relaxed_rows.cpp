@@ -61,13 +61,43 @@ RelaxedData RelaxedData::of(const char* where, at::Tensor x, at::Tensor y, const
   return data;
 }
 
+std::vector<StateMap> RelaxedProblem::state_maps(const std::vector<AffineMap>& maps,
+                                                 const std::vector<at::Tensor>& masks) const {
+  std::vector<StateMap> result;
+  for (size_t l = 0; l < depth(); ++l) {
+    result.push_back({activations[l], normalizations[l], maps[l].scale, maps[l].shift,
+                      masks.empty() ? at::Tensor() : masks[l]});
+  }
+  return result;
+}
+
+std::vector<double> spreads_of(const RelaxedProblem& problem, const RelaxedRows& rows,
+                               const std::vector<at::Tensor>& u, const std::vector<StateMap>& state_maps) {
+  std::vector<double> spreads(problem.depth(), 0);
+  std::vector<double*> sums;
+  const Totals totals = rows.totals(problem.sum_over_ranks);
+  for (size_t l = 0; l < problem.depth(); ++l) {
+    if (problem.normalized(l)) {
+      spreads[l] = totals.weighed(state_maps[l].variances(u[l])).sum().item<double>();
+      sums.push_back(&spreads[l]);
+    }
+  }
+  if (!sums.empty()) {
+    totals.add_up(sums);
+    for (double* sum : sums) {
+      *sum /= rows.population;
+    }
+  }
+  return spreads;
+}
+
 std::vector<double> relaxed_penalties(const RelaxedProblem& problem, const std::vector<AffineMap>& maps,
-                                      double population) {
+                                      const RelaxedRows& rows) {
   const size_t depth = problem.depth();
   const RelaxedBCDOptions& options = problem.options;
   std::vector<double> penalties(depth);
   penalties.back() =
-      row_loss_weight(options, population) * (problem.clamped() ? 1 : options.output_penalty());
+      row_loss_weight(options, rows.population) * (problem.clamped() ? 1 : options.output_penalty());
   std::vector<at::Tensor> weights;
   for (size_t l = 1; l < depth; ++l) {
     weights.push_back(maps[l].weight.contiguous());
@@ -78,6 +108,11 @@ std::vector<double> relaxed_penalties(const RelaxedProblem& problem, const std::
     double held = penalties[l] * gain;  // by those that read V, or U
     for (const Skip& skip : problem.skips) {
       held += skip.from == static_cast<int64_t>(l) - 1 ? penalties[skip.to] : 0;
+    }
+    if (problem.normalized(l - 1)) {  // V moves by scale/s where U moves by one
+      const at::Tensor& scale = maps[l - 1].scale;
+      const double square = scale.defined() ? passes::sum_of_squares(scale) / double(scale.numel()) : 1;
+      held *= square / std::max(rows.spreads[l - 1], 1e-290);
     }
     penalties[l - 1] = std::max(options.penalty_ratio()[l] * held, 1e-290);
   }

@@ -168,6 +168,48 @@ void dropouts_are_read() {
   EXPECT(!dropped());
 }
 
+// A LayerNorm before or behind an activation, trained with the layer in front of it.
+void layer_norms_are_read() {
+  torch::manual_seed(0);
+  using torch::nn::LayerNorm;
+  using torch::nn::Linear;
+  const auto norm = [] { return LayerNorm(torch::nn::LayerNormOptions({6})); };
+  torch::nn::Sequential model(Linear(4, 6), norm(), torch::nn::GELU(), Linear(6, 6), torch::nn::ReLU(),
+                              norm(), Linear(6, 3));
+  model->to(torch::kDouble);
+  const torchbcd::Mlp mlp = torchbcd::read_mlp(model);
+  EXPECT(mlp.activations[0].text() == "layer_norm(1e-05), gelu");
+  EXPECT(mlp.activations[1].text() == "relu, layer_norm(1e-05)");
+  EXPECT(mlp.scales[0].is_same(model->parameters()[2]) && !mlp.shifts[2].defined());
+  for (const char* text :
+       {"layer_norm(1e-05), leaky_relu(0.2), dropout(0.5)", "polynomial(0, 0.5, 1), layer_norm(0.1)"}) {
+    EXPECT(torchbcd::Activation::parse(text).text() == text);
+  }
+  EXPECT_THROWS(c10::ValueError, torchbcd::Activation::parse("relu, layer_norm"), "once, with its eps");
+  EXPECT_THROWS(c10::ValueError, torchbcd::Activation::parse("relu, relu"), "must be one activation");
+  EXPECT_THROWS(c10::ValueError, torchbcd::BCD{model}, "a LayerNorm joins the units");
+  const at::Tensor x = torch::randn({30, 4}, torch::kDouble), y = torch::randint(3, {30}, torch::kLong);
+  torchbcd::RelaxedBCD optimizer(model, torchbcd::RelaxedBCDOptions().loss("cross_entropy"));
+  const std::vector<at::Tensor> before = [&] {
+    std::vector<at::Tensor> copies;
+    for (const at::Tensor& p : model->parameters()) {
+      copies.push_back(p.detach().clone());
+    }
+    return copies;
+  }();
+  const at::Tensor outputs = model->forward(x).detach();
+  double loss = torch::nn::functional::cross_entropy(outputs, y).item<double>();
+  for (int k = 0; k < 10; ++k) {
+    optimizer.step(x, y);
+  }
+  EXPECT(torch::nn::functional::cross_entropy(model->forward(x), y).item<double>() < loss);
+  for (size_t i = 0; i < before.size(); ++i) {
+    EXPECT(!torch::equal(before[i], model->parameters()[i]));
+  }
+  model->ptr<torch::nn::LayerNormImpl>(1)->options.eps(1e-3);
+  EXPECT_THROWS(c10::ValueError, optimizer.step(x, y), "module 1 of the model");
+}
+
 // The model is looked at before every call: its parameters are followed, its modules have to stay.
 void models_change() {
   const Batch batch;
@@ -203,4 +245,5 @@ void test_models() {
   residuals_are_layers();
   models_change();
   dropouts_are_read();
+  layer_norms_are_read();
 }

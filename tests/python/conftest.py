@@ -45,10 +45,11 @@ MORE_ACTIVATIONS = {
 MONOTONE = ("relu", "leaky_relu", "sigmoid", "tanh", "identity", "hardtanh", "hardsigmoid", "polynomial")
 
 
-def make_mlp(widths, *, output=None, bias=True, dtype=torch.float64, seed=0, hidden="relu"):
+def make_mlp(widths, *, output=None, bias=True, dtype=torch.float64, seed=0, hidden="relu", norm=None):
     """A seeded nn.Sequential of the given widths.
 
-    `hidden` is one activation or several that take turns, `output` the one at the end.
+    `hidden` is one activation or several that take turns, `output` the one at the end; `norm` says where hidden
+    layers have a LayerNorm, "before" or "behind" the activation.
     """
     generator = torch.Generator().manual_seed(seed)
     modules = []
@@ -63,6 +64,12 @@ def make_mlp(widths, *, output=None, bias=True, dtype=torch.float64, seed=0, hid
         name = inner if i < len(widths) - 2 else output
         if name is not None:
             modules.append({**ACTIVATIONS, **MORE_ACTIVATIONS}[name]())
+        if norm is not None and i < len(widths) - 2:
+            layer_norm = nn.LayerNorm(d_next, dtype=dtype)
+            with torch.no_grad():
+                for parameter in layer_norm.parameters():
+                    parameter += 0.3 * torch.randn(d_next, generator=generator, dtype=dtype)
+            modules.insert(len(modules) - (1 if norm == "before" else 0), layer_norm)
     return nn.Sequential(*modules)
 
 

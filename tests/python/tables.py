@@ -140,6 +140,7 @@ class Configuration:
         output: Its last activation.
         bias: Whether its Linear modules have one.
         residual: The first and the last of the modules that one Residual is around.
+        norm: Where hidden layers have a LayerNorm, "before" or "behind" the activation.
         batches: Whether it takes mini-batches.
         weighted: Whether rows have weights, bound ones and those of a batch.
         overflows: Whether squares that overflow are an error, rather than a step that finds no way down.
@@ -153,6 +154,7 @@ class Configuration:
     output: str | None = None
     bias: bool = True
     residual: tuple = ()
+    norm: str | None = None
     batches: bool = True
     weighted: bool = False
     overflows: bool = False
@@ -162,7 +164,14 @@ class Configuration:
         return getattr(torchbcd, self.method)(model, **self.options)
 
     def model(self, dtype=torch.float64):
-        model = make_mlp(list(self.widths), hidden=self.hidden, output=self.output, bias=self.bias, dtype=dtype)
+        model = make_mlp(
+            list(self.widths),
+            hidden=self.hidden,
+            output=self.output,
+            bias=self.bias,
+            dtype=dtype,
+            norm=self.norm,
+        )
         if not self.residual:
             return model
         first, last = self.residual
@@ -284,6 +293,13 @@ CONFIGURATIONS = {
         batches=False,
         widths=(6, 8, 6, 3),
         residual=(0, 2),
+    ),
+    "RelaxedBCD, LayerNorm": relaxed(options={"momentum": 0.5, "guard": True}, norm="before"),
+    "RelaxedBCD, LayerNorm, persistent": relaxed(
+        options={"persistent": True, "loss": "cross_entropy", "state_steps": 2},
+        promise="run",
+        batches=False,
+        norm="behind",
     ),
     "RelaxedBCD, weights": relaxed(options={"loss": "hinge", "guard": True}, weighted=True),
     "RelaxedBCD, row blocks": relaxed(

@@ -39,6 +39,8 @@ CASES = {
         "persistent": True,
         "state_steps": 2,
     },
+    "LayerNorm": {"norm": "before", "guard": True},
+    "LayerNorm, persistent": {"norm": "behind", "bound": True, "persistent": True, "state_steps": 2},
     "wide": {"widths": [80, 90, 100, 3]},
     "no bias": {"bias": False},
     "poorly scaled": {"scale": 300.0},
@@ -72,9 +74,14 @@ def train(case, rank=0, world=1, group=None):
     options = dict(CASES[case])
     widths, dtype = options.get("widths", WIDTHS), options.get("dtype", torch.float64)
     x, y, splits = data(case, options)
-    bias, activation = options.pop("bias", True), options.pop("activation", "relu")
+    bias, activation, norm = (
+        options.pop("bias", True),
+        options.pop("activation", "relu"),
+        options.pop("norm", None),
+    )
     first, last = options.pop("residual", (0, -1))
-    model = make_mlp(widths, hidden=activation, bias=bias, dtype=dtype, seed=rank)  # rank 0's counts
+    # Rank 0's counts.
+    model = make_mlp(widths, hidden=activation, bias=bias, dtype=dtype, seed=rank, norm=norm)
     if last > 0:
         branch = torchbcd.nn.Residual(*model[first : last + 1])
         model = torch.nn.Sequential(*model[:first], branch, *model[last + 1 :])

@@ -161,10 +161,13 @@ SHARED = nn.Linear(4, 4)
 
 BAD_MODELS = {
     "normalisation": (
-        nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2)),
-        r"module 1 of the model, LayerNorm\(\(4,\).*is not supported; supported are",
+        nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)),
+        r"module 1 of the model, BatchNorm1d\(4,.*not supported, since its statistics join all rows.*LayerNorm",
     ),
-    "convolution": (nn.Sequential(nn.Conv2d(1, 1, 3)), r"module 0 of the model, Conv2d.*not supported"),
+    "convolution": (
+        nn.Sequential(nn.Conv2d(1, 1, 3)),
+        r"module 0 of the model, Conv2d.*not supported, since .*before the layers",
+    ),
     "activation first": (nn.Sequential(nn.ReLU()), "module 0 .*must follow a Linear"),
     "two activations": (
         nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.ReLU()),

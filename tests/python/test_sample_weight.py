@@ -54,6 +54,8 @@ CASES = {
         "persistent": True,
         "state_steps": 2,
     },
+    "LayerNorm": {"norm": "before", "hidden": "silu"},
+    "LayerNorm, persistent": {"norm": "behind", "bound": True, "persistent": True, "state_steps": 2},
     "no bias": {"bias": False},
     "frozen": {"frozen": True, "widths": [6, 30, 7, 3]},
     "poorly scaled": {"scale": 300.0, "offset": 1e4},
@@ -75,6 +77,7 @@ def problem(options):
         hidden=options.pop("hidden", "relu"),
         output=options.pop("output", None),
         bias=options.pop("bias", True),
+        norm=options.pop("norm", None),
     )
     first, last = options.pop("residual", (0, -1))
     if last > 0:

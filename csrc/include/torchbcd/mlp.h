@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "torchbcd/export.h"
+#include "torchbcd/normalization.h"
 #include "torchbcd/skip.h"
 
 namespace torchbcd {
@@ -24,19 +25,23 @@ struct TORCHBCD_API Activation {
   /// Of torch's Dropout behind it, in train mode: the probability with which a state is zero for a sweep, the
   /// others being divided by what is left of one.
   double dropout = 0;
+  Normalization normalization = {};
 
-  /// Of a text such as "relu", "leaky_relu(0.2)", "polynomial(0, 0.5, 0.25)" or "relu, dropout(0.1)".
+  /// Of a text such as "relu", "leaky_relu(0.2)", "polynomial(0, 0.5, 0.25)", "relu, dropout(0.1)",
+  /// "layer_norm(1e-05), relu" or "relu, layer_norm(1e-05)".
   static Activation parse(const std::string& text);
   std::string text() const;
 };
 
 /// The layers of [frozen modules,] [Flatten,] Linear, activation, ..., Linear[, activation], Residuals of
-/// them and Dropouts among these. The tensors are the model's own.
+/// them, LayerNorms and Dropouts among these. The tensors are the model's own.
 struct Mlp {
   std::vector<at::Tensor> weights;  // (d_l, d_{l-1})
   std::vector<at::Tensor> biases;   // (d_l,), undefined where a layer has none
   std::vector<Activation> activations;
   std::vector<Skip> skips = {};
+  /// (d_l,) of the normalisations, undefined where there is none; or none at all.
+  std::vector<at::Tensor> scales = {}, shifts = {};
   bool flatten = false;  // whether inputs are flattened first
   /// Whether parameters that require no gradients are frozen, as in a model; otherwise all are trained.
   bool can_be_frozen = false;
@@ -45,12 +50,14 @@ struct Mlp {
   std::function<at::Tensor(const at::Tensor&)> frozen_first = {};
 
   size_t depth() const { return weights.size(); }
+  at::Tensor scale(size_t l) const { return scales.empty() ? at::Tensor() : scales[l]; }
+  at::Tensor shift(size_t l) const { return shifts.empty() ? at::Tensor() : shifts[l]; }
 };
 
-/// Reads a Sequential of Flatten (first), Linear, activations of torch::nn and torchbcd::nn, Dropout behind
-/// these, and torchbcd::nn::Residual; before them may stand any modules none of whose parameters require
-/// gradients, such as a backbone. Throws a ValueError that names any other module, and all that are
-/// supported, or one out of place.
+/// Reads a Sequential of Flatten (first), Linear, activations of torch::nn and torchbcd::nn, LayerNorm before
+/// or behind these, Dropout behind them, and torchbcd::nn::Residual; before them may stand any modules none
+/// of whose parameters require gradients, such as a backbone. Throws a ValueError that names any other
+/// module, and all that are supported, or one out of place.
 TORCHBCD_API Mlp read_mlp(const torch::nn::Sequential& model);
 
 namespace nn {

@@ -14,6 +14,7 @@
 #include "torchbcd/dlam.h"
 #include "torchbcd/functional.h"
 #include "torchbcd/mlp.h"
+#include "torchbcd/normalization.h"
 #include "torchbcd/options.h"
 #include "torchbcd/per_layer.h"
 #include "torchbcd/regularizers.h"

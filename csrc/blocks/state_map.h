@@ -1,0 +1,65 @@
+// The map between two linear layers, V = map(U): an activation, with what may stand before it and behind it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "functors/activations.h"
+#include "torchbcd/normalization.h"
+
+namespace torchbcd {
+
+class StateMap;
+
+/// The map's derivative at some U: row by row J = left o D o right, with D the normalisation's, which is
+/// symmetric,
+///
+///   D z = (z - mean z - n mean(n z))/s,   n = (a - mean a)/s,  s = sqrt(var a + eps),
+///
+/// since dn_i/da_j = (delta_ij - 1/d - n_i n_j/d)/s: exactly, whatever eps is. Without one D is the identity.
+class StateTangent {
+ public:
+  /// J z
+  at::Tensor along(const at::Tensor& z) const;
+  /// J^T g
+  at::Tensor pulled(const at::Tensor& g) const;
+
+ private:
+  friend class StateMap;
+  at::Tensor normalized(const at::Tensor& z) const;
+
+  at::Tensor left_, right_;        // undefined: ones
+  at::Tensor n_, inverse_spread_;  // 1/s, (n, 1); undefined: no normalisation
+};
+
+/// What V(scale, shift) moves by, to first order, where scale and shift do: slope o (d_scale n + d_shift).
+struct AffineTangent {
+  at::Tensor slope;  // undefined: ones
+  at::Tensor n;
+};
+
+class StateMap {
+ public:
+  functors::AnyActivation activation;
+  Normalization normalization = {};
+  at::Tensor scale = {}, shift = {};  // of the normalisation; undefined: one, zero
+  at::Tensor mask = {};               // that V is multiplied by, entry by entry; undefined: ones
+
+  /// Whether a unit's V is its activation alone, or that times the mask.
+  bool elementwise() const { return normalization.none(); }
+
+  /// out = map(u); out may be u.
+  void out(const at::Tensor& u, const at::Tensor& out) const;
+  at::Tensor operator()(const at::Tensor& u) const;
+  StateTangent tangent(const at::Tensor& u) const;
+  AffineTangent affine_tangent(const at::Tensor& u) const;
+
+  /// Each row's var a + eps of what is normalised, (n, 1), in float64.
+  at::Tensor variances(const at::Tensor& u) const;
+
+ private:
+  bool before() const { return normalization.place == Normalization::Place::kBefore; }
+  at::Tensor normalized_values(const at::Tensor& u) const;
+  at::Tensor with_affine(const at::Tensor& n) const;
+};
+
+}  // namespace torchbcd
