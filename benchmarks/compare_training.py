@@ -16,6 +16,9 @@ random ones of the ranges in contestants.py, each for `--search-seconds` on the 
 best one is used at **every** budget. Final: the whole training part, the test part, which is not looked at
 before, `--seeds` seeds for each of `--budgets`, the contestants taking turns.
 
+With `--residual` the nets are those of today, skip connections, LayerNorm and GELU, on the tabular sets, and the
+results are training_residual.json, .md and .png.
+
 The results file is the state: every trial and run is written to it at once, and what it has is not done again,
 so that a later call with more trials, seeds or budgets adds to it. A run whose setting is not the best one any
 more is dropped. `--report` does nothing but write table and plot anew.
@@ -40,7 +43,7 @@ from data_sets import SETS, Data, Set
 from tqdm import tqdm
 
 SETS_TO_COMPARE = [set_.name for set_ in data_sets.ALL if set_.name == "digits" or not (set_.small or set_.tiny)]
-OUTPUT = Path(__file__).resolve().parents[1] / "docs/results/training.json"
+OUTPUT = Path(__file__).resolve().parents[1] / "docs/results"
 WARM_UP = 0.1  # seconds of a run before the first one, so that no run pays for what is set up once
 
 
@@ -159,11 +162,16 @@ class Store:
         return train(contestant, setting, set_, data, seed, budget)
 
 
+def set_of(name: str, arguments: argparse.Namespace) -> Set:
+    """The set, with the nets that were asked for."""
+    return SETS[name]._replace(residual=arguments.residual)
+
+
 def search(results: Results, present: list[Contestant], store: Store) -> None:
     """All trials that the file does not have."""
     arguments = store.arguments
     todo = [
-        (SETS[name], contestant, trial)
+        (set_of(name, arguments), contestant, trial)
         for name in arguments.sets
         for trial in range(arguments.trials)
         for contestant in present
@@ -187,7 +195,7 @@ def runs(results: Results, present: list[Contestant], arguments: argparse.Namesp
             for name in arguments.sets:
                 for contestant in present:
                     if (name, contestant.name, budget, seed) not in there:
-                        yield SETS[name], contestant, budget, seed
+                        yield set_of(name, arguments), contestant, budget, seed
 
 
 def final(results: Results, present: list[Contestant], store: Store) -> None:
@@ -218,18 +226,21 @@ def main() -> None:
     """Search, run, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--sets", nargs="+", choices=SETS, default=SETS_TO_COMPARE, help="default: the eight sets"
+        "--sets", nargs="+", choices=SETS, help="default: the eight sets, with --residual the tabular ones"
     )
+    parser.add_argument("--residual", action="store_true", help="nets of skip connections, LayerNorm and GELU")
     parser.add_argument("--trials", type=int, default=12, help="settings a contestant and set (default: 12)")
     parser.add_argument("--search-seconds", type=float, default=3.0, help="of every trial (default: 3)")
     parser.add_argument(
         "--budgets", type=float, nargs="+", default=[1.0, 3.0, 10.0], help="seconds of final runs"
     )
     parser.add_argument("--seeds", type=int, default=5, help="default: 5")
-    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON file; table and plot lie beside it")
+    parser.add_argument("--results", type=Path, help="JSON file; table and plot lie beside it")
     parser.add_argument("--report", action="store_true", help="write table and plot of the results there are")
     data_sets.add_arguments(parser)
     arguments = parser.parse_args()
+    arguments.sets = arguments.sets or (data_sets.TABULAR if arguments.residual else SETS_TO_COMPARE)
+    arguments.results = arguments.results or OUTPUT / f"training{'_residual' * arguments.residual}.json"
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     results, store = Results(arguments.results), Store(arguments)

@@ -2,8 +2,10 @@
 
 Fashion-MNIST and MNIST (784-300x3-10); adult, california-housing, naval-propulsion-plant, power-plant and
 protein-tertiary-structure (256x3); small ones of scikit-learn (digits, diabetes, friedman1 to 3; 100x2); nets of
-10 x 150 and 20 x 100 from N(0, 0.01^2) on 20,000 rows of Fashion-MNIST. Inputs of tabular sets and targets of
-regression are standardised by the training part; images and digits are in [0, 1].
+10 x 150 and 20 x 100 from N(0, 0.01^2) on 20,000 rows of Fashion-MNIST. The tabular sets also have the nets of
+today: two blocks x + Linear(GELU(Linear(LayerNorm(x)))) of width 256 behind a Linear, then LayerNorm, Linear.
+Inputs of tabular sets and targets of regression are standardised by the training part; images and digits are in
+[0, 1].
 
 DATA/mnist and DATA/fashion-mnist hold the four IDX files of a set, where DATA is the folder of `--data-root`. The
 folder of `--tabular` holds a file of numpy a set, NAME.npz: `x` of float32, (rows, columns), `y` of class indices
@@ -23,6 +25,8 @@ import numpy as np
 import sklearn.datasets
 import torch
 from torch import Tensor, nn
+
+from torchbcd.nn import Residual
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples/python"))
 import datasets
@@ -50,6 +54,7 @@ class Set(NamedTuple):
     epochs: int
     tiny: bool = False  # weights from N(0, 0.01^2), biases 0.1
     small: bool = False  # split at random
+    residual: bool = False  # blocks with skip connections, LayerNorm and GELU
 
     @property
     def images(self) -> bool:
@@ -79,6 +84,8 @@ ALL = (
     Set("deep-20", (100,) * 20, 4, tiny=True),
 )
 SETS = {set_.name: set_ for set_ in ALL}
+TABULAR = [set_.name for set_ in ALL if not (set_.images or set_.small)]
+BLOCKS = 2  # of a residual net
 FRIEDMAN = {"friedman1": (500, 1.0), "friedman2": (1000, 125.0), "friedman3": (2000, 0.1)}  # rows, noise
 
 
@@ -170,8 +177,10 @@ def load(set_: Set, part: str, arguments: argparse.Namespace, split: int = 0) ->
 
 
 def make_model(set_: Set, data: Data, seed: int, start: str = "torch") -> nn.Sequential:
-    """A ReLU net for these data, from torch.nn.Linear's start or from He's ("he")."""
+    """A ReLU net for these data, or one of blocks, from torch.nn.Linear's start or from He's ("he")."""
     torch.manual_seed(seed)
+    if set_.residual:
+        return residual_model(data.x.shape[1], set_.hidden[0], data.classes or data.y.shape[1], start)
     modules: list[nn.Module] = []
     for inputs, width in pairwise((data.x.shape[1], *set_.hidden, data.classes or data.y.shape[1])):
         linear = nn.Linear(inputs, width)
@@ -183,6 +192,20 @@ def make_model(set_: Set, data: Data, seed: int, start: str = "torch") -> nn.Seq
             nn.init.zeros_(linear.bias)
         modules += [linear, nn.ReLU()]
     return nn.Sequential(*modules[:-1])
+
+
+def residual_model(inputs: int, width: int, outputs: int, start: str) -> nn.Sequential:
+    """The net of today's."""
+    blocks = [
+        Residual(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        for _ in range(BLOCKS)
+    ]
+    model = nn.Sequential(nn.Linear(inputs, width), *blocks, nn.LayerNorm(width), nn.Linear(width, outputs))
+    for module in model.modules():
+        if start == "he" and isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+    return model
 
 
 @torch.no_grad()
