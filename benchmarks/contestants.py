@@ -243,6 +243,8 @@ class Contestant(NamedTuple):
             found["noise"] = 0.0
         if not set_.classification:
             found["loss"] = "squared"
+        if set_.residual and "row_blocks" in found:  # which takes no skip connections
+            found["row_blocks"] = 1
         return found
 
 

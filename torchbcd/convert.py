@@ -42,7 +42,7 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Any], Activation]] = {
     nn.Softshrink: lambda module: ("softshrink", (module.lambd,)),
     nn.Hardshrink: lambda module: ("hardshrink", (module.lambd,)),
     nn.Threshold: lambda module: ("threshold", (module.threshold, module.value)),
-    nn.PReLU: lambda module: ("leaky_relu", (module.weight.item(),)),
+    nn.PReLU: lambda module: ("prelu", ()) if _is_slope(module) else ("leaky_relu", (module.weight.item(),)),
     Sine: lambda _: ("sine", ()),
     Sign: lambda _: ("sign", ()),
     Polynomial: lambda module: ("polynomial", tuple(module.coefficients)),
@@ -58,16 +58,17 @@ _SUPPORTED = ", ".join(
         *(cls.__name__ for cls in _ACTIVATIONS),
         "torchbcd.nn.Residual",
     ]
-).replace("PReLU", "PReLU (of one slope that requires no gradients)")
+).replace("PReLU", "PReLU (of one slope)")
 
 
 class LayerParameters(NamedTuple):
-    """A Linear's parameters, and those of the LayerNorm of its outputs."""
+    """A Linear's parameters, those of the LayerNorm of its outputs, and the slope of a PReLU behind it."""
 
     weight: Tensor
     bias: Tensor | None
     scale: Tensor | None
     shift: Tensor | None
+    slope: Tensor | None
 
     @property
     def given(self) -> list[Tensor]:
@@ -147,8 +148,8 @@ def _runs_otherwise(module: nn.Module) -> str:
 
 
 def _activation_of(module: nn.Module) -> Activation | None:
-    """What the library knows it by, if it does. Nothing trains the slopes of a PReLU."""
-    if isinstance(module, nn.PReLU) and (module.weight.numel() != 1 or module.weight.requires_grad):
+    """What the library knows it by, if it does."""
+    if isinstance(module, nn.PReLU) and module.weight.numel() != 1:
         return None
     read = _ACTIVATIONS.get(type(module))
     return read(module) if read is not None else None
@@ -180,6 +181,17 @@ def _watch(placed: _Placed) -> _Watched:
         whole = (module.start_dim, module.end_dim) == (1, -1)
         return watched("flatten" if whole else "partial_flatten")
     return watched("unknown")
+
+
+def _is_slope(module: nn.Module) -> bool:
+    """Whether it is a PReLU whose slope is trained."""
+    return type(module) is nn.PReLU and module.weight.requires_grad
+
+
+def _is_still(module: nn.Module, activation: Activation) -> bool:
+    """Whether it is the activation that it was; a slope that was trained may be frozen by now."""
+    now = _activation_of(module)
+    return now == activation or (type(module) is nn.PReLU and activation[0] == "prelu" and now is not None)
 
 
 def _given(module: nn.Module) -> tuple[bool, bool]:
@@ -230,11 +242,14 @@ class Model:
         self.activations: list[Activation] = []
         self._dropouts: list[tuple[int, nn.Module]] = []
         self._norms: dict[int, Any] = {}
+        self._slopes: dict[int, Any] = {}
         for found in self._found:
             if found.kind == "linear":
                 self.activations.append(("identity", ()))
             elif found.kind == "activation" and self.activations:
                 self.activations[-1] = activation or (found.activation, found.numbers)
+                if found.activation == "prelu" and not activation:
+                    self._slopes[len(self.activations) - 1] = found.module
             elif found.kind == "dropout":
                 self._dropouts.append((len(self.activations) - 1, found.module))
             elif found.kind == "layer_norm":
@@ -251,6 +266,8 @@ class Model:
                 seen = ("", (_probability(found.module),))
             trainable = any(p.requires_grad for p in found.module.parameters())
             weight, bias = parameters.get("weight"), parameters.get("bias")
+            if seen[0] == "prelu":
+                weight = found.module._parameters["weight"]
             text, ends = str(found.module), (len(found.begins), found.ends)
             rows.append((found.kind, found.position, text, weight, bias, *seen, trainable, *ends))
         return rows
@@ -315,7 +332,10 @@ class Model:
         for layer, linear in enumerate(self.linears):
             own: dict[str, Any] = linear._parameters
             norm: dict[str, Any] = self._norms[layer]._parameters if layer in self._norms else {}
-            parameters.append(LayerParameters(own["weight"], own["bias"], norm.get("weight"), norm.get("bias")))
+            slope = self._slopes[layer].weight if layer in self._slopes else None
+            parameters.append(
+                LayerParameters(own["weight"], own["bias"], norm.get("weight"), norm.get("bias"), slope)
+            )
         return parameters
 
     def _unchanged(self) -> bool:
@@ -328,7 +348,7 @@ class Model:
             module = found.module
             if type(module) is not found.cls or _runs_otherwise(module):
                 return False
-            if found.kind == "activation" and _activation_of(module) != (found.activation, found.numbers):
+            if found.kind == "activation" and not _is_still(module, (found.activation, found.numbers)):
                 return False
             if found.kind in _WITH_PARAMETERS:
                 own = module._parameters
@@ -352,7 +372,8 @@ class Model:
             if i < len(self._first):
                 continue
             _check_plain(position, module)
-            if _watch(placed)[2:] != was[2:]:
+            still = was.kind == "activation" and _is_still(module, (was.activation, was.numbers))
+            if not still and _watch(placed)[2:] != was[2:]:
                 raise ValueError(f"module {position} of the model, {module}, has been changed; {_ANEW}")
         raise ValueError(
             f"the model has {len(now)} modules and had {len(found)} when the optimizer was made; {_ANEW}"

@@ -57,8 +57,10 @@ def network_of(model: nn.Sequential) -> tuple[list[Tensor], Network]:
         raise ValueError("model must begin with its first layer; run what stands before it on the inputs")
     if any(read.dropout):
         raise ValueError("model must have no Dropout in train mode: a step is a function; call model.eval()")
-    if read.norms:
-        raise ValueError("model must have no LayerNorm: a functional step takes none")
+    if read.norms or any(name == "prelu" for name, _ in read.activations):
+        raise ValueError(
+            "model must have no LayerNorm and no slope that is trained: a functional step takes none"
+        )
     parameters = [p.detach() for layer in read.parameters() for p in layer.given]
     texts = [f"{name}({', '.join(map(repr, own))})" if own else name for name, own in read.activations]
     skips = ",".join(f"{'V' if activated else 'U'}:{start}:{end}" for start, end, activated in placed)

@@ -36,11 +36,15 @@ def _same(listed: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     return len(listed) == len(others) and all(map(is_, listed, others))
 
 
-def _of_norms(parameters: Sequence[LayerParameters]) -> tuple[list[Tensor | None], list[Tensor | None]]:
-    """Scales and shifts of the LayerNorms as the library takes them: none where no layer has any."""
-    if all(layer.scale is None and layer.shift is None for layer in parameters):
-        return [], []
-    return [layer.scale for layer in parameters], [layer.shift for layer in parameters]
+def _of_maps(parameters: Sequence[LayerParameters]) -> list[list[Tensor | None]]:
+    """Scales, shifts and slopes as the library takes them: none where no layer has any."""
+    norms = any(layer.scale is not None or layer.shift is not None for layer in parameters)
+    slopes = any(layer.slope is not None for layer in parameters)
+    return [
+        [layer.scale for layer in parameters] if norms else [],
+        [layer.shift for layer in parameters] if norms else [],
+        [layer.slope for layer in parameters] if slopes else [],
+    ]
 
 
 class _Group(dict[str, Any]):
@@ -151,7 +155,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         ):
             self._follow_groups(parameters)
         weights, biases = [p.weight for p in parameters], [p.bias for p in parameters]
-        self._object.follow(weights, biases, self._model.dropout, *_of_norms(parameters))
+        self._object.follow(weights, biases, self._model.dropout, *_of_maps(parameters))
 
     def _follow_groups(self, parameters: Sequence[LayerParameters]) -> None:
         """Have the param groups hold the model's parameters, unless somebody has changed the groups."""
@@ -313,7 +317,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             self._model.flatten,
             names,
             self._model.skips,
-            *_of_norms(parameters),
+            *_of_maps(parameters),
         )
         script.load_state((own["tensors"], own["numbers"]))
         return script

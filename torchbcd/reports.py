@@ -288,9 +288,9 @@ class Certificate(NamedTuple):
         before: L at the start: the batch's loss and regularisers, where the sweep began with a forward pass (of
             the weights that momentum and decay led to).
         after: L at the end; NaN if a decrease is.
-        blocks: For each block in order its name ("V" of the output, "W", "UV", "norm" of a LayerNorm), its
-            Linear, from 1, and how far it lowered L: never below 0, but for rounding; NaN where ``row_blocks``
-            leaves it unmeasured.
+        blocks: For each block in order its name ("V" of the output, "W", "UV", "map" of a LayerNorm and a
+            PReLU), its Linear, from 1, and how far it lowered L: never below 0, but for rounding; NaN where
+            ``row_blocks`` leaves it unmeasured.
     """
 
     before: float

@@ -1,8 +1,10 @@
 #include "blocks/state_map.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/clamp_max.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/native_layer_norm.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/var.h>
 
 #include <tuple>
@@ -56,16 +58,25 @@ at::Tensor StateMap::with_affine(const at::Tensor& n) const {
   return shift.defined() ? scaled + shift : scaled;
 }
 
+functors::AnyActivation StateMap::sigma() const {
+  if (!slope.defined()) {
+    return activation;
+  }
+  functors::LeakyReLU leaky;
+  leaky.slope = slope.item<double>();
+  return leaky;
+}
+
 at::Tensor StateMap::normalized_values(const at::Tensor& u) const {
-  return std::get<0>(normalized_rows(before() ? u : activated(u, activation), normalization.eps));
+  return std::get<0>(normalized_rows(before() ? u : activated(u, sigma()), normalization.eps));
 }
 
 void StateMap::out(const at::Tensor& u, const at::Tensor& out) const {
   at::Tensor v = out;
   if (elementwise()) {
-    passes::activation(u, activation, v);
+    passes::activation(u, sigma(), v);
   } else if (before()) {
-    passes::activation(with_affine(normalized_values(u)), activation, v);
+    passes::activation(with_affine(normalized_values(u)), sigma(), v);
   } else {
     v.copy_(with_affine(normalized_values(u)));
   }
@@ -83,27 +94,50 @@ at::Tensor StateMap::operator()(const at::Tensor& u) const {
 StateTangent StateMap::tangent(const at::Tensor& u) const {
   StateTangent tangent;
   if (elementwise()) {
-    tangent.left_ = product(slope_at(u, activation), mask);
+    tangent.left_ = product(slope_at(u, sigma()), mask);
     return tangent;
   }
   std::tie(tangent.n_, tangent.inverse_spread_) =
-      normalized_rows(before() ? u : activated(u, activation), normalization.eps);
+      normalized_rows(before() ? u : activated(u, sigma()), normalization.eps);
   tangent.left_ = product(mask, scale);
   if (before()) {
-    tangent.left_ = product(slope_at(with_affine(tangent.n_), activation), tangent.left_);
+    tangent.left_ = product(slope_at(with_affine(tangent.n_), sigma()), tangent.left_);
   } else {
-    tangent.right_ = slope_at(u, activation);
+    tangent.right_ = slope_at(u, sigma());
   }
   return tangent;
 }
 
-AffineTangent StateMap::affine_tangent(const at::Tensor& u) const {
-  const at::Tensor n = normalized_values(u);
-  return {before() ? product(slope_at(with_affine(n), activation), mask) : mask, n};
+at::Tensor ParameterTangent::of_scale() const { return product(n, gain); }
+
+at::Tensor ParameterTangent::of_shift() const { return gain.defined() ? gain : at::ones_like(n); }
+
+ParameterTangent StateMap::parameter_tangent(const at::Tensor& u) const {
+  ParameterTangent tangent;
+  at::Tensor argument = u;  // of the activation
+  if (!elementwise()) {
+    tangent.n = normalized_values(u);
+    tangent.gain = mask;
+    if (before()) {
+      argument = with_affine(tangent.n);
+      tangent.gain = product(slope_at(argument, sigma()), mask);
+    }
+  }
+  if (slope.defined()) {
+    const at::Tensor below = at::clamp_max(argument, 0);
+    if (elementwise() || before()) {
+      tangent.slope = product(below, mask);
+    } else {
+      StateTangent behind = this->tangent(u);
+      behind.right_.reset();
+      tangent.slope = behind.along(below);
+    }
+  }
+  return tangent;
 }
 
 at::Tensor StateMap::variances(const at::Tensor& u) const {
-  const at::Tensor a = before() ? u : activated(u, activation);
+  const at::Tensor a = before() ? u : activated(u, sigma());
   return at::var(a.to(at::kDouble), at::IntArrayRef{1}, /*unbiased=*/false, /*keepdim=*/true)
       .add_(normalization.eps);
 }

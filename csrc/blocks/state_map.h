@@ -31,10 +31,14 @@ class StateTangent {
   at::Tensor n_, inverse_spread_;  // 1/s, (n, 1); undefined: no normalisation
 };
 
-/// What V(scale, shift) moves by, to first order, where scale and shift do: slope o (d_scale n + d_shift).
-struct AffineTangent {
-  at::Tensor slope;  // undefined: ones
-  at::Tensor n;
+/// What V moves by, to first order, where the map's parameters do.
+struct ParameterTangent {
+  at::Tensor gain;   // of a normalisation's values; undefined: ones
+  at::Tensor n;      // what is normalised; undefined where nothing is
+  at::Tensor slope;  // where the activation's slope moves by one; undefined without one
+
+  at::Tensor of_scale() const;
+  at::Tensor of_shift() const;
 };
 
 class StateMap {
@@ -42,8 +46,11 @@ class StateMap {
   functors::AnyActivation activation;
   Normalization normalization = {};
   at::Tensor scale = {}, shift = {};  // of the normalisation; undefined: one, zero
+  at::Tensor slope = {};              // (1,), that of a leaky ReLU in the place of `activation`
   at::Tensor mask = {};               // that V is multiplied by, entry by entry; undefined: ones
 
+  /// The activation, with the slope as it is now, for which a GPU is waited for.
+  functors::AnyActivation sigma() const;
   /// Whether a unit's V is its activation alone, or that times the mask.
   bool elementwise() const { return normalization.none(); }
 
@@ -51,7 +58,7 @@ class StateMap {
   void out(const at::Tensor& u, const at::Tensor& out) const;
   at::Tensor operator()(const at::Tensor& u) const;
   StateTangent tangent(const at::Tensor& u) const;
-  AffineTangent affine_tangent(const at::Tensor& u) const;
+  ParameterTangent parameter_tangent(const at::Tensor& u) const;
 
   /// Each row's var a + eps of what is normalised, (n, 1), in float64.
   at::Tensor variances(const at::Tensor& u) const;

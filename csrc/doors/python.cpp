@@ -52,12 +52,13 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
       .def("set_observer", wrap_pybind_function([](Optimizer& self, const py::object& f) {
              self.set_observer(observer_from(f));
            }))
-      .def("follow",
-           wrap_pybind_function([](Optimizer& self, const OptionalTensors& weights,
-                                   const OptionalTensors& biases, const std::vector<double>& dropout,
-                                   const OptionalTensors& scales, const OptionalTensors& shifts) {
-             self.follow(handles(weights), handles(biases), dropout, handles(scales), handles(shifts));
-           }))
+      .def("follow", wrap_pybind_function(
+                         [](Optimizer& self, const OptionalTensors& weights, const OptionalTensors& biases,
+                            const std::vector<double>& dropout, const OptionalTensors& scales,
+                            const OptionalTensors& shifts, const OptionalTensors& slopes) {
+                           self.follow(handles(weights), handles(biases), dropout, handles(scales),
+                                       handles(shifts), handles(slopes));
+                         }))
       .def_property_readonly("bound", &Optimizer::bound)
       .def_property_readonly("sweeps", &Optimizer::sweeps)
       .def_property_readonly("bytes_sent", &Optimizer::bytes_sent)

@@ -37,9 +37,10 @@ class Script : public torch::CustomClassHolder {
   Script(std::vector<at::Tensor> weights, const OptionalTensors& biases,
          const std::vector<std::string>& activations, const std::string& loss, const ScriptNumbers& options,
          bool flatten, const ScriptNames& choices, const ScriptSkips& skips, const OptionalTensors& scales,
-         const OptionalTensors& shifts)
+         const OptionalTensors& shifts, const OptionalTensors& slopes)
       : optimizer(mlp_of({std::move(weights), from_optional(biases)},
-                         {from_optional(scales), from_optional(shifts)}, activations, flatten, skips),
+                         {from_optional(scales), from_optional(shifts), from_optional(slopes)}, activations,
+                         flatten, skips),
                   Options().loss(loss)) {
     std::map<std::string, std::vector<double>> numbers;
     std::map<std::string, std::string> names;
@@ -67,9 +68,11 @@ class Script : public torch::CustomClassHolder {
       choices.insert(name, optimizer.choice(name));
     }
     auto [tensors, numbers] = to_script(optimizer.state());
-    if (!mlp.scales.empty()) {
-      tensors.insert(kScales, to_optional(mlp.scales));
-      tensors.insert(kShifts, to_optional(mlp.shifts));
+    for (const auto& [key, list] :
+         {std::pair{kScales, &mlp.scales}, {kShifts, &mlp.shifts}, {kSlopes, &mlp.slopes}}) {
+      if (!list->empty()) {
+        tensors.insert(key, to_optional(*list));
+      }
     }
     ScriptSkips skips;
     for (const auto& [from, to, activated] : mlp.skips) {
@@ -89,9 +92,10 @@ class Script : public torch::CustomClassHolder {
       return found == of.end() ? OptionalTensors() : found->value();
     };
     auto script = c10::make_intrusive<Script>(weights, biases, activations, loss, options, flatten, choices,
-                                              skips, taken(kScales), taken(kShifts));
-    tensors.erase(kScales);
-    tensors.erase(kShifts);
+                                              skips, taken(kScales), taken(kShifts), taken(kSlopes));
+    for (const char* key : {kScales, kShifts, kSlopes}) {
+      tensors.erase(key);
+    }
     script->optimizer.load_state(from_script(tensors, numbers));
     return script;
   }
@@ -99,24 +103,26 @@ class Script : public torch::CustomClassHolder {
   Optimizer optimizer;
 
  private:
-  // Beside the state in what is saved: scales and shifts of a model that has any.
+  // Beside the state in what is saved: the parameters of maps, of a model that has any.
   static constexpr const char* kScales = "model's scales";
   static constexpr const char* kShifts = "model's shifts";
+  static constexpr const char* kSlopes = "model's slopes";
 
-  using TensorLists = std::array<std::vector<at::Tensor>, 2>;
-  static Mlp mlp_of(TensorLists affine, TensorLists of_norms, const std::vector<std::string>& activations,
-                    bool flatten, const ScriptSkips& skips) {
+  static Mlp mlp_of(std::array<std::vector<at::Tensor>, 2> affine,
+                    std::array<std::vector<at::Tensor>, 3> of_maps,
+                    const std::vector<std::string>& activations, bool flatten, const ScriptSkips& skips) {
     Mlp mlp;
     mlp.weights = std::move(affine[0]);
     mlp.biases = std::move(affine[1]);
-    mlp.scales = std::move(of_norms[0]);
-    mlp.shifts = std::move(of_norms[1]);
+    mlp.scales = std::move(of_maps[0]);
+    mlp.shifts = std::move(of_maps[1]);
+    mlp.slopes = std::move(of_maps[2]);
     mlp.flatten = flatten;
     for (const auto& [from, to, activated] : skips) {
       mlp.skips.push_back({from, to, activated});
     }
     const auto trains = [](const at::Tensor& t) { return t.defined() && t.requires_grad(); };
-    for (const auto* list : {&mlp.weights, &mlp.biases, &mlp.scales, &mlp.shifts}) {
+    for (const auto* list : {&mlp.weights, &mlp.biases, &mlp.scales, &mlp.shifts, &mlp.slopes}) {
       mlp.can_be_frozen = mlp.can_be_frozen || std::any_of(list->begin(), list->end(), trains);
     }
     for (const std::string& text : activations) {
@@ -144,11 +150,13 @@ torch::class_<S> script_class(const char* name) {
   using Self = c10::intrusive_ptr<S>;
   return torch::class_<S>("torchbcd", name)
       .def(torch::init<std::vector<at::Tensor>, OptionalTensors, std::vector<std::string>, std::string,
-                       ScriptNumbers, bool, ScriptNames, ScriptSkips, OptionalTensors, OptionalTensors>(),
+                       ScriptNumbers, bool, ScriptNames, ScriptSkips, OptionalTensors, OptionalTensors,
+                       OptionalTensors>(),
            "",
            {arg("weights"), arg("biases"), arg("activations"), arg("loss"), arg("options"),
             arg("flatten") = false, arg("choices") = ScriptNames(), arg("skips") = ScriptSkips(),
-            arg("scales") = OptionalTensors(), arg("shifts") = OptionalTensors()})
+            arg("scales") = OptionalTensors(), arg("shifts") = OptionalTensors(),
+            arg("slopes") = OptionalTensors()})
       .def("sweeps", [](const Self& self) { return self->optimizer.sweeps(); })
       .def("bound", [](const Self& self) { return self->optimizer.bound(); })
       .def("objective", [](const Self& self) { return self->optimizer.objective(); })

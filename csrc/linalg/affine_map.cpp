@@ -17,7 +17,7 @@ namespace {
 template <typename F>
 AffineMap image(const AffineMap& map, F f) {
   const auto of = [&f](const at::Tensor& t) { return t.defined() ? f(t) : at::Tensor(); };
-  return {f(map.weight), of(map.bias), of(map.scale), of(map.shift)};
+  return {f(map.weight), of(map.bias), of(map.scale), of(map.shift), of(map.slope)};
 }
 
 template <typename F>
@@ -29,7 +29,8 @@ std::vector<AffineMap> each(const std::vector<AffineMap>& maps, F f) {
   return result;
 }
 
-constexpr std::array kMembers = {&AffineMap::weight, &AffineMap::bias, &AffineMap::scale, &AffineMap::shift};
+constexpr std::array kMembers = {&AffineMap::weight, &AffineMap::bias, &AffineMap::scale, &AffineMap::shift,
+                                 &AffineMap::slope};
 
 // Calls f(a's, b's) for each tensor that there is of `a`.
 template <typename F>
@@ -90,7 +91,7 @@ void difference_out(const std::vector<AffineMap>& a, const std::vector<AffineMap
 void copy_scaled(const AffineMap& from, double weight_factor, const AffineMap& to) {
   at::Tensor weight = to.weight;
   at::mul_out(weight, from.weight, at::scalar_tensor(weight_factor, at::kDouble));
-  copy_map({weight, from.bias, from.scale, from.shift}, to);
+  copy_map({weight, from.bias, from.scale, from.shift, from.slope}, to);
 }
 
 void copy_map(const AffineMap& from, const AffineMap& to) {
@@ -125,9 +126,12 @@ void split_out(const at::Tensor& joined, const AffineMap& map) {
 
 AffineMap affine_part(const AffineMap& map) { return {map.weight, map.bias}; }
 
+AffineMap state_map_part(const AffineMap& map) { return {{}, {}, map.scale, map.shift, map.slope}; }
+
 AffineMap trained_part(const AffineMap& map, Trained trained) {
   return {trained.weight ? map.weight : map.weight.narrow(1, 0, 0), trained.bias ? map.bias : at::Tensor(),
-          trained.scale ? map.scale : at::Tensor(), trained.shift ? map.shift : at::Tensor()};
+          trained.scale ? map.scale : at::Tensor(), trained.shift ? map.shift : at::Tensor(),
+          trained.slope ? map.slope : at::Tensor()};
 }
 
 std::vector<at::Tensor> tensors_of(const AffineMap& map) {

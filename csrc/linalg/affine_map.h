@@ -7,13 +7,14 @@
 
 namespace torchbcd {
 
-/// `bias` is undefined for a layer without one, and so are the others, those of the normalisation of its
-/// outputs.
+/// `bias` is undefined for a layer without one, and so are the others, those of the map behind it: scale and
+/// shift of a normalisation, and the slope of a leaky ReLU.
 struct AffineMap {
   at::Tensor weight;      // (d', d)
   at::Tensor bias;        // (d',)
   at::Tensor scale = {};  // (d',)
   at::Tensor shift = {};  // (d',)
+  at::Tensor slope = {};  // (1,)
 };
 
 /// Which parts of a layer's parameters a sweep may move; the others are frozen, or there are none.
@@ -22,12 +23,14 @@ struct Trained {
   bool bias = true;
   bool scale = false;
   bool shift = false;
+  bool slope = false;
 
   /// Whether the W block has anything to move, or all that there is.
   bool affine() const { return weight || bias; }
   bool all_affine(const AffineMap& map) const { return weight && bias == map.bias.defined(); }
-  bool normalization() const { return scale || shift; }
-  bool any() const { return affine() || normalization(); }
+  /// Whether the block of the map behind it has.
+  bool state_map() const { return scale || shift || slope; }
+  bool any() const { return affine() || state_map(); }
   bool operator==(const Trained&) const = default;
 };
 
@@ -58,12 +61,13 @@ at::Tensor joined(const AffineMap& map);
 /// Sets W and, where there is a column for it, b.
 void split_out(const at::Tensor& joined, const AffineMap& map);
 
-/// Weight and bias alone.
+/// Weight and bias alone, and the rest.
 AffineMap affine_part(const AffineMap& map);
+AffineMap state_map_part(const AffineMap& map);
 /// Views of a map without what is frozen: one of no inputs, or without a bias.
 AffineMap trained_part(const AffineMap& map, Trained trained);
 
-/// The tensors that there are of a layer: weight, bias, scale, shift, in this order.
+/// The tensors that there are of a layer: weight, bias, scale, shift, slope, in this order.
 std::vector<at::Tensor> tensors_of(const AffineMap& map);
 /// Those of all layers, in order.
 std::vector<at::Tensor> tensors_of(const std::vector<AffineMap>& maps);

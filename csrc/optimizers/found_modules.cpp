@@ -86,11 +86,15 @@ class Layers {
                                             activation.normalization.none() && !drops_[skip.from]);
       }
     }
-    const auto undefined = [](const at::Tensor& t) { return !t.defined(); };
-    if (std::all_of(mlp_.scales.begin(), mlp_.scales.end(), undefined) &&
-        std::all_of(mlp_.shifts.begin(), mlp_.shifts.end(), undefined)) {
+    const auto there_are = [](const std::vector<at::Tensor>& list) {
+      return std::any_of(list.begin(), list.end(), [](const at::Tensor& t) { return t.defined(); });
+    };
+    if (!there_are(mlp_.scales) && !there_are(mlp_.shifts)) {
       mlp_.scales.clear();
       mlp_.shifts.clear();
+    }
+    if (!there_are(mlp_.slopes)) {
+      mlp_.slopes.clear();
     }
     return std::move(mlp_);
   }
@@ -105,6 +109,7 @@ class Layers {
     const Normalization before = mlp_.activations.back().normalization;
     mlp_.activations.back() = found.activation;
     mlp_.activations.back().normalization = before;
+    mlp_.slopes.back() = found.weight;
     activated_ = true;
   }
 
@@ -143,6 +148,7 @@ class Layers {
     mlp_.activations.push_back({"identity", {}});
     mlp_.scales.emplace_back();
     mlp_.shifts.emplace_back();
+    mlp_.slopes.emplace_back();
     drops_.push_back(false);
     activated_ = false;
     midway_ = false;

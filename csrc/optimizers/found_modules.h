@@ -18,7 +18,7 @@ struct FoundModule {
   Kind kind = Kind::kUnknown;
   std::string position;     // in the model: "2", or "1.0" within a nested Sequential
   std::string text;         // how errors call it
-  at::Tensor weight, bias;  // of a Linear or a LayerNorm
+  at::Tensor weight, bias;  // of a Linear or a LayerNorm; the slope of a PReLU that is trained
   Activation activation;    // of a Dropout, its probability alone
   bool trainable = false;   // whether a parameter of it requires gradients
   int begins = 0;           // how many Residuals begin with it

@@ -25,9 +25,7 @@ namespace torchbcd {
 namespace {
 
 constexpr const char* kSupported =
-    "Flatten (first), Linear, LayerNorm, Dropout, Identity, ReLU, LeakyReLU, PReLU (of one slope that "
-    "requires no "
-    "gradients), "
+    "Flatten (first), Linear, LayerNorm, Dropout, Identity, ReLU, LeakyReLU, PReLU (of one slope), "
     "Sigmoid, Tanh, Hardtanh, ReLU6, SiLU, GELU, ELU, SELU, CELU, Softplus, Mish, LogSigmoid, Softsign, "
     "Tanhshrink, Softshrink, Hardshrink, Threshold, and of torchbcd::nn Hardsigmoid, Hardswish, Sine, Sign, "
     "Polynomial and Residual";
@@ -64,11 +62,12 @@ std::optional<Activation> activation_of(const torch::nn::Module& module) {
   if (exactly<torch::nn::SiLUImpl>(module) != nullptr) {
     return Activation{"silu", {}};
   }
-  if (const auto* prelu = exactly<torch::nn::PReLUImpl>(module)) {  // whose slope nothing trains
+  if (const auto* prelu = exactly<torch::nn::PReLUImpl>(module)) {
     const at::Tensor& slope = prelu->weight;
-    return slope.numel() == 1 && !slope.requires_grad()
-               ? std::optional<Activation>({"leaky_relu", {slope.item<double>()}})
-               : std::nullopt;
+    if (slope.numel() != 1) {
+      return std::nullopt;
+    }
+    return slope.requires_grad() ? Activation{"prelu", {}} : Activation{"leaky_relu", {slope.item<double>()}};
   }
   if (const auto* gelu = exactly<torch::nn::GELUImpl>(module)) {
     return Activation{gelu->options.approximate() == "tanh" ? "gelu_tanh" : "gelu", {}};
@@ -210,6 +209,10 @@ void find_modules(const torch::nn::Sequential& model, const std::string& prefix,
     } else if (std::optional<Activation> activation = activation_of(*module)) {
       found.kind = Kind::kActivation;
       found.activation = std::move(*activation);
+      if (const auto* prelu = exactly<torch::nn::PReLUImpl>(*module);
+          prelu && found.activation.name == "prelu") {
+        found.weight = prelu->weight;
+      }
     }
     const std::vector<at::Tensor> parameters = module->parameters();
     found.trainable = std::any_of(parameters.begin(), parameters.end(),
@@ -286,10 +289,15 @@ std::function<Mlp()> reader_of(const torch::nn::Sequential& model) {
   FoundModel found = find_modules(model);
   const size_t before = modules_before_layers(found.modules);  // whatever is frozen later
   return [model, then = std::move(found), before] {
-    const FoundModel now = find_modules(model);
+    FoundModel now = find_modules(model);
     for (size_t i = 0; i < std::min(then.are.size(), now.are.size()); ++i) {
       const FoundModule& was = then.modules[i];
-      const FoundModule& is = now.modules[i];
+      FoundModule& is = now.modules[i];
+      const auto* prelu = exactly<torch::nn::PReLUImpl>(*now.are[i]);
+      if (prelu != nullptr && was.activation.name == "prelu") {  // frozen by now, perhaps
+        is.activation = was.activation;
+        is.weight = prelu->weight;
+      }
       const bool dropout = is.kind == FoundModule::Kind::kDropout;  // which follows mode and probability
       TORCH_CHECK_VALUE(
           then.are[i] == now.are[i] && (dropout || was.activation.text() == is.activation.text()) &&

@@ -13,9 +13,11 @@ void save_maps(SavedState& state, const std::vector<AffineMap>& maps, const std:
     state.tensors["bias" + suffix].push_back(map.bias);
     state.tensors["scale" + suffix].push_back(map.scale);
     state.tensors["shift" + suffix].push_back(map.shift);
+    state.tensors["slope" + suffix].push_back(map.slope);
   }
-  for (const char* of_norms : {"scale", "shift"}) {  // where there are none, it is a state of long ago, too
-    const auto found = state.tensors.find(of_norms + suffix);
+  for (const char* of_maps :
+       {"scale", "shift", "slope"}) {  // where there are none, there are no lists either
+    const auto found = state.tensors.find(of_maps + suffix);
     if (found != state.tensors.end() && std::none_of(found->second.begin(), found->second.end(),
                                                      [](const at::Tensor& t) { return t.defined(); })) {
       state.tensors.erase(found);
@@ -122,6 +124,7 @@ std::vector<AffineMap> StateReader::maps(const std::vector<AffineMap>& like,
   copy_part("bias", &AffineMap::bias, true);
   copy_part("scale", &AffineMap::scale, false);
   copy_part("shift", &AffineMap::shift, false);
+  copy_part("slope", &AffineMap::slope, false);
   return maps;
 }
 

@@ -61,9 +61,10 @@ void SplitOptimizer::check_options() const {
   TORCH_CHECK_VALUE(takes_dropout() || !mlp_->drops(), mlp_->name,
                     ": variables that stay from sweep to sweep go with no Dropout in train mode; call "
                     "model.eval(), or train by RelaxedBCD");
-  TORCH_CHECK_VALUE(takes_normalization() || !mlp_->normalizes(), mlp_->name,
-                    ": a LayerNorm joins the units of a row, whose blocks are entry by entry here; train by "
-                    "RelaxedBCD");
+  TORCH_CHECK_VALUE(
+      takes_map_parameters() || (!mlp_->normalizes() && !mlp_->has_slopes()), mlp_->name,
+      ": a LayerNorm joins the units of a row, and the slope of a PReLU all of its entries, whose "
+      "blocks are one by one here; train by RelaxedBCD, or freeze the slope");
   option_table().check(option_values(), mlp_->depth());
   const OptionRef regularizers = option_table().row("weight_regularizer").in(option_values());
   check_weight_regularizers(*mlp_, *std::get<PerLayer<WeightRegularizer>*>(regularizers));
@@ -77,23 +78,25 @@ void SplitOptimizer::set_observer(BlockObserver observer) {
 
 void SplitOptimizer::follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
                             const std::vector<double>& dropout, const std::vector<at::Tensor>& scales,
-                            const std::vector<at::Tensor>& shifts) {
+                            const std::vector<at::Tensor>& shifts, const std::vector<at::Tensor>& slopes) {
   const Call call = mlp_->call(Call::Kind::kLook);
   const size_t depth = mlp_->depth();
-  TORCH_CHECK_VALUE(
-      weights.size() == depth && biases.size() == depth && (dropout.empty() || dropout.size() == depth),
-      mlp_->name, ": there must be ", depth, " weights, biases and probabilities (got ", weights.size(), ", ",
-      biases.size(), " and ", dropout.size(), ")");
-  TORCH_CHECK_VALUE(scales.size() == mlp_->mlp.scales.size() && shifts.size() == mlp_->mlp.shifts.size(),
-                    mlp_->name, ": there must be ", mlp_->mlp.scales.size(), " scales and shifts (got ",
-                    scales.size(), " and ", shifts.size(), ")");
+  const Mlp& mlp = mlp_->mlp;
+  const bool as_many = weights.size() == depth && biases.size() == depth &&
+                       (dropout.empty() || dropout.size() == depth) && scales.size() == mlp.scales.size() &&
+                       shifts.size() == mlp.shifts.size() && slopes.size() == mlp.slopes.size();
+  TORCH_CHECK_VALUE(as_many, mlp_->name, ": there must be ", depth,
+                    " weights, biases and probabilities (got ", weights.size(), ", ", biases.size(), " and ",
+                    dropout.size(), "), and as many scales, ", "shifts and slopes as the model has");
   if (mlp_->within_sweep()) {
     return;
   }
   std::vector<AffineMap> now;
   for (size_t l = 0; l < depth; ++l) {
-    now.push_back({weights[l], biases[l], scales.empty() ? at::Tensor() : scales[l],
-                   shifts.empty() ? at::Tensor() : shifts[l]});
+    const auto of = [l](const std::vector<at::Tensor>& list) {
+      return list.empty() ? at::Tensor() : list[l];
+    };
+    now.push_back({weights[l], biases[l], of(scales), of(shifts), of(slopes)});
   }
   mlp_->follow(now, dropout);
 }
@@ -189,9 +192,9 @@ void SplitOptimizer::begin(const char* way, const std::function<void()>& own) {
       for (const at::Tensor& t : tensors_of({mlp_->committed[l]})) {
         fingerprint.add(t);
       }
-      const auto& [weight, bias, scale, shift] = mlp_->trained[l];
+      const auto& [weight, bias, scale, shift, slope] = mlp_->trained[l];
       fingerprint.add(
-          std::vector<double>{weight ? 1.0 : 0.0, bias ? 1.0 : 0.0, scale ? 1.0 : 0.0, shift ? 1.0 : 0.0});
+          std::vector<double>{double(weight), double(bias), double(scale), double(shift), double(slope)});
     }
   }
   const at::Device device = mlp_->committed[0].weight.device();

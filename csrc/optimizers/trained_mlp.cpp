@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "kernels/registry.h"
@@ -19,10 +20,12 @@
 namespace torchbcd {
 namespace {
 
+constexpr std::string_view kTrainedSlope = "prelu";
+
 std::vector<AffineMap> maps_of(const Mlp& mlp) {
   std::vector<AffineMap> maps;
   for (size_t l = 0; l < mlp.depth(); ++l) {
-    maps.push_back({mlp.weights[l], mlp.biases[l], mlp.scale(l), mlp.shift(l)});
+    maps.push_back({mlp.weights[l], mlp.biases[l], mlp.scale(l), mlp.shift(l), mlp.slope(l)});
   }
   return maps;
 }
@@ -32,7 +35,8 @@ std::vector<std::pair<const char*, at::Tensor>> named_parts(const AffineMap& map
   return {{"weight", map.weight},
           {"bias", map.bias},
           {"LayerNorm weight", map.scale},
-          {"LayerNorm bias", map.shift}};
+          {"LayerNorm bias", map.shift},
+          {"PReLU slope", map.slope}};
 }
 
 std::vector<AffineMap> checked_parameters(const char* name, const Mlp& mlp) {
@@ -42,9 +46,9 @@ std::vector<AffineMap> checked_parameters(const char* name, const Mlp& mlp) {
   TORCH_CHECK_VALUE(weights.size() == biases.size() && weights.size() == mlp.activations.size(), name,
                     ": weights, biases and activations must be as many (got ", weights.size(), ", ",
                     biases.size(), " and ", mlp.activations.size(), ")");
-  for (const std::vector<at::Tensor>* of_norms : {&mlp.scales, &mlp.shifts}) {
-    TORCH_CHECK_VALUE(of_norms->empty() || of_norms->size() == weights.size(), name,
-                      ": scales and shifts must be as many as weights, or none (got ", of_norms->size(),
+  for (const std::vector<at::Tensor>* list : {&mlp.scales, &mlp.shifts, &mlp.slopes}) {
+    TORCH_CHECK_VALUE(list->empty() || list->size() == weights.size(), name,
+                      ": scales, shifts and slopes must be as many as weights, or none (got ", list->size(),
                       " and ", weights.size(), ")");
   }
   const at::Tensor& first = weights.front();
@@ -75,7 +79,12 @@ std::vector<AffineMap> checked_parameters(const char* name, const Mlp& mlp) {
     const Normalization& norm = mlp.activations[l].normalization;
     TORCH_CHECK_VALUE(norm.eps >= 0 && std::isfinite(norm.eps), name, ": eps of the LayerNorm of layer ",
                       l + 1, " must be finite and >= 0 (got ", norm.eps, ")");
-    TORCH_CHECK_VALUE(norm.none() || l + 1 < weights.size(), name, ": the last layer must have no LayerNorm");
+    const bool is_prelu = mlp.activations[l].name == kTrainedSlope;
+    TORCH_CHECK_VALUE((norm.none() && !is_prelu) || l + 1 < weights.size(), name,
+                      ": the last layer must have no LayerNorm, and no slope that is trained");
+    const at::Tensor& slope = parameters[l].slope;
+    TORCH_CHECK_VALUE(slope.defined() == is_prelu && (!is_prelu || slope.numel() == 1), name,
+                      ": an activation 'prelu' must have one slope, and no other any (layer ", l + 1, ")");
   }
   return parameters;
 }
@@ -181,7 +190,9 @@ TrainedMlp::TrainedMlp(const char* name, Mlp mlp, const std::string& loss)
   const Call made = call(Call::Kind::kChange);
   check_skips(name, this->mlp);
   for (const Activation& activation : this->mlp.activations) {
-    activations.push_back(activation_from(activation.name, activation.parameters));
+    activations.push_back(activation.name == kTrainedSlope
+                              ? functors::LeakyReLU()  // of whatever slope a sweep finds
+                              : activation_from(activation.name, activation.parameters));
   }
   check_outputs(name, parameters.back().weight.size(0), this->loss);
   class_weighting.check(name, parameters.back().weight.size(0));
@@ -218,10 +229,14 @@ void TrainedMlp::follow(const std::vector<AffineMap>& now, const std::vector<dou
   for (size_t l = 0; l < depth(); ++l) {
     mlp.weights[l] = now[l].weight;
     mlp.biases[l] = now[l].bias;
-    if (!mlp.scales.empty()) {
-      mlp.scales[l] = now[l].scale;
-      mlp.shifts[l] = now[l].shift;
-    }
+    const auto keep = [l](std::vector<at::Tensor>& list, const at::Tensor& t) {
+      if (!list.empty()) {
+        list[l] = t;
+      }
+    };
+    keep(mlp.scales, now[l].scale);
+    keep(mlp.shifts, now[l].shift);
+    keep(mlp.slopes, now[l].slope);
     mlp.activations[l].dropout = dropout.empty() ? 0 : dropout[l];
     parameters[l] = now[l];
   }
@@ -234,8 +249,8 @@ std::vector<Trained> TrainedMlp::now_trained() const {
     const auto is_trained = [&](const at::Tensor& t) {
       return t.defined() && (!mlp.can_be_frozen || t.requires_grad());
     };
-    now.push_back(
-        {is_trained(map.weight), is_trained(map.bias), is_trained(map.scale), is_trained(map.shift)});
+    now.push_back({is_trained(map.weight), is_trained(map.bias), is_trained(map.scale), is_trained(map.shift),
+                   is_trained(map.slope)});
     any = any || now.back().any();
   }
   TORCH_CHECK_VALUE(any, name, ": at least one parameter must require gradients; all are frozen");
@@ -306,6 +321,9 @@ void TrainedMlp::commit() {
       }
       if (trained[l].shift) {
         parameters[l].shift.copy_(values[l].shift);
+      }
+      if (trained[l].slope) {
+        parameters[l].slope.copy_(values[l].slope);
       }
     }
   };

@@ -54,6 +54,8 @@ struct TrainedMlp {
   /// Of each layer, and whether there is any.
   std::vector<Normalization> normalizations() const;
   bool normalizes() const;
+  /// Whether an activation has a slope that is trained.
+  bool has_slopes() const { return !mlp.slopes.empty(); }
 
   /// Whether states are dropped: a Dropout is in train mode.
   bool drops() const;

@@ -35,6 +35,11 @@ void check_weight_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegul
                       ": a monotone net must have no LayerNorm (got one in layer ", l + 1,
                       "), in which a unit falls where another one grows");
     TORCH_CHECK_VALUE(
+        !mlp.parameters[l].slope.defined(), mlp.name,
+        ": a monotone net must have no slope that is trained, which may fall below 0 (got one in "
+        "layer ",
+        l + 1, ")");
+    TORCH_CHECK_VALUE(
         l == monotone_from || r.entries.low >= 0, mlp.name,
         ": a monotone net must have weights >= 0 after its first layer (got a weight_regularizer of "
         "layer ",

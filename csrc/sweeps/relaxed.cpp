@@ -19,8 +19,8 @@
 
 #include "blocks/input_metric.h"
 #include "blocks/least_squares.h"
-#include "blocks/normalization_step.h"
 #include "blocks/relaxed_states.h"
+#include "blocks/state_map_step.h"
 #include "blocks/weight_terms.h"
 #include "kernels/passes.h"
 
@@ -50,7 +50,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     for (size_t l = depth(); l-- > 0;) {
       weight_block(l);
       if (l > 0) {
-        normalization_block(l);
+        map_block(l);
         joint_block(l);
       }
     }
@@ -274,31 +274,25 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     residual_sums_ = sums;
   }
 
-  // Scale and shift of the normalisation that makes V of layer l - 1.
-  void normalization_block(size_t l) {
+  // The parameters of the map that makes V of layer l - 1.
+  void map_block(size_t l) {
     const size_t i = l - 1;
     const AffineMap& next = sweep_.next_maps[i];
-    copy_map({next.weight, {}, sweep_.maps[i].scale, sweep_.maps[i].shift}, next);
-    if (!problem_.trained[i].normalization()) {
+    copy_map(state_map_part(sweep_.maps[i]), next);
+    if (!problem_.trained[i].state_map()) {
       return;
     }
     const std::vector<SkipReader> skips = skips_of(i, l);
     const at::Tensor& weight = sweep_.next_maps[l].weight;
-    std::optional<NormalizationMoved> moved =
-        normalization_step({state_maps_[i], problem_.trained[i], weight, state_scale(l),
-                            sweep_.restored ? rows_.saved_u[i] : rows_.p[i], rows_.v[i], residual_, skips,
-                            options_.damping_of(i, rows_.classes), options_.relaxation_of(i)},
-                           residual_sums_, totals_);
+    std::optional<StateMapMoved> moved =
+        state_map_step({state_maps_[i], problem_.trained[i], weight, state_scale(l),
+                        sweep_.restored ? rows_.saved_u[i] : rows_.p[i], rows_.v[i], residual_, skips,
+                        options_.damping_of(i, rows_.classes), options_.relaxation_of(i)},
+                       residual_sums_, totals_);
     LazyValue decrease = {0, 0, {}, {}};
     if (moved) {
-      if (next.scale.defined()) {
-        next.scale.copy_(moved->scale);
-      }
-      if (next.shift.defined()) {
-        next.shift.copy_(moved->shift);
-      }
-      state_maps_[i].scale = next.scale;
-      state_maps_[i].shift = next.shift;
+      StateMap& map = state_maps_[i] = moved->map;
+      copy_map({{}, {}, map.scale, map.shift, map.slope}, next);
       rows_.v[i].add_(moved->change);
       residual_ = moved->residual;
       residual_sums_ = moved->sums;
@@ -307,7 +301,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       }
       decrease = {0, rows_.penalties[l] / 2, moved->start, moved->end};
     }
-    done("norm", i, std::move(decrease));
+    done("map", i, std::move(decrease));
   }
 
   // What gradients by V of layer l - 1 are multiplied by on their way.
@@ -338,7 +332,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
                          {},
                          scratch(0, residual_.size(1)),
                          options_.state_steps()[l] == 1 && skips.empty() && map.elementwise() &&
-                             !map.mask.defined() && passes::has_line_move(activation(i), residual_.device()),
+                             !map.mask.defined() && passes::has_line_move(map.activation, residual_.device()),
                          std::move(skips)};
     if (std::holds_alternative<functors::Sign>(activation(i))) {
       set_flips(problem, options_.over_relaxation()[l], rows_.population, totals_);
@@ -419,7 +413,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   Totals totals_;
   double loss_weight_;  // of a row
   bool clamped_;
-  std::vector<StateMap> state_maps_;  // at scales and shifts as they are by now
+  std::vector<StateMap> state_maps_;  // at their parameters as they are by now
   at::Tensor residual_;               // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand
   at::Tensor residual_sums_;          // its rows' sums of squares, (n, 1)
   double loss_before_ = 0;

@@ -65,7 +65,7 @@ std::vector<StateMap> RelaxedProblem::state_maps(const std::vector<AffineMap>& m
                                                  const std::vector<at::Tensor>& masks) const {
   std::vector<StateMap> result;
   for (size_t l = 0; l < depth(); ++l) {
-    result.push_back({activations[l], normalizations[l], maps[l].scale, maps[l].shift,
+    result.push_back({activations[l], normalizations[l], maps[l].scale, maps[l].shift, maps[l].slope,
                       masks.empty() ? at::Tensor() : masks[l]});
   }
   return result;

@@ -168,18 +168,18 @@ void dropouts_are_read() {
   EXPECT(!dropped());
 }
 
-// A LayerNorm before or behind an activation, trained with the layer in front of it.
+// A LayerNorm before or behind an activation, and a PReLU's slope, trained with the layer in front of them.
 void layer_norms_are_read() {
   torch::manual_seed(0);
   using torch::nn::LayerNorm;
   using torch::nn::Linear;
   const auto norm = [] { return LayerNorm(torch::nn::LayerNormOptions({6})); };
-  torch::nn::Sequential model(Linear(4, 6), norm(), torch::nn::GELU(), Linear(6, 6), torch::nn::ReLU(),
+  torch::nn::Sequential model(Linear(4, 6), norm(), torch::nn::GELU(), Linear(6, 6), torch::nn::PReLU(),
                               norm(), Linear(6, 3));
   model->to(torch::kDouble);
   const torchbcd::Mlp mlp = torchbcd::read_mlp(model);
   EXPECT(mlp.activations[0].text() == "layer_norm(1e-05), gelu");
-  EXPECT(mlp.activations[1].text() == "relu, layer_norm(1e-05)");
+  EXPECT(mlp.activations[1].text() == "prelu, layer_norm(1e-05)" && mlp.slopes[1].numel() == 1);
   EXPECT(mlp.scales[0].is_same(model->parameters()[2]) && !mlp.shifts[2].defined());
   for (const char* text :
        {"layer_norm(1e-05), leaky_relu(0.2), dropout(0.5)", "polynomial(0, 0.5, 1), layer_norm(0.1)"}) {
@@ -206,6 +206,11 @@ void layer_norms_are_read() {
   for (size_t i = 0; i < before.size(); ++i) {
     EXPECT(!torch::equal(before[i], model->parameters()[i]));
   }
+  const auto prelu = model->ptr<torch::nn::PReLUImpl>(4);
+  prelu->weight.requires_grad_(false);
+  const double slope = prelu->weight.item<double>();
+  optimizer.step(x, y);
+  EXPECT(prelu->weight.item<double>() == slope);
   model->ptr<torch::nn::LayerNormImpl>(1)->options.eps(1e-3);
   EXPECT_THROWS(c10::ValueError, optimizer.step(x, y), "module 1 of the model");
 }

@@ -63,7 +63,7 @@ def make_mlp(widths, *, output=None, bias=True, dtype=torch.float64, seed=0, hid
         inner = hidden if isinstance(hidden, str) else hidden[i % len(hidden)]
         name = inner if i < len(widths) - 2 else output
         if name is not None:
-            modules.append({**ACTIVATIONS, **MORE_ACTIVATIONS}[name]())
+            modules.append({**ACTIVATIONS, **MORE_ACTIVATIONS, "prelu": nn.PReLU}[name]().to(dtype))
         if norm is not None and i < len(widths) - 2:
             layer_norm = nn.LayerNorm(d_next, dtype=dtype)
             with torch.no_grad():

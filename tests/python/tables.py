@@ -294,7 +294,9 @@ CONFIGURATIONS = {
         widths=(6, 8, 6, 3),
         residual=(0, 2),
     ),
-    "RelaxedBCD, LayerNorm": relaxed(options={"momentum": 0.5, "guard": True}, norm="before"),
+    "RelaxedBCD, LayerNorm": relaxed(
+        options={"momentum": 0.5, "guard": True}, norm="before", hidden=("relu", "prelu")
+    ),
     "RelaxedBCD, LayerNorm, persistent": relaxed(
         options={"persistent": True, "loss": "cross_entropy", "state_steps": 2},
         promise="run",

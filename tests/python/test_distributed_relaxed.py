@@ -40,6 +40,7 @@ CASES = {
         "state_steps": 2,
     },
     "LayerNorm": {"norm": "before", "guard": True},
+    "slopes": {"activation": "prelu", "norm": "behind", "numbers": True},
     "LayerNorm, persistent": {"norm": "behind", "bound": True, "persistent": True, "state_steps": 2},
     "wide": {"widths": [80, 90, 100, 3]},
     "no bias": {"bias": False},

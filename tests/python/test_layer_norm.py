@@ -35,7 +35,7 @@ def test_no_block_raises_the_objective(activation, loss, place, steps, dtype):
     for _ in range(3):
         report, seen = watched_sweep(optimizer, x, y)
         assert_certified(report, seen, None, loss, y, clamped=loss == "squared", dtype=dtype)
-        assert [block for (block, _), _ in seen] == ["V", *["W", "norm", "UV"] * 2, "W"]
+        assert [block for (block, _), _ in seen] == ["V", *["W", "map", "UV"] * 2, "W"]
         for layer in range(2):
             v = hidden_map(model, layer)(seen[-1][1].U[layer])
             torch.testing.assert_close(seen[-1][1].V[layer + 1], v)
@@ -52,7 +52,7 @@ class TestBlocks:
         x, y = make_data(MANY, WIDTHS[0], WIDTHS[-1])
         report, seen = watched_sweep(optimizer, x, y)
         at = by_index(seen)
-        return before, model, at["W", 1], at["norm", 0], at["UV", 0], report
+        return before, model, at["W", 1], at["map", 0], at["UV", 0], report
 
     def residual(self, at):
         return at.U[1] - at.V[1] @ at.W[1].t() - at.b[1]
@@ -159,7 +159,7 @@ def test_residuals(which, steps):
         if sweep > 0:  # the first one may begin by the scale of the outputs
             assert report.before == pytest.approx(expected, rel=1e-12)
         assert all(decrease >= -1e-12 * expected for *_, decrease in report.certificate.blocks)
-        assert sum(block == "norm" for (block, _), _ in seen) == 3
+        assert sum(block == "map" for (block, _), _ in seen) == 3
 
 
 def norms_of(model):

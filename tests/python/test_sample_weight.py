@@ -55,6 +55,7 @@ CASES = {
         "state_steps": 2,
     },
     "LayerNorm": {"norm": "before", "hidden": "silu"},
+    "slopes": {"hidden": "prelu", "loss": "cross_entropy"},
     "LayerNorm, persistent": {"norm": "behind", "bound": True, "persistent": True, "state_steps": 2},
     "no bias": {"bias": False},
     "frozen": {"frozen": True, "widths": [6, 30, 7, 3]},

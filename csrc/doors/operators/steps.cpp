@@ -60,8 +60,8 @@ Mlp mlp_of_parameters(const char* op, at::TensorList parameters, const TextList&
     mlp.activations.push_back(Activation::parse(text));
     TORCH_CHECK_VALUE(mlp.activations.back().dropout == 0, op,
                       ": a function of its arguments takes no Dropout (got '", text, "')");
-    TORCH_CHECK_VALUE(mlp.activations.back().normalization.none(), op, ": takes no LayerNorm (got '", text,
-                      "')");
+    TORCH_CHECK_VALUE(mlp.activations.back().normalization.none() && mlp.activations.back().name != "prelu",
+                      op, ": takes no LayerNorm and no slope that is trained (got '", text, "')");
   }
   mlp.skips = skips_of(op, skips);
   return mlp;

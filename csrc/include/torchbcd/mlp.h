@@ -17,8 +17,9 @@
 namespace torchbcd {
 
 /// An activation by name: "identity", "relu", "leaky_relu" (parameter: its negative slope, default 0.01),
-/// "hardtanh" (parameters: its bounds, default -1 and 1), "polynomial" (parameters: its coefficients, the
-/// constant one first), and more without parameters; an unknown one is answered with all there are.
+/// "prelu" (whose slope is the model's own), "hardtanh" (parameters: its bounds, default -1 and 1),
+/// "polynomial" (parameters: its coefficients, the constant one first), and more without parameters; an
+/// unknown one is answered with all there are.
 struct TORCHBCD_API Activation {
   std::string name = "identity";
   std::vector<double> parameters;
@@ -40,8 +41,9 @@ struct Mlp {
   std::vector<at::Tensor> biases;   // (d_l,), undefined where a layer has none
   std::vector<Activation> activations;
   std::vector<Skip> skips = {};
-  /// (d_l,) of the normalisations, undefined where there is none; or none at all.
-  std::vector<at::Tensor> scales = {}, shifts = {};
+  /// (d_l,) of the normalisations, and (1,) of activations "prelu", leaky ReLUs whose slope is trained:
+  /// undefined where there is none; or none at all.
+  std::vector<at::Tensor> scales = {}, shifts = {}, slopes = {};
   bool flatten = false;  // whether inputs are flattened first
   /// Whether parameters that require no gradients are frozen, as in a model; otherwise all are trained.
   bool can_be_frozen = false;
@@ -52,6 +54,7 @@ struct Mlp {
   size_t depth() const { return weights.size(); }
   at::Tensor scale(size_t l) const { return scales.empty() ? at::Tensor() : scales[l]; }
   at::Tensor shift(size_t l) const { return shifts.empty() ? at::Tensor() : shifts[l]; }
+  at::Tensor slope(size_t l) const { return slopes.empty() ? at::Tensor() : slopes[l]; }
 };
 
 /// Reads a Sequential of Flatten (first), Linear, activations of torch::nn and torchbcd::nn, LayerNorm before

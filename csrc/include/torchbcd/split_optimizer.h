@@ -86,10 +86,10 @@ class TORCHBCD_API SplitOptimizer {
 
   /// Says where the model's parameters are by now: tensors of the same kinds and shapes, in the same order;
   /// and what its Dropouts do, a probability for each layer (Activation::dropout), or none for no Dropout.
-  /// `scales` and `shifts` as Mlp has them.
+  /// The others as Mlp has them.
   void follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,
               const std::vector<double>& dropout = {}, const std::vector<at::Tensor>& scales = {},
-              const std::vector<at::Tensor>& shifts = {});
+              const std::vector<at::Tensor>& shifts = {}, const std::vector<at::Tensor>& slopes = {});
 
   /// What a step would make of inputs and targets, as copies. Throws as it would, of weights too, where there
   /// are any; errors put `of` before "x" and "y".
@@ -156,9 +156,9 @@ class TORCHBCD_API SplitOptimizer {
   virtual void* option_values() const = 0;
   /// What options may not be together. Throws.
   virtual void check_options_together() const {}
-  /// Whether states may be dropped (Activation::dropout), or normalised (Activation::normalization).
+  /// Whether states may be dropped (Activation::dropout), or made by a normalisation or a trained slope.
   virtual bool takes_dropout() const { return false; }
-  virtual bool takes_normalization() const { return false; }
+  virtual bool takes_map_parameters() const { return false; }
   /// Throws where the method, or its options, do not take rows in several processes.
   virtual void check_takes_ranks() const;
   /// Forgets bound data.
