@@ -66,9 +66,9 @@ class LayerParameters(NamedTuple):
 
     weight: Tensor
     bias: Tensor | None
-    scale: Tensor | None
-    shift: Tensor | None
-    slope: Tensor | None
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    slope: Tensor | None = None
 
     @property
     def given(self) -> list[Tensor]:
@@ -328,9 +328,11 @@ class Model:
         """
         if not self._unchanged():
             self._say_what_has_changed()
+        affine: list[dict[str, Any]] = [linear._parameters for linear in self.linears]
+        if not self._norms and not self._slopes:
+            return [LayerParameters(own["weight"], own["bias"]) for own in affine]
         parameters = []
-        for layer, linear in enumerate(self.linears):
-            own: dict[str, Any] = linear._parameters
+        for layer, own in enumerate(affine):
             norm: dict[str, Any] = self._norms[layer]._parameters if layer in self._norms else {}
             slope = self._slopes[layer].weight if layer in self._slopes else None
             parameters.append(

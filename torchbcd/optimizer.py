@@ -38,12 +38,12 @@ def _same(listed: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
 
 def _of_maps(parameters: Sequence[LayerParameters]) -> list[list[Tensor | None]]:
     """Scales, shifts and slopes as the library takes them: none where no layer has any."""
-    norms = any(layer.scale is not None or layer.shift is not None for layer in parameters)
-    slopes = any(layer.slope is not None for layer in parameters)
+    scales, shifts, slopes = ([layer[k] for layer in parameters] for k in (2, 3, 4))
+    norms = any(p is not None for p in (*scales, *shifts))
     return [
-        [layer.scale for layer in parameters] if norms else [],
-        [layer.shift for layer in parameters] if norms else [],
-        [layer.slope for layer in parameters] if slopes else [],
+        scales if norms else [],
+        shifts if norms else [],
+        slopes if any(p is not None for p in slopes) else [],
     ]
 
 
@@ -151,7 +151,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         if not (
             len(groups) == len(parameters)
             and _same([p for group in groups for p in group["params"]], known)
-            and _same([p for layer in parameters for p in layer.given], known)
+            and _same([p for layer in parameters for p in layer if p is not None], known)
         ):
             self._follow_groups(parameters)
         weights, biases = [p.weight for p in parameters], [p.bias for p in parameters]

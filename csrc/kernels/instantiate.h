@@ -8,7 +8,7 @@
 #include <type_traits>
 #include <variant>
 
-#include "kernels/launch.h"
+#include "kernels/kernel.h"
 
 namespace torchbcd::kernels {
 

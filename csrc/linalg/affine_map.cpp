@@ -143,9 +143,7 @@ std::vector<at::Tensor> tensors_of(const AffineMap& map) {
 std::vector<at::Tensor> tensors_of(const std::vector<AffineMap>& maps) {
   std::vector<at::Tensor> tensors;
   for (const AffineMap& map : maps) {
-    for (const at::Tensor& t : tensors_of(map)) {
-      tensors.push_back(t);
-    }
+    each_pair(map, map, [&tensors](const at::Tensor& t, const at::Tensor&) { tensors.push_back(t); });
   }
   return tensors;
 }

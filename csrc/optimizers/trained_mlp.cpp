@@ -8,6 +8,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -30,14 +31,16 @@ std::vector<AffineMap> maps_of(const Mlp& mlp) {
   return maps;
 }
 
-// A layer's tensors by what errors call them.
-std::vector<std::pair<const char*, at::Tensor>> named_parts(const AffineMap& map) {
-  return {{"weight", map.weight},
-          {"bias", map.bias},
-          {"LayerNorm weight", map.scale},
-          {"LayerNorm bias", map.shift},
-          {"PReLU slope", map.slope}};
-}
+// A layer's tensors, and what errors call them.
+struct NamedPart {
+  const char* name;
+  at::Tensor AffineMap::* part;
+};
+constexpr std::array<NamedPart, 5> kParts = {{{"weight", &AffineMap::weight},
+                                              {"bias", &AffineMap::bias},
+                                              {"LayerNorm weight", &AffineMap::scale},
+                                              {"LayerNorm bias", &AffineMap::shift},
+                                              {"PReLU slope", &AffineMap::slope}}};
 
 std::vector<AffineMap> checked_parameters(const char* name, const Mlp& mlp) {
   const std::vector<at::Tensor>& weights = mlp.weights;
@@ -124,7 +127,7 @@ void check_kind(const char* name, const char* which, size_t layer, const at::Ten
 struct Place {
   const char* which;
   size_t layer;
-  at::Tensor tensor;
+  const at::Tensor* tensor;
   uintptr_t begin, end;
 
   std::string name() const { return c10::str("the ", which, " of layer ", layer + 1); }
@@ -132,7 +135,7 @@ struct Place {
 
 // Where in memory every number of a tensor is.
 at::Tensor addresses(const Place& place) {
-  const at::Tensor& t = place.tensor;
+  const at::Tensor& t = *place.tensor;
   const int64_t size = static_cast<int64_t>(place.end - place.begin) / static_cast<int64_t>(t.element_size());
   return at::arange(size, at::kLong)
       .as_strided(t.sizes(), t.strides())
@@ -153,7 +156,7 @@ void check_memory(const char* name, const std::vector<AffineMap>& maps) {
     for (int64_t d = 0; d < t.dim(); ++d) {
       last += static_cast<uintptr_t>((t.size(d) - 1) * t.stride(d));
     }
-    places.push_back({which, layer, t, begin, begin + (last + 1) * t.element_size()});
+    places.push_back({which, layer, &t, begin, begin + (last + 1) * t.element_size()});
     if (!t.is_non_overlapping_and_dense()) {
       const at::Tensor found = addresses(places.back());
       TORCH_CHECK_VALUE(std::get<0>(at::_unique(found)).numel() == t.numel(), name, ": ",
@@ -163,8 +166,8 @@ void check_memory(const char* name, const std::vector<AffineMap>& maps) {
     }
   };
   for (size_t l = 0; l < maps.size(); ++l) {
-    for (const auto& [which, tensor] : named_parts(maps[l])) {
-      add(which, l, tensor);
+    for (const auto& [which, part] : kParts) {
+      add(which, l, maps[l].*part);
     }
   }
   std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.begin < b.begin; });
@@ -267,11 +270,9 @@ bool TrainedMlp::sync() {
     follow(maps_of(now), dropout);
   }
   for (size_t l = 0; l < depth(); ++l) {
-    const auto now = named_parts(parameters[l]);
-    const auto then = named_parts(committed[l]);
-    for (size_t k = 0; k < then.size(); ++k) {
-      if (then[k].second.defined()) {
-        check_kind(name, then[k].first, l, now[k].second, then[k].second);
+    for (const auto& [which, part] : kParts) {
+      if ((committed[l].*part).defined()) {
+        check_kind(name, which, l, parameters[l].*part, committed[l].*part);
       }
     }
   }
