@@ -13,9 +13,9 @@
 // method on 1/|w(mu)|, which is concave. With a 1-norm or bounds beside the norm, w(mu) is a
 // QuadraticPlusRegularizer's, and mu is bracketed.
 //
-// Where |w|_1 would exceed a radius, w is the minimiser with mu |w|_1 besides, for one number mu > 0: a point
-// of the lasso's path, which is piecewise linear in mu (Osborne, Presnell and Turlach, 2000). mu is
-// bracketed.
+// Rows whose 1-norms have to be within a radius take accelerated gradient steps, each followed by the exact
+// nearest row within (Duchi et al., 2008), which find the entries that are zero; and Newton steps of the
+// others, on the face of the ball that they are on, which find their values.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -91,20 +91,19 @@ class RowNorms {
 /// With 1-norms of rows that have to be within a radius.
 class RowSums {
  public:
-  RowSums(NormedQuadratic problem, QuadraticPlusRegularizer without_norms)
-      : problem_(std::move(problem)),
-        without_norms_(std::move(without_norms)),
-        system_(problem_.of_weight()) {}
+  explicit RowSums(NormedQuadratic problem);
 
   /// As RowNorms'.
   void minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& linear) const;
 
  private:
-  at::Tensor fall(const at::Tensor& w) const;
+  class Rows;
 
   NormedQuadratic problem_;
-  QuadraticPlusRegularizer without_norms_;
   at::Tensor system_;  // S
+  double largest_;     // its largest eigenvalue
+  double l1_;          // times scale
+  double radius_;
 };
 
 }  // namespace torchbcd

@@ -125,7 +125,7 @@ QuadraticPlusRegularizer::QuadraticPlusRegularizer(const at::Tensor& hessian,
 class QuadraticPlusRegularizer::Rows {
  public:
   Rows(const QuadraticPlusRegularizer& problem, const ColumnBounds& bounds, const at::Tensor& x,
-       const at::Tensor& centre, const at::Tensor& linear, const at::Tensor& ridge, const at::Tensor& l1)
+       const at::Tensor& centre, const at::Tensor& linear, const at::Tensor& ridge)
       : problem_(problem),
         bounds_(bounds),
         bounded_(bounds.any()),
@@ -134,8 +134,7 @@ class QuadraticPlusRegularizer::Rows {
         x_(wide(x)),
         centre_(wide(centre)),
         linear_(wide(linear)),
-        ridge_(ridge),
-        l1_(l1.defined() ? l1 + problem_.l1_ : l1) {
+        ridge_(ridge) {
     if (problem_.l2_ != 0) {  // l2/2 |x|^2 = l2/2 |x - c|^2 + l2 <c, x - c> + ...
       covered(linear_).sub_(covered(centre_), problem_.l2_);
     }
@@ -152,8 +151,7 @@ class QuadraticPlusRegularizer::Rows {
     const at::Tensor entries = covered(x_);
     at::Tensor value = row_sum((gradient_ - linear_).mul_(x_ - centre_))
                            .mul_(0.5)
-                           .add_(l1_.defined() ? row_sum(entries.abs()).mul_(l1_)
-                                               : row_regularizer({.l1 = problem_.l1_}, entries));
+                           .add_(row_regularizer({.l1 = problem_.l1_}, entries));
     if (bounded_) {
       const at::Tensor outside = entries.lt(low_).logical_or_(entries.gt(high_));
       value.masked_fill_(outside.any(1, /*keepdim=*/true), kInfinity);
@@ -166,10 +164,9 @@ class QuadraticPlusRegularizer::Rows {
     const at::Tensor entries = covered(x_);
     at::Tensor distance = gradient_.clone();
     at::Tensor of_covered = covered(distance);
-    if (has_l1()) {
-      const at::Tensor at_zero = of_covered - (l1_.defined() ? of_covered.clamp(-l1_, l1_)
-                                                             : of_covered.clamp(-problem_.l1_, problem_.l1_));
-      of_covered.copy_(at::where(entries == 0, at_zero, of_covered + slopes_of_l1(entries)));
+    if (problem_.l1_ != 0) {
+      const at::Tensor at_zero = of_covered - of_covered.clamp(-problem_.l1_, problem_.l1_);
+      of_covered.copy_(at::where(entries == 0, at_zero, of_covered + entries.sign() * problem_.l1_));
     }
     if (bounded_) {  // on a bound only what leads inside counts
       of_covered.masked_fill_((entries <= low_).logical_and_(of_covered > 0), 0);
@@ -203,11 +200,8 @@ class QuadraticPlusRegularizer::Rows {
         } else {
           next = entry - slope / curvature;
         }
-        if (l1_.defined()) {  // without a ridge
-          threshold = l1_.squeeze(1) / curvature;
-        }
         if (regularized) {
-          if (threshold.defined() && has_l1()) {
+          if (threshold.defined() && problem_.l1_ != 0) {
             next.sub_(next.clamp(-threshold, threshold));
           } else if (problem_.l1_ != 0) {
             next.sub_(next.clamp(-problem_.l1_ / curvature, problem_.l1_ / curvature));
@@ -239,7 +233,7 @@ class QuadraticPlusRegularizer::Rows {
     const auto [marks, index] = free.to(at::kChar).topk(most, 1);
     const at::Tensor real = marks.to(at::kBool);
     at::Tensor slope = gradient_.clone();
-    covered(slope).add_(slopes_of_l1(covered(x_)));
+    covered(slope).add_(covered(x_).sign(), problem_.l1_);
     const at::Tensor wanted = at::where(real, slope.gather(1, index).neg_(), 0);
     const at::Tensor step = at::empty_like(wanted);
     const int64_t size = std::max<int64_t>(1, kSystems / (most * most));
@@ -273,7 +267,6 @@ class QuadraticPlusRegularizer::Rows {
     linear_ = linear_.index_select(0, index);
     gradient_ = gradient_.index_select(0, index);
     ridge_ = ridge_.defined() ? ridge_.index_select(0, index) : ridge_;
-    l1_ = l1_.defined() ? l1_.index_select(0, index) : l1_;
   }
 
  private:
@@ -285,16 +278,11 @@ class QuadraticPlusRegularizer::Rows {
     }
   }
   at::Tensor covered(const at::Tensor& t) const { return t.narrow(1, 0, problem_.regularized_); }
-  bool has_l1() const { return l1_.defined() || problem_.l1_ != 0; }
-  // The 1-norm's slopes, off zero.
-  at::Tensor slopes_of_l1(const at::Tensor& entries) const {
-    return l1_.defined() ? entries.sign().mul_(l1_) : entries.sign().mul_(problem_.l1_);
-  }
   at::Tensor free_entries() const {
     at::Tensor free = at::ones(x_.sizes(), x_.options().dtype(at::kBool));
     const at::Tensor entries = covered(x_);
     covered(free).copy_(entries.gt(low_).logical_and_(entries.lt(high_)));
-    if (has_l1()) {
+    if (problem_.l1_ != 0) {
       covered(free).logical_and_(entries.ne(0));
     }
     return free;
@@ -312,7 +300,7 @@ class QuadraticPlusRegularizer::Rows {
     if (entries.numel() == 0) {
       return part;
     }
-    if (has_l1()) {
+    if (problem_.l1_ != 0) {
       meet(at::zeros({}, entries.options()), entries * moves < 0);
     }
     if (bounded_) {
@@ -326,7 +314,7 @@ class QuadraticPlusRegularizer::Rows {
   at::Tensor stopped_at_kinks(const at::Tensor& next) const {
     at::Tensor entries = covered(next);
     const at::Tensor before = covered(x_);
-    if (has_l1()) {
+    if (problem_.l1_ != 0) {
       entries.masked_fill_((entries * before < 0).logical_or_(entries.abs() <= before.abs() * 1e-14), 0);
     }
     if (bounded_) {
@@ -365,19 +353,16 @@ class QuadraticPlusRegularizer::Rows {
   const bool bounded_;
   const at::Tensor low_, high_;  // (1, regularised columns)
   at::Tensor x_, centre_, linear_, gradient_, ridge_;
-  at::Tensor l1_;  // each row's in all, (m, 1), where they differ
 };
 
 void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& centre,
-                                         const at::Tensor& linear, const at::Tensor& ridge,
-                                         const at::Tensor& l1) const {
+                                         const at::Tensor& linear, const at::Tensor& ridge) const {
   if (x.numel() == 0) {
     return;
   }
-  const bool searched = ridge.defined() || l1.defined();
-  const double tolerance = searched ? 1e-14 : x.scalar_type() == at::kDouble ? 1e-10 : 1e-7;
+  const double tolerance = ridge.defined() ? 1e-14 : x.scalar_type() == at::kDouble ? 1e-10 : 1e-7;
   const ColumnBounds bounds = column_bounds(regularizer_, regularized_, x.scalar_type());
-  Rows rows(*this, bounds, x, centre, linear, ridge, l1);
+  Rows rows(*this, bounds, x, centre, linear, ridge);
   const at::Tensor enough = linear.abs().amax(1, true).to(at::kDouble).clamp_min_(l1_).mul_(tolerance);
   const at::Tensor start = rows.value();
   const at::Tensor solution = rows.x().clone();
@@ -403,11 +388,11 @@ void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& 
     }
   }
   const at::Tensor rounded = solution.to(x.scalar_type());
-  if (searched) {
+  if (ridge.defined()) {
     x.copy_(rounded);
     return;
   }
-  const at::Tensor end = Rows(*this, bounds, rounded, centre, linear, ridge, l1).value();
+  const at::Tensor end = Rows(*this, bounds, rounded, centre, linear, ridge).value();
   x.copy_(at::where(end < start, rounded, x));
 }
 

@@ -29,9 +29,9 @@ class QuadraticPlusRegularizer {
   /// never worse than it was; entries that the regulariser sets to zero or to a bound are exactly there.
   /// `ridge` (m, 1), where defined, adds ridge_i/2 |x_i|^2 over the regularised columns of row i; x is then
   /// found as closely as rounding allows, whatever it was, since a ridge is searched for by what |x_i|
-  /// becomes. `l1` (m, 1), likewise, adds l1_i |x_i|_1 to them.
+  /// becomes.
   void minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& linear,
-                 const at::Tensor& ridge = {}, const at::Tensor& l1 = {}) const;
+                 const at::Tensor& ridge = {}) const;
 
  private:
   class Rows;

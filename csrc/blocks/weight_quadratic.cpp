@@ -16,7 +16,7 @@ WeightQuadratic::WeightQuadratic(const at::Tensor& hessian, const WeightRegulari
   } else if (regularizer.of_rows()) {
     rows_.emplace(problem(), without_norms_);
   } else if (regularizer.bounds_sums()) {
-    sums_.emplace(problem(), without_norms_);
+    sums_.emplace(problem());
   }
 }
 

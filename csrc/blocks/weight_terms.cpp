@@ -81,8 +81,7 @@ void shorten_rows_(double radius, int p, at::Tensor weight) {
   }
 }
 
-// Rows <- the nearest ones with |w|_1 <= radius: their entries shrunk by what leaves that much (Duchi,
-// Shalev-Shwartz, Singer and Chandra, 2008).
+// Rows <- the nearest ones with |w|_1 <= radius.
 void shrink_to_sum_(double radius, at::Tensor weight) {
   if (!std::isfinite(radius)) {
     return;
@@ -90,12 +89,8 @@ void shrink_to_sum_(double radius, at::Tensor weight) {
   const at::Tensor rows = too_long(weight, radius, 1).squeeze(1).nonzero().squeeze(1);
   if (rows.numel() > 0) {
     const at::Tensor w = weight.index_select(0, rows).to(at::kDouble);
-    const at::Tensor sorted = std::get<0>(w.abs().sort(1, /*descending=*/true));
-    const at::Tensor above = sorted.cumsum(1) - largest_norm(radius, weight.scalar_type());
-    const at::Tensor shares = above / at::arange(1, w.size(1) + 1, w.options());
-    const at::Tensor count = (sorted > shares).sum(1, /*keepdim=*/true);
-    const at::Tensor times = shares.gather(1, (count - 1).clamp_min_(0)).clamp_min_(0);
-    weight.index_copy_(0, rows, (w - w.clamp(-times, times)).to(weight.scalar_type()));
+    const double most = largest_norm(radius, weight.scalar_type());
+    weight.index_copy_(0, rows, nearest_with_sum(w, most).to(weight.scalar_type()));
   }
   shorten_rows_(radius, 1, weight);  // by rounding
 }
@@ -165,6 +160,15 @@ at::Tensor row_regularizer(const WeightRegularizer& r, const at::Tensor& weight)
     value.masked_fill_(too_long(weight, r.l1_radius, 1), kInfinity);
   }
   return value;
+}
+
+at::Tensor nearest_with_sum(const at::Tensor& rows, double radius) {
+  const at::Tensor sorted = std::get<0>(rows.abs().sort(1, /*descending=*/true));
+  const at::Tensor sums = sorted.cumsum(1);
+  const at::Tensor shares = (sums - radius) / at::arange(1, rows.size(1) + 1, rows.options());
+  const at::Tensor count = (sorted > shares).sum(1, /*keepdim=*/true);
+  const at::Tensor times = shares.gather(1, (count - 1).clamp_min_(0)).clamp_min_(0);
+  return rows - rows.clamp(-times, times);
 }
 
 void project_(const WeightRegularizer& r, const at::Tensor& weight) {

@@ -29,6 +29,10 @@ bool is_inside(const WeightRegularizer& regularizer, const at::Tensor& weight);
 /// finite, its prox for a step so short that it does little else.
 void project_(const WeightRegularizer& regularizer, const at::Tensor& weight);
 
+/// The nearest rows to those of a float64 matrix with |w|_1 <= radius, up to rounding: entries shrunk by what
+/// leaves that much (Duchi, Shalev-Shwartz, Singer and Chandra, 2008). Those within stay.
+at::Tensor nearest_with_sum(const at::Tensor& rows, double radius);
+
 /// W <- argmin over X of times r(X) + 1/2 |X - W|^2. Exact: where there are norms, bounds are at zero alone,
 /// and the prox of a norm on a cone is the norm's after the cone's (both commute with lengths). Not for a
 /// term of one's own.
