@@ -231,7 +231,8 @@ def Proximal(  # noqa: N802
     r may be of all of W at once, not convex, and infinite outside a set that weights then stay in. W blocks
     minimise their quadratic plus r by accelerated proximal gradients, and keep a point only where ``value`` says
     that it is lower: no block raises the objective, whatever ``prox`` returns. What it returns that is worse than
-    its argument, in the sum above, is an error. A weight that moves is an answer of ``prox``, to the bit.
+    its argument, in the sum above, is an error. A weight that a W block has moved is an answer of ``prox``, to
+    the bit.
 
     ``L2`` may be added, nothing else. It is for ``weight_regularizer`` of :class:`torchbcd.BCD` with
     ``splitting=3`` and :class:`torchbcd.RelaxedBCD`, without ``process_group``. Both functions are called in the

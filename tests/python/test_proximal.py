@@ -369,6 +369,10 @@ def test_where_nothing_holds_it(tmp_path):
         ValueError, match="TorchScript and the steps that are functions cannot hold it .got 'own l1'"
     ):
         optimizer.script_object()
+    parameters, network = torchbcd.functional.network_of(model)
+    x, y = make_data(20, WIDTHS[0], WIDTHS[-1])
+    with pytest.raises(ValueError, match="the steps that are functions cannot hold it .got 'own l1'"):
+        torchbcd.functional.relaxed_step(x, y, parameters, network=network, weight_regularizer=[None, L1])
     optimizer.bind(*make_data(20, WIDTHS[0], WIDTHS[-1]))
     with pytest.raises(ValueError, match="subdifferential the library knows, .* .got 'own l1'"):
         _ = optimizer.step().stationarity
