@@ -18,7 +18,8 @@ from operator import index
 
 from torch import Tensor
 
-from torchbcd.terms import ProximalTerm, Regularizer, WeightRegularizer, from_numbers
+from torchbcd.terms import ProximalTerm, Regularizer, WeightRegularizer
+from torchbcd.terms import from_numbers as from_numbers
 
 __all__ = [
     "L1",
@@ -34,7 +35,6 @@ __all__ = [
     "ProximalTerm",
     "Regularizer",
     "WeightRegularizer",
-    "from_numbers",
 ]
 
 
