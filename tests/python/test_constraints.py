@@ -457,6 +457,8 @@ def test_states_continue(method, name):
 def test_numbers():
     """Four as before for what is a sum over entries; one or one for each layer in TorchScript's lists."""
     assert reg.L1(0.5).numbers == (0.5, 0.0, float("-inf"), float("inf"))
+    five = (-5.0, 0.0, 0.0, 2.0, 0.0, 0.0)  # as states of before there were bounds of sums have it
+    assert reg.MaxNorm(2.0).numbers[4:] == five
     for terms in [*TERMS.values(), *NETS["monotone"].of_layers(2)]:
         assert reg.from_numbers(terms.numbers) == terms
     script = torchbcd.BCD(make_mlp(WIDTHS)).script_object()
