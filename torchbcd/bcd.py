@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from torchbcd import _C, arguments, diagnostics, fitting, losses
+from torchbcd import _C, arguments, diagnostics, fitting, lifted, losses
 from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
 from torchbcd.optimizer import SweepOptimizer
-from torchbcd.regularizers import from_numbers
 from torchbcd.reports import FitResult, SweepReport
+from torchbcd.terms import Regularizer, from_numbers
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -337,6 +337,10 @@ class BCD(SweepOptimizer[_C.BCD]):
         """
         count = fitting.check(max_sweeps, tol)
         self._check_all_rows("fit")
+        for group in self.param_groups:
+            lifted.check_known(
+                group["weight_regularizer"], "fit, which stops by the distance from a critical point,"
+            )
         self.bind(x, y, sample_weight)
         return fitting.sweep_until(self.step, count, tol, callback)
 
@@ -359,7 +363,7 @@ class BCD(SweepOptimizer[_C.BCD]):
         penalties = []
         for layer in range(len(lists["W"])):
             gamma, rho, alpha, alpha_weight, weights, states = raw.penalties(layer)
-            regularizers = from_numbers(weights), from_numbers(states)
+            regularizers = [Regularizer() if r is None else from_numbers(r) for r in (weights, states)]
             penalties.append(diagnostics.Penalties(gamma, rho, alpha, alpha_weight, *regularizers))
         problem = diagnostics.Problem(
             splitting=raw.splitting,

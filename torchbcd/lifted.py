@@ -165,18 +165,37 @@ def regularizer_subdifferential(terms: Regularizer, x: Tensor, dtype: torch.dtyp
 
 
 def norms_of_weight(terms: Regularizer, w: Tensor) -> float:
-    """What the norms of a weight's columns and rows add to its regulariser."""
+    """What the norms of a weight's columns and rows, or a term of one's own, add to its regulariser."""
     if not isinstance(terms, WeightRegularizer):
         return 0.0
-    return float(terms.by_input * w.norm(dim=0).sum() + terms.by_unit * w.norm(dim=1).sum())
+    own = float(terms.proximal.value(w)) if terms.proximal else 0.0
+    return float(terms.by_input * w.norm(dim=0).sum() + terms.by_unit * w.norm(dim=1).sum()) + own
+
+
+def check_known(terms: Regularizer | None, what: str) -> None:
+    """Refuse a regulariser of one's own, of whose subdifferential nothing is known.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if isinstance(terms, WeightRegularizer) and terms.proximal:
+        raise ValueError(
+            f"{what} needs regularisers whose subdifferential the library knows, which it does not of one's own "
+            f"(got {terms.proximal.name!r})"
+        )
 
 
 def shortest_of_weight(terms: Regularizer, w: Tensor, gradient: Tensor, dtype: torch.dtype) -> Tensor:
     """The element of a gradient plus a regulariser's subdifferential in W that is nearest to zero; inf outside.
 
     A column or row of zeros has the ball of its norm's weight as subdifferential, a row that is as long as the
-    radius allows, as far as rounding of ``dtype`` can tell, the ray outwards.
+    radius allows, as far as rounding of ``dtype`` can tell, the ray outwards; one whose 1-norm is, the multiples
+    of that norm's subdifferential.
+
+    Raises:
+        ValueError: The regulariser has a term of one's own.
     """
+    check_known(terms, "stationarity")
     low, high = add(regularizer_subdifferential(terms, w, dtype), (gradient, gradient))
     if not isinstance(terms, WeightRegularizer):
         return shortest(low, high)
@@ -203,10 +222,39 @@ def shortest_of_weight(terms: Regularizer, w: Tensor, gradient: Tensor, dtype: t
         nearest = shortest(low + times * w, high + times * w)
         longer = w.to(dtype).norm(dim=1, keepdim=True).double() > terms.radius
         nearest = nearest.masked_fill(longer, torch.inf)
+    if terms.l1_radius < torch.inf:
+        nearest = _within_sums(terms.l1_radius, w, low, high, dtype)
     for weight, dim, zero in zeros:
         size = nearest.norm(dim=dim, keepdim=True)
         nearest = torch.where(zero, nearest * (1 - weight / size.clamp_min(1e-300)).clamp_min(0), nearest)
     return nearest
+
+
+def _within_sums(radius: float, w: Tensor, low: Tensor, high: Tensor, dtype: torch.dtype) -> Tensor:
+    """The nearest elements to zero of intervals plus the outward cone of rows that have 1-norms up to a radius.
+
+    The cone of a row on the radius is mu times the 1-norm's subdifferential, mu >= 0. The squared length is
+    convex in mu, with a slope that rises: its root is bisected.
+    """
+
+    def at(mu: Tensor) -> Tensor:
+        zero = w == 0
+        return shortest(low + torch.where(zero, -mu, w.sign() * mu), high + torch.where(zero, mu, w.sign() * mu))
+
+    def slope(mu: Tensor) -> Tensor:
+        nearest = at(mu)
+        return torch.where(w == 0, -nearest.abs(), w.sign() * nearest).sum(1, keepdim=True)
+
+    size = w.abs().sum(1, keepdim=True)
+    touches = size >= radius * (1 - 64 * torch.finfo(dtype).eps)
+    below = torch.zeros_like(size)
+    above = torch.where(touches, at(below).abs().amax(1, keepdim=True).nan_to_num(posinf=0.0), 0)
+    for _ in range(200):
+        middle = (below + above) / 2
+        rises = slope(middle) > 0
+        below, above = torch.where(rises, below, middle), torch.where(rises, middle, above)
+    longer = w.to(dtype).abs().sum(1, keepdim=True).double() > radius
+    return at(below).masked_fill(longer, torch.inf)
 
 
 def shortest(low: Tensor, high: Tensor) -> Tensor:

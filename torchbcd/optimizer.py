@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from torchbcd import _C, arguments, distributed, losses
 from torchbcd.convert import Activation, LayerParameters, read_model
-from torchbcd.regularizers import Monotone, Regularizer, from_numbers
+from torchbcd.regularizers import Monotone, Regularizer
+from torchbcd.terms import from_numbers, from_saved, to_saved
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -29,7 +30,17 @@ def _to_python(name: str, value: Any) -> Any:
 
 def _to_plain(value: Any) -> Any:
     """The reverse: what a state_dict holds."""
-    return list(value.numbers) if isinstance(value, Regularizer) else value
+    return to_saved(value) if isinstance(value, Regularizer) else value
+
+
+def _from_plain(name: str, value: Any, own: Any) -> Any:
+    """What an option is again, of a layer where it is now ``own``."""
+    return from_saved(value, own) if name.endswith("_regularizer") and value is not None else value
+
+
+def _own_terms(terms: Any) -> Any:
+    """The regulariser, where it has a term of one's own, which no state holds."""
+    return terms if getattr(terms, "proximal", None) else None
 
 
 def _same(listed: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
@@ -107,6 +118,11 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             weight = arguments.loss_weight(loss_weight, loss.reduction == "mean")
             self._build(model, loss, {**options, **weight})
             if process_group is not None:
+                if any(_own_terms(group["weight_regularizer"]) for group in self.param_groups):
+                    raise ValueError(
+                        "a process_group needs weight_regularizers that are the same in every process, which "
+                        "nothing tells of one's own"
+                    )
                 described.update(distributed.description(self))
         if process_group is not None:
             self._object.set_process_group(process_group.group_name, process_group.rank())
@@ -185,6 +201,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             "loss": self._loss,
             "options": self._push().scheme_options(),
             "state": self.state_dict(),
+            "own": [_own_terms(group["weight_regularizer"]) for group in self.param_groups],
             **{name: getattr(self, name) for name in self._copied},
         }
 
@@ -196,7 +213,12 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             return
         for name in self._copied:
             setattr(self, name, state[name])
-        self._build(state["model"], state["loss"], state["options"])
+        own = state.get("own", [])
+        self._build(
+            state["model"],
+            state["loss"],
+            {**state["options"], **({"weight_regularizer": own} if any(own) else {})},
+        )
         self.load_state_dict(state["state"])
 
     def set_observer(self, observer: Callable[[str, int], object] | None) -> None:
@@ -261,15 +283,17 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
                 f"state_dict must be one of torchbcd.{type(self).__name__} (got one without an entry 'torchbcd')"
             )
         self._follow()
+        saved = state_dict["param_groups"]
+        own = [*self.param_groups, *[{}] * len(saved)]  # of which there may be too few
         groups = [
-            {name: _to_python(name, value) for name, value in group.items()}
-            for group in state_dict["param_groups"]
+            {name: _from_plain(name, value, mine.get(name)) for name, value in group.items()}
+            for group, mine in zip(saved, own, strict=False)
         ]
         before = self.param_groups
         super().load_state_dict({**state_dict, "state": {}, "param_groups": groups})
         try:
-            own = [{name: arguments.plain(g[name]) for name in self._option_names if name in g} for g in groups]
-            self._object.load_state_dict({"param_groups": own, "torchbcd": state_dict["torchbcd"]})
+            told = [{name: arguments.plain(g[name]) for name in self._option_names if name in g} for g in groups]
+            self._object.load_state_dict({"param_groups": told, "torchbcd": state_dict["torchbcd"]})
         except BaseException:
             self.param_groups = before
             raise

@@ -6,15 +6,20 @@ entry, or None, for each layer. They add up: ``L2(0.1) + Nonnegative()``. Biases
 
 :func:`L1`, :func:`L2`, :func:`ElasticNet`, :func:`Nonnegative` and :func:`Box` are sums over entries.
 :func:`GroupL1`, :func:`MaxNorm`, :func:`InputSigns` and :class:`Monotone` know which unit and which input an
-entry belongs to, and are of weights alone.
+entry belongs to, and are of weights alone. :func:`Proximal` makes one of functions of one's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf, isfinite
+from math import isfinite
 from operator import index
+
+from torch import Tensor
+
+from torchbcd.terms import ProximalTerm, Regularizer, WeightRegularizer
+from torchbcd.terms import from_numbers as from_numbers
 
 __all__ = [
     "L1",
@@ -26,137 +31,11 @@ __all__ = [
     "MaxNorm",
     "Monotone",
     "Nonnegative",
+    "Proximal",
+    "ProximalTerm",
     "Regularizer",
     "WeightRegularizer",
 ]
-
-
-@dataclass(frozen=True)
-class Regularizer:
-    r"""A regulariser :math:`l_1 |x| + \tfrac{l_2}2 x^2` on :math:`[low, high]`; the functions below make one.
-
-    Attributes:
-        l1: Weight of the 1-norm.
-        l2: Weight of the squared norm.
-        low: Lower bound of the entries, -inf for none.
-        high: Upper bound of the entries, inf for none.
-    """
-
-    l1: float = 0.0
-    l2: float = 0.0
-    low: float = -inf
-    high: float = inf
-
-    def __add__(self, other: Regularizer) -> Regularizer:
-        """The sum of the two: weights add up, intervals intersect.
-
-        Raises:
-            ValueError: The intervals have nothing in common.
-
-        Example:
-            >>> L2(0.5) + Nonnegative()
-            Regularizer(l1=0.0, l2=0.5, low=0.0, high=inf)
-        """
-        if not isinstance(other, Regularizer):
-            return NotImplemented
-        low, high = max(self.low, other.low), min(self.high, other.high)
-        if low > high:
-            raise ValueError(f"the intervals of the two must meet (got {self} and {other})")
-        l1, l2 = self.l1 + other.l1, self.l2 + other.l2
-        mine, others = _of_weights(self), _of_weights(other)
-        if mine is None and others is None:
-            return Regularizer(l1, l2, low, high)
-        both = [terms for terms in (mine, others) if terms is not None]
-        return WeightRegularizer(
-            l1,
-            l2,
-            low,
-            high,
-            by_input=sum(terms.by_input for terms in both),
-            by_unit=sum(terms.by_unit for terms in both),
-            radius=min(terms.radius for terms in both),
-            nonnegative=tuple(sorted({j for terms in both for j in terms.nonnegative})),
-            nonpositive=tuple(sorted({j for terms in both for j in terms.nonpositive})),
-            monotone=any(terms.monotone for terms in both),
-        )
-
-    @property
-    def penalizes(self) -> bool:
-        """Whether it is more than constraints."""
-        return self.l1 != 0 or self.l2 != 0
-
-    @property
-    def numbers(self) -> tuple[float, ...]:
-        """The numbers that the library, state dicts and TorchScript have it by: four where it is of entries."""
-        return (self.l1, self.l2, self.low, self.high)
-
-
-@dataclass(frozen=True)
-class WeightRegularizer(Regularizer):
-    r"""A regulariser of a layer's weight W, whose rows :math:`w_i` are units and columns :math:`W e_j` inputs.
-
-    .. math::
-        \sum_{ij} \Big( l_1 |W_{ij}| + \tfrac{l_2}2 W_{ij}^2 \Big)
-        + \lambda_{\text{input}} \sum_j \|W e_j\|_2 + \lambda_{\text{unit}} \sum_i \|w_i\|_2
-
-    on :math:`low \le W_{ij} \le high`, :math:`\|w_i\|_2 \le radius` and the signs of some columns.
-
-    Attributes:
-        l1: Weight of the 1-norm.
-        l2: Weight of the squared norm.
-        low: Lower bound of the entries, -inf for none; -inf or 0 beside norms.
-        high: Upper bound of the entries, inf for none; 0 or inf beside norms.
-        by_input: Weight of the columns' norms.
-        by_unit: Weight of the rows' norms.
-        radius: The most that a row's norm may be, inf for any.
-        nonnegative: Inputs, from 0, whose columns must be >= 0.
-        nonpositive: Inputs whose columns must be <= 0.
-        monotone: Whether every output of the net has to be monotone in these inputs (:class:`Monotone`).
-    """
-
-    by_input: float = 0.0
-    by_unit: float = 0.0
-    radius: float = inf
-    nonnegative: tuple[int, ...] = ()
-    nonpositive: tuple[int, ...] = ()
-    monotone: bool = False
-
-    @property
-    def penalizes(self) -> bool:
-        """Whether it is more than constraints."""
-        return super().penalizes or self.by_input != 0 or self.by_unit != 0
-
-    @property
-    def has_norms(self) -> bool:
-        """Whether it has norms of columns or rows, as terms or as constraints."""
-        return self.by_input != 0 or self.by_unit != 0 or self.radius < inf
-
-    @property
-    def numbers(self) -> tuple[float, ...]:
-        """Four as for entries; then minus how many follow, norms, radius, whether monotone, and the columns."""
-        more = (self.by_input, self.by_unit, self.radius, float(self.monotone), float(len(self.nonnegative)))
-        columns = tuple(float(j) for j in self.nonnegative + self.nonpositive)
-        return (*super().numbers, -float(len(more) + len(columns)), *more, *columns)
-
-
-def from_numbers(numbers: Sequence[float]) -> Regularizer:
-    """The regulariser that has these ``numbers``.
-
-    Example:
-        >>> from_numbers(MaxNorm(2.0).numbers) == MaxNorm(2.0)
-        True
-    """
-    l1, l2, low, high, *rest = numbers
-    if not rest:
-        return Regularizer(l1, l2, low, high)
-    _, by_input, by_unit, radius, monotone, positive, *columns = rest
-    inputs = tuple(int(j) for j in columns)
-    above, below = inputs[: int(positive)], inputs[int(positive) :]
-    return WeightRegularizer(l1, l2, low, high, by_input, by_unit, radius, above, below, bool(monotone))
-
-
-def _of_weights(terms: Regularizer) -> WeightRegularizer | None:
-    return terms if isinstance(terms, WeightRegularizer) else None
 
 
 @dataclass(frozen=True)
@@ -310,25 +189,104 @@ def GroupL1(weight: float, by: str = "input") -> WeightRegularizer:  # noqa: N80
     return WeightRegularizer(by_input=value) if by == "input" else WeightRegularizer(by_unit=value)
 
 
-def MaxNorm(radius: float) -> WeightRegularizer:  # noqa: N802
-    r"""Indicator of :math:`\|w_i\|_2 \le r` for every row of W: infinite where a unit's weights are longer.
+def MaxNorm(radius: float, p: int = 2) -> WeightRegularizer:  # noqa: N802
+    r"""Indicator of :math:`\|w_i\|_p \le r` for every row of W: infinite where a unit's weights are longer.
 
-    It holds to the bit as ``weight.norm(dim=1) <= radius`` measures it in the weights' own dtype, and in float64.
+    It holds to the bit as ``weight.norm(p, dim=1) <= radius`` measures it in the weights' own dtype, and in
+    float64; with p = 1 as ``weight.abs().sum(dim=1)`` does, too. Then a unit's product moves by r times the
+    largest move of an input at the most, and rows on the bound have exact zeros, as with :func:`L1`.
 
     Args:
         radius: r > 0.
+        p: 2, or 1, which goes with no norm of units beside it.
 
     Raises:
         TypeError: The radius is not a number.
-        ValueError: It is not positive, or not finite.
+        ValueError: It is not positive, or not finite; or p is neither.
 
     Example:
-        >>> MaxNorm(2.0).radius
-        2.0
+        >>> MaxNorm(2.0).radius, MaxNorm(3.0, p=1).l1_radius
+        (2.0, 3.0)
+
+    Source:
+        The nearest point of the 1-norm's ball: Duchi, Shalev-Shwartz, Singer and Chandra, Efficient Projections
+        onto the l1-Ball for Learning in High Dimensions (2008).
     """
     if not _weight("radius", radius) > 0:
         raise ValueError(f"radius must be > 0 (got {radius})")
-    return WeightRegularizer(radius=float(radius))
+    if p not in (1, 2):
+        raise ValueError(f"p must be 1 or 2 (got {p!r})")
+    return WeightRegularizer(radius=float(radius)) if p == 2 else WeightRegularizer(l1_radius=float(radius))
+
+
+def Proximal(  # noqa: N802
+    name: str,
+    prox: Callable[[Tensor, float], Tensor],
+    value: Callable[[Tensor], float | Tensor],
+) -> WeightRegularizer:
+    r"""A regulariser of one's own, r(W): any function whose prox one can compute.
+
+    .. math:: \text{prox}(W, t) \in \operatorname*{argmin}_Z\; r(Z) + \tfrac1{2t} \|Z - W\|_F^2
+
+    r may be of all of W at once, not convex, and infinite outside a set that weights then stay in. W blocks
+    minimise their quadratic plus r by accelerated proximal gradients, and keep a point only where ``value`` says
+    that it is lower: no block raises the objective, whatever ``prox`` returns. What it returns that is worse than
+    its argument, in the sum above, is an error. A weight that a W block has moved is an answer of ``prox``, to
+    the bit.
+
+    ``L2`` may be added, nothing else. It is for ``weight_regularizer`` of :class:`torchbcd.BCD` with
+    ``splitting=3`` and :class:`torchbcd.RelaxedBCD`, without ``process_group``. Both functions are called in the
+    middle of steps, on the thread that steps, without gradients; they may look at the optimizer, not change it.
+    What they raise ends the step, which then has changed nothing. A ``state_dict`` holds the name alone, and
+    loads into an optimizer that was made with a regulariser of that name; TorchScript objects cannot hold one,
+    but a scripted function can be ``prox`` or ``value``.
+
+    Args:
+        name: What errors and saved states call it.
+        prox: Called with a weight of the layer's shape, dtype and device, a copy, and the step t > 0; returns
+            such a tensor. Where there are several minimisers, any.
+        value: Called with a weight in float64, whatever the layer's dtype, so that sums keep their digits;
+            returns r there: a number, a tensor of one, or inf. Finite at all that ``prox`` returns, with a
+            tolerance of its dtype's rounding where r tests a constraint.
+
+    Raises:
+        TypeError: The name is no str, or one of the others no function.
+        ValueError: The name is empty.
+
+    Example:
+        Rows that are probabilities: non-negative, with sum 1.
+
+        >>> import torch, torchbcd
+        >>> from torch import nn
+        >>> def prox(w, step):
+        ...     u = w.sort(dim=1, descending=True).values
+        ...     shares = (u.cumsum(1) - 1) / torch.arange(1, w.shape[1] + 1, dtype=w.dtype)
+        ...     last = (u > shares).sum(1, keepdim=True) - 1
+        ...     return (w - shares.gather(1, last)).clamp_min(0)
+        >>> def value(w):
+        ...     inside = (w >= 0).all() and ((w.sum(1) - 1).abs() < 1e-5).all()
+        ...     return 0.0 if inside else float("inf")
+        >>> model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> simplex = torchbcd.regularizers.Proximal("simplex", prox, value)
+        >>> optimizer = torchbcd.BCD(model, weight_regularizer=[simplex, None])
+        >>> optimizer.bind(torch.randn(30, 5), torch.randint(3, (30,)))
+        >>> report = optimizer.step()
+        >>> bool((model[0].weight.sum(1) - 1).abs().max() < 1e-5)
+        True
+
+    Source:
+        Beck and Teboulle, A Fast Iterative Shrinkage-Thresholding Algorithm for Linear Inverse Problems (2009);
+        Li and Lin, Accelerated Proximal Gradient Methods for Nonconvex Programming (2015), for the test of every
+        point.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str (got {name!r})")
+    if not name:
+        raise ValueError("name must not be empty (got '')")
+    for what, function in (("prox", prox), ("value", value)):
+        if not callable(function):
+            raise TypeError(f"{what} must be a function (got {function!r})")
+    return WeightRegularizer(proximal=ProximalTerm(name, prox, value))
 
 
 def InputSigns(  # noqa: N802

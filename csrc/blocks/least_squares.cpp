@@ -119,7 +119,7 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
     TORCH_CHECK_LINALG(all_finite(gram), where, ": the Gram matrix of the inputs is not finite");
     // Times the relaxation, which leaves the Hessian as it is.
     problem_ = WeightQuadratic(gram, penalties.regularizer, penalties.relaxation / penalties.rho,
-                               v_.size(1) + (penalties.regularize_bias && bias ? 1 : 0));
+                               v_.size(1) + (penalties.regularize_bias && bias ? 1 : 0), where);
   } else if (primal_) {
     factor_ = factor({.a = v_,
                       .ridge = weight_ridge,

@@ -12,6 +12,10 @@
 // trust regions (More and Sorensen, 1983) on the eigenvalues of S, solved for all rows at once by Newton's
 // method on 1/|w(mu)|, which is concave. With a 1-norm or bounds beside the norm, w(mu) is a
 // QuadraticPlusRegularizer's, and mu is bracketed.
+//
+// Rows whose 1-norms have to be within a radius take accelerated gradient steps, each followed by the exact
+// nearest row within (Duchi et al., 2008), which find the entries that are zero; and Newton steps of the
+// others, on the face of the ball that they are on, which find their values.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -30,13 +34,21 @@ struct NormedQuadratic {
   WeightRegularizer regularizer;
   double scale = 1;
   int64_t regularized = 0;
+  at::Tensor border;   // (d,): what the bias shares with W; undefined without one
+  double of_bias = 1;  // its own curvature
 
   NormedQuadratic(const at::Tensor& plain_hessian, const WeightRegularizer& r, double times, int64_t columns);
 
   at::Tensor covered(const at::Tensor& t) const { return t.narrow(1, 0, regularized); }
-  bool has_bias() const { return hessian.size(0) > regularized; }
+  bool has_bias() const { return border.defined(); }
   /// B in float64, less what the squared norm, which H has, does about C rather than zero.
   at::Tensor shifted(const at::Tensor& centre, const at::Tensor& linear) const;
+
+  /// S, of W alone once the bias is eliminated; and of right-hand sides for [w b], those for w.
+  at::Tensor of_weight() const;
+  at::Tensor without_bias(const at::Tensor& of_all) const;
+  /// The bias that is best with W, (m,), of right-hand sides for [w b].
+  at::Tensor best_bias(const at::Tensor& of_all, const at::Tensor& w) const;
 };
 
 /// With norms of columns.
@@ -52,6 +64,10 @@ class ColumnNorms {
   NormedQuadratic problem_;
 };
 
+/// The objective of each row up to a constant, (m, 1), in float64; `linear` is shifted.
+at::Tensor row_values(const NormedQuadratic& problem, const at::Tensor& x, const at::Tensor& centre,
+                      const at::Tensor& linear);
+
 /// With norms of rows.
 class RowNorms {
  public:
@@ -61,8 +77,6 @@ class RowNorms {
   void minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& linear) const;
 
  private:
-  at::Tensor values(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& linear) const;
-  at::Tensor without_bias(const at::Tensor& of_all) const;
   at::Tensor solved(const at::Tensor& of_all, const at::Tensor& mu) const;
   at::Tensor smooth(const at::Tensor& centre, const at::Tensor& linear) const;
   at::Tensor bracketed(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& linear) const;
@@ -70,10 +84,26 @@ class RowNorms {
   NormedQuadratic problem_;
   QuadraticPlusRegularizer without_norms_;
   double weight_;           // of the norm, times scale
-  at::Tensor border_;       // (d,): what the bias shares with W; undefined without one
-  double of_bias_ = 1;      // its own curvature
   at::Tensor eigenvalues_;  // (d,), of S
   at::Tensor vectors_;
+};
+
+/// With 1-norms of rows that have to be within a radius.
+class RowSums {
+ public:
+  explicit RowSums(NormedQuadratic problem);
+
+  /// As RowNorms'.
+  void minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& linear) const;
+
+ private:
+  class Rows;
+
+  NormedQuadratic problem_;
+  at::Tensor system_;  // S
+  double largest_;     // its largest eigenvalue
+  double l1_;          // times scale
+  double radius_;
 };
 
 }  // namespace torchbcd

@@ -104,6 +104,24 @@ NormedQuadratic::NormedQuadratic(const at::Tensor& plain_hessian, const WeightRe
       scale(times),
       regularized(columns) {
   hessian.diagonal().narrow(0, 0, columns).add_(times * r.entries.l2);
+  if (hessian.size(0) > columns) {
+    border = hessian.select(1, columns).narrow(0, 0, columns);
+    of_bias = hessian.select(0, columns).select(0, columns).item<double>();
+  }
+}
+
+at::Tensor NormedQuadratic::of_weight() const {
+  const at::Tensor all = hessian.narrow(0, 0, regularized).narrow(1, 0, regularized);
+  return has_bias() ? all - at::outer(border, border) / of_bias : all;
+}
+
+at::Tensor NormedQuadratic::without_bias(const at::Tensor& of_all) const {
+  const at::Tensor of_w = covered(of_all);
+  return has_bias() ? of_w - at::outer(of_all.select(1, regularized), border / of_bias) : of_w;
+}
+
+at::Tensor NormedQuadratic::best_bias(const at::Tensor& of_all, const at::Tensor& w) const {
+  return (of_all.select(1, regularized) - at::mv(w, border)) / of_bias;
 }
 
 at::Tensor NormedQuadratic::shifted(const at::Tensor& centre, const at::Tensor& linear) const {
@@ -116,38 +134,21 @@ RowNorms::RowNorms(NormedQuadratic problem, QuadraticPlusRegularizer without_nor
     : problem_(std::move(problem)),
       without_norms_(std::move(without_norms)),
       weight_(problem_.scale * problem_.regularizer.by_unit) {
-  const int64_t d = problem_.regularized;
-  at::Tensor of_rows = problem_.hessian.narrow(0, 0, d).narrow(1, 0, d);
-  if (problem_.has_bias()) {
-    border_ = problem_.hessian.select(1, d).narrow(0, 0, d);
-    of_bias_ = problem_.hessian.select(0, d).select(0, d).item<double>();
-    of_rows = of_rows - at::outer(border_, border_) / of_bias_;
-  }
-  std::tie(eigenvalues_, vectors_) = at::linalg_eigh(of_rows);
+  std::tie(eigenvalues_, vectors_) = at::linalg_eigh(problem_.of_weight());
   eigenvalues_ = at::maximum(eigenvalues_, eigenvalues_.max() * 1e-16);  // positive, but for rounding
-}
-
-// Of right-hand sides for [w b], those for w once b is eliminated.
-at::Tensor RowNorms::without_bias(const at::Tensor& of_all) const {
-  const at::Tensor of_w = problem_.covered(of_all);
-  return border_.defined() ? of_w - at::outer(of_all.select(1, problem_.regularized), border_ / of_bias_)
-                           : of_w;
 }
 
 // [w b] with H [w b] + mu [w 0] = `of_all`, row by row.
 at::Tensor RowNorms::solved(const at::Tensor& of_all, const at::Tensor& mu) const {
-  const at::Tensor w = at::mm(at::mm(without_bias(of_all), vectors_).div_(eigenvalues_ + mu), vectors_.t());
-  if (!border_.defined()) {
-    return w;
-  }
-  const at::Tensor b = (of_all.select(1, problem_.regularized) - at::mv(w, border_)) / of_bias_;
-  return at::cat({w, b.unsqueeze(1)}, 1);
+  const at::Tensor w =
+      at::mm(at::mm(problem_.without_bias(of_all), vectors_).div_(eigenvalues_ + mu), vectors_.t());
+  return problem_.has_bias() ? at::cat({w, problem_.best_bias(of_all, w).unsqueeze(1)}, 1) : w;
 }
 
 // The minimisers where nothing but the norm has a kink.
 at::Tensor RowNorms::smooth(const at::Tensor& centre, const at::Tensor& linear) const {
   const at::Tensor all = at::mm(centre, problem_.hessian).add_(linear);
-  const at::Tensor g = at::mm(without_bias(all), vectors_);
+  const at::Tensor g = at::mm(problem_.without_bias(all), vectors_);
   const double radius = problem_.regularizer.radius;
   at::Tensor mu = at::zeros({g.size(0), 1}, g.options());
   const at::Tensor zero = row_norms(g) <= weight_;
@@ -169,9 +170,8 @@ at::Tensor RowNorms::smooth(const at::Tensor& centre, const at::Tensor& linear) 
   at::Tensor rest = linear - at::mm(x - centre, problem_.hessian);
   problem_.covered(rest).sub_(problem_.covered(x) * mu);
   x.add_(solved(rest, mu).masked_fill_(flag, 0));
-  if (border_.defined()) {  // with w = 0, b is best
-    const at::Tensor b =
-        (all.select(1, problem_.regularized) - at::mv(problem_.covered(x), border_)) / of_bias_;
+  if (problem_.has_bias()) {  // with w = 0, b is best
+    const at::Tensor b = problem_.best_bias(all, problem_.covered(x));
     const at::Tensor own = x.select(1, problem_.regularized);
     own.copy_(at::where(flag.squeeze(1), b, own));
   }
@@ -189,7 +189,7 @@ at::Tensor RowNorms::bracketed(const at::Tensor& x, const at::Tensor& centre,
   const auto end = [&](const std::vector<double>& ends) { return bounds.on(x.device(), ends); };
   // A zero row is best where what pulls at it, with its bias at its best, is no longer than the weight.
   const at::Tensor all = at::mm(centre, problem_.hessian).add_(problem_.shifted(centre, linear));
-  const at::Tensor g = without_bias(all);
+  const at::Tensor g = problem_.without_bias(all);
   const at::Tensor pull = (g - g.clamp(-l1, l1)).clamp(end(bounds.low), end(bounds.high));
   const at::Tensor zero = row_norms(pull) <= weight_;
   at::Tensor solution = x.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
@@ -206,21 +206,19 @@ at::Tensor RowNorms::bracketed(const at::Tensor& x, const at::Tensor& centre,
   if (weight_ > 0) {
     problem_.covered(solution).masked_fill_(zero, 0);
   }
-  if (border_.defined()) {
-    solution.select(1, problem_.regularized)
-        .copy_((all.select(1, problem_.regularized) - at::mv(problem_.covered(solution), border_)) /
-               of_bias_);
+  if (problem_.has_bias()) {
+    solution.select(1, problem_.regularized).copy_(problem_.best_bias(all, problem_.covered(solution)));
   }
   return solution;
 }
 
-// The objective of each row up to a constant, (m, 1).
-at::Tensor RowNorms::values(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& linear) const {
+at::Tensor row_values(const NormedQuadratic& problem, const at::Tensor& x, const at::Tensor& centre,
+                      const at::Tensor& linear) {
   const at::Tensor change = x.to(at::kDouble) - centre;
-  WeightRegularizer without_square = problem_.regularizer;
+  WeightRegularizer without_square = problem.regularizer;
   without_square.entries.l2 = 0;
-  return row_sum(at::mm(change, problem_.hessian).mul_(0.5).sub_(linear).mul_(change))
-      .add_(row_regularizer(without_square, problem_.covered(x)), problem_.scale);
+  return row_sum(at::mm(change, problem.hessian).mul_(0.5).sub_(linear).mul_(change))
+      .add_(row_regularizer(without_square, problem.covered(x)), problem.scale);
 }
 
 void RowNorms::minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& linear) const {
@@ -235,7 +233,7 @@ void RowNorms::minimise_(const at::Tensor& x, const at::Tensor& centre, const at
   }
   const at::Tensor next = found.to(x.scalar_type());
   project_(r, problem_.covered(next));
-  x.copy_(at::where(values(next, c, b) < values(x, c, b), next, x));
+  x.copy_(at::where(row_values(problem_, next, c, b) < row_values(problem_, x, c, b), next, x));
 }
 
 }  // namespace torchbcd

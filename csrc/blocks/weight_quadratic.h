@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "blocks/normed_quadratic.h"
+#include "blocks/proximal_quadratic.h"
 #include "blocks/regularized_quadratic.h"
 #include "torchbcd/weight_regularizers.h"
 
@@ -17,19 +18,22 @@ namespace torchbcd {
 class WeightQuadratic {
  public:
   WeightQuadratic() = default;
-  /// `hessian` (d, d) is symmetric positive definite, both triangles given.
+  /// `hessian` (d, d) is symmetric positive definite, both triangles given. Errors of a term of one's own
+  /// begin with `where`.
   WeightQuadratic(const at::Tensor& hessian, const WeightRegularizer& regularizer, double scale,
-                  int64_t regularized);
+                  int64_t regularized, const char* where);
 
   /// Improves `x` in place, as closely as QuadraticPlusRegularizer, or until rounding ends it. Where it
   /// moves, it is within the constraints, to the bit (is_inside), and zeros are exact. It is never worse than
-  /// it was: no row is, or, with norms of columns, their sum.
+  /// it was: no row is, or, with norms of columns or a term of one's own, their sum.
   void minimise_(const at::Tensor& x, const at::Tensor& centre, const at::Tensor& linear) const;
 
  private:
   QuadraticPlusRegularizer without_norms_;
   std::optional<ColumnNorms> columns_;
   std::optional<RowNorms> rows_;
+  std::optional<RowSums> sums_;
+  std::optional<ProximalQuadratic> proximal_;
 };
 
 }  // namespace torchbcd

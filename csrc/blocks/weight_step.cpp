@@ -111,7 +111,7 @@ void exact_weights(const at::Tensor& a, const at::Tensor& residual, const Affine
   const double strength = std::max({omega.entries.l1, omega.by_input, omega.by_unit});
   const at::Tensor hessian = gram.clone();
   hessian.diagonal().add_(ridge);
-  const WeightQuadratic problem(hessian, omega, 1 / rho, inputs);
+  const WeightQuadratic problem(hessian, omega, 1 / rho, inputs, where);
   const double enough = kTolerance * std::max(cross.abs().max().item<double>(), strength / rho);
   const at::Tensor solution = start.clone();
   for (int step = 0; step < kSteps; ++step) {

@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "doors/optional_tensors.h"
+#include "doors/python_proximal.h"
 #include "optimizers/dicts.h"
+#include "optimizers/option_table.h"
 #include "sweeps/bcd_order.h"
 #include "torchbcd/bcd.h"
 #include "torchbcd/dladmm.h"
@@ -23,8 +25,8 @@ namespace torchbcd::python {
 
 namespace py = pybind11;
 
-/// A value of Python's; a regulariser becomes the list of its numbers. `what` begins the error where it is
-/// nothing that a value could be.
+/// A value of Python's; a regulariser becomes the list of its numbers, with a term of one's own behind them.
+/// `what` begins the error where it is nothing that a value could be.
 inline c10::IValue to_ivalue(const py::handle& value, const std::string& what) {
   const auto is_a = [&](const char* kind) {  // NumPy's numbers are such, too
     return py::isinstance(value, py::module_::import("numbers").attr(kind));
@@ -59,6 +61,9 @@ inline c10::IValue to_ivalue(const py::handle& value, const std::string& what) {
     }
     return dict;
   }
+  if (is_proximal(value)) {
+    return proximal_value(value);
+  }
   if (py::hasattr(value, "numbers")) {
     return to_ivalue(value.attr("numbers"), what);
   }
@@ -85,6 +90,9 @@ inline py::object to_python(const c10::IValue& value) {
       dict[to_python(item.key())] = to_python(item.value());
     }
     return dict;
+  }
+  if (const std::shared_ptr<const ProximalTerm> term = term_in(value)) {
+    return python_term(*term);
   }
   return value.isTensor()   ? py::cast(value.toTensor())
          : value.isString() ? py::cast(value.toStringRef())
@@ -143,13 +151,14 @@ inline std::vector<std::pair<char, size_t>> blocks_of(const BCD::Point& point) {
 
 /// gamma, rho, alpha, alpha_weight, r and s of a layer.
 inline auto penalties_of(const BCD::Point& point, size_t l) {
-  const BCDOptions& o = point.options;
+  BCDOptions o = point.options;
+  const auto option = [&](const char* name) { return to_python(get_option(&o, BCD::table().row(name), l)); };
   return std::tuple{o.gamma()[l],
                     o.rho_of(l),
                     o.alpha()[l],
                     o.alpha_weight_of(l),
-                    o.weight_regularizer()[l].numbers(),
-                    WeightRegularizer(o.state_regularizer()[l]).numbers()};
+                    option("weight_regularizer"),
+                    option("state_regularizer")};
 }
 
 /// What every sweep asks between blocks: whether Python has a signal to handle (Ctrl-C), and the caller's own

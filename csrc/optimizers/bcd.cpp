@@ -17,6 +17,7 @@
 #include "optimizers/found_modules.h"
 #include "optimizers/option_table.h"
 #include "optimizers/saved_state.h"
+#include "optimizers/weight_constraints.h"
 #include "sweeps/bcd_order.h"
 #include "sweeps/layers.h"
 
@@ -124,6 +125,7 @@ void BCD::check_takes_ranks() const {
   TORCH_CHECK_VALUE(data_->options.splitting() == 3, mlp_->name,
                     ": a process_group needs splitting=3, whose W blocks are least squares (got ",
                     data_->options.splitting(), ")");
+  check_same_in_processes(mlp_->name, data_->options.weight_regularizer());
 }
 
 void BCD::unbind() {

@@ -67,15 +67,19 @@ Call::Turn::Turn(Caller& caller, const char* name, Kind kind) : caller_(caller) 
     TORCH_CHECK(holder == self, name, ": another thread is in a call of this optimizer; one call at a time");
     TORCH_CHECK(!caller.stepping || kind == Kind::kLook, name,
                 ": a sweep is running, of which an observer may only look at the optimizer");
+    TORCH_CHECK(!caller.only_looks || kind == Kind::kLook, name,
+                ": a call is reading the optimizer, which functions that it calls may only look at");
   }
   if (caller.depth++ == 0) {
     caller.stepping = kind == Kind::kStep;
+    caller.only_looks = kind != Kind::kChange;
   }
 }
 
 Call::Turn::~Turn() {
   if (--caller_.depth == 0) {
     caller_.stepping = false;
+    caller_.only_looks = false;
     caller_.thread.store({});
   }
 }

@@ -15,8 +15,9 @@ namespace torchbcd {
 /// Who is calling an optimizer, if anybody.
 struct Caller {
   std::atomic<std::thread::id> thread;
-  int depth = 0;          // of calls within calls, by that thread
-  bool stepping = false;  // whether the outermost one is a step, which calls an observer
+  int depth = 0;            // of calls within calls, by that thread
+  bool stepping = false;    // whether the outermost one is a step, which calls an observer
+  bool only_looks = false;  // whether those within may only look: a step's, and those of one that looks
 };
 
 /// As long as it lives, products of float32 matrices keep all their digits, whatever
@@ -32,8 +33,9 @@ class FullPrecision {
   std::function<void()> restore_;
 };
 
-/// Lives as long as a call. Another thread's call, and one that an observer makes and that does not only
-/// look, is answered with a c10::Error. Within it there are no gradients, no inference mode, no autocast.
+/// Lives as long as a call. Another thread's call, and one that an observer or a regulariser of one's own
+/// makes and that does not only look, is answered with a c10::Error. Within it there are no gradients, no
+/// inference mode, no autocast.
 class Call {
  public:
   enum class Kind { kStep, kChange, kLook };

@@ -10,6 +10,8 @@
 #include <type_traits>
 
 #include "optimizers/dicts.h"
+#include "optimizers/proximal_value.h"
+#include "optimizers/weight_constraints.h"
 
 namespace torchbcd {
 
@@ -50,40 +52,6 @@ decltype(auto) visit_value(const OptionRow& row, void* options, size_t layer, co
       row.in(options));
 }
 
-// What a regulariser that is not one of entries is told; empty where it is right. Norms and bounds share a
-// closed form where the bounds are at zero alone, norms of columns and of rows none.
-std::string complaint(const WeightRegularizer& r) {
-  const auto weight = [](double x) { return std::isfinite(x) && x >= 0; };
-  if (!weight(r.by_input) || !weight(r.by_unit)) {
-    return c10::str("must have finite weights >= 0 (got ", r.by_input, " by input and ", r.by_unit,
-                    " by unit)");
-  }
-  if (!(r.radius > 0)) {
-    return c10::str("must have a radius > 0 (got ", r.radius, ")");
-  }
-  if (r.by_input != 0 && r.of_rows()) {
-    return "must not have norms both by input and by unit: their sum has no closed form";
-  }
-  const auto at_zero = [](double end) { return end == 0 || std::isinf(end); };
-  if ((r.by_input != 0 || r.of_rows()) && !(at_zero(r.entries.low) && at_zero(r.entries.high))) {
-    return c10::str("must have bounds at 0 alone beside norms (got ", r.entries.low, " and ", r.entries.high,
-                    ")");
-  }
-  for (const std::vector<int64_t>* inputs : {&r.nonnegative, &r.nonpositive}) {
-    for (const int64_t j : *inputs) {
-      if (j < 0) {
-        return c10::str("must have inputs >= 0 (got ", j, ")");
-      }
-    }
-  }
-  for (const int64_t j : r.nonnegative) {
-    if (std::find(r.nonpositive.begin(), r.nonpositive.end(), j) != r.nonpositive.end()) {
-      return c10::str("must have one sign for an input (got two for input ", j, ")");
-    }
-  }
-  return {};
-}
-
 // What an option's value is for Python, what it takes, and what it is in numbers, by its type.
 c10::IValue to_ivalue(double x) { return x; }
 c10::IValue to_ivalue(const std::optional<double>& x) { return x ? c10::IValue(*x) : c10::IValue(); }
@@ -91,7 +59,15 @@ c10::IValue to_ivalue(int64_t x) { return x; }
 c10::IValue to_ivalue(bool x) { return x; }
 c10::IValue to_ivalue(const std::string& x) { return x; }
 c10::IValue to_ivalue(const WeightRegularizer& r) {
-  return r.none() ? c10::IValue() : python_list(r.numbers());
+  if (r.none()) {
+    return {};
+  }
+  c10::impl::GenericList list = python_list(r.numbers());
+  if (r.proximal) {
+    list = python_list({r.entries.l1, r.entries.l2, r.entries.low, r.entries.high});
+    list.push_back(capsule_of(r.proximal));
+  }
+  return list;
 }
 c10::IValue to_ivalue(const Regularizer& r) {
   return r.none() ? c10::IValue() : python_list({r.l1, r.l2, r.low, r.high});
@@ -140,16 +116,35 @@ bool read(const c10::IValue& value, WeightRegularizer& r) {
     r = {};
     return true;
   }
-  if (!value.isList() || !std::all_of(value.toListRef().begin(), value.toListRef().end(), is_number)) {
+  if (!value.isList() || value.toListRef().empty()) {
+    return false;
+  }
+  std::vector<c10::IValue> list = value.toListRef().vec();
+  std::shared_ptr<const ProximalTerm> term = term_in(list.back());
+  if (list.back().isString()) {  // as states have it
+    const std::string& name = list.back().toStringRef();
+    TORCH_CHECK_VALUE(
+        r.proximal && r.proximal->name == name,
+        "torchbcd: a state has the name of a regulariser of one's own alone: make the optimizer with "
+        "the one named '",
+        name, "' in that layer (got ", r.proximal ? "'" + r.proximal->name + "'" : "none", ")");
+    term = r.proximal;
+  }
+  list.resize(list.size() - (term ? 1 : 0));
+  if (!std::all_of(list.begin(), list.end(), is_number)) {
     return false;
   }
   std::vector<double> numbers;
-  std::transform(value.toListRef().begin(), value.toListRef().end(), std::back_inserter(numbers), to_number);
+  std::transform(list.begin(), list.end(), std::back_inserter(numbers), to_number);
   const double* next = numbers.data();
   const double* const end = next + numbers.size();
   const std::optional<WeightRegularizer> found = WeightRegularizer::read(next, end);
-  r = found.value_or(r);
-  return found && next == end;
+  if (!found || next != end) {
+    return false;
+  }
+  r = *found;
+  r.proximal = term;
+  return true;
 }
 bool read(const c10::IValue& value, Regularizer& r) {
   WeightRegularizer found(r);
@@ -159,6 +154,10 @@ bool read(const c10::IValue& value, Regularizer& r) {
 }
 
 void append(std::vector<double>& numbers, const WeightRegularizer& r) {
+  TORCH_CHECK_VALUE(!r.proximal,
+                    "torchbcd: TorchScript, and lists of numbers, cannot hold a regulariser of one's "
+                    "own (got '",
+                    r.proximal->name, "')");
   const std::vector<double> own = r.numbers();
   numbers.insert(numbers.end(), own.begin(), own.end());
 }
@@ -210,7 +209,7 @@ bool holds(const OptionRow&, const Regularizer& r) {
   return std::isfinite(r.l1) && r.l1 >= 0 && std::isfinite(r.l2) && r.l2 >= 0 && r.low <= r.high;
 }
 bool holds(const OptionRow& row, const WeightRegularizer& r) {
-  return holds(row, r.entries) && complaint(r).empty();
+  return holds(row, r.entries) && complaint_of(r).empty();
 }
 
 // What a value that is out of range is told.
@@ -226,7 +225,7 @@ std::string complaint(const OptionRow&, const Regularizer& r) {
                          : c10::str("must have low <= high (got ", r.low, " and ", r.high, ")");
 }
 std::string complaint(const OptionRow& row, const WeightRegularizer& r) {
-  return holds(row, r.entries) ? complaint(r) : complaint(row, r.entries);
+  return holds(row, r.entries) ? complaint_of(r) : complaint(row, r.entries);
 }
 
 }  // namespace

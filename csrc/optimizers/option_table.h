@@ -92,9 +92,10 @@ class TORCHBCD_API OptionTable {
 
 /// An option, a layer's or the optimizer's, as Python has it: a number, None, a bool, or a name; a
 /// regulariser is the list of its numbers (WeightRegularizer::numbers; four where it is one of entries), or
-/// None.
+/// None; with a term of one's own, four and a capsule with it (proximal_value.h).
 TORCHBCD_API c10::IValue get_option(void* options, const OptionRow& row, size_t layer);
-/// The reverse. Throws a TypeError, with the option's name, where the value is of another kind.
+/// The reverse. Throws a TypeError, with the option's name, where the value is of another kind. In place of a
+/// capsule may be the name of the term that the layer has.
 void set_option(void* options, const OptionRow& row, size_t layer, const c10::IValue& value);
 /// One value for all layers, or a list with one for each; whether there are as many is for spread() to say.
 TORCHBCD_API void set_option_of_all(void* options, const OptionRow& row, const c10::IValue& value);

@@ -10,6 +10,7 @@
 #include "optimizers/dicts.h"
 #include "optimizers/option_table.h"
 #include "optimizers/process_group.h"
+#include "optimizers/proximal_value.h"
 #include "optimizers/saved_state.h"
 #include "optimizers/trained_mlp.h"
 #include "optimizers/weight_constraints.h"
@@ -67,7 +68,7 @@ void SplitOptimizer::check_options() const {
       "blocks are one by one here; train by RelaxedBCD, or freeze the slope");
   option_table().check(option_values(), mlp_->depth());
   const OptionRef regularizers = option_table().row("weight_regularizer").in(option_values());
-  check_weight_regularizers(*mlp_, *std::get<PerLayer<WeightRegularizer>*>(regularizers));
+  check_weight_regularizers(*mlp_, *std::get<PerLayer<WeightRegularizer>*>(regularizers), takes_proximal());
   check_options_together();
 }
 
@@ -345,7 +346,11 @@ c10::IValue SplitOptimizer::state_dict() {
     for (size_t k = tensors_of(mlp_->parameters[l]).size(); k > 0; --k) {
       own.push_back(parameters++);
     }
-    as_dict("a param group", groups.get(l)).insert("params", own);
+    c10::impl::GenericDict group = as_dict("a param group", groups.get(l));
+    for (const auto& item : group) {
+      item.setValue(named_terms(item.value()));
+    }
+    group.insert("params", own);
   }
   c10::impl::GenericDict own = to_dict(state());
   for (const auto& item : description().toGenericDict()) {

@@ -1,18 +1,95 @@
 #include "optimizers/weight_constraints.h"
 
 #include <c10/util/Exception.h>
+#include <c10/util/StringUtil.h>
 
 #include <algorithm>
+#include <cmath>
 #include <variant>
+#include <vector>
 
 #include "blocks/weight_terms.h"
 
 namespace torchbcd {
+namespace {
 
-void check_weight_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegularizer>& regularizers) {
+// What one with a term of one's own is told.
+std::string complaint_of_proximal(const WeightRegularizer& r) {
+  const ProximalTerm& term = *r.proximal;
+  WeightRegularizer rest = r;
+  rest.proximal = nullptr;
+  if (!rest.quadratic()) {
+    return c10::str("must have nothing but a squared norm beside '", term.name,
+                    "', whose sum with anything else has no known prox");
+  }
+  if (term.name.empty() || !term.prox || !term.value) {
+    return c10::str("must have a name, a prox and a value (got ", term.prox ? "a" : "no", " prox and ",
+                    term.value ? "a" : "no", " value for '", term.name, "')");
+  }
+  return {};
+}
+
+}  // namespace
+
+// Norms and bounds share a closed form where the bounds are at zero alone, norms of columns and of rows none.
+std::string complaint_of(const WeightRegularizer& r) {
+  if (r.proximal) {
+    return complaint_of_proximal(r);
+  }
+  const auto weight = [](double x) { return std::isfinite(x) && x >= 0; };
+  if (!weight(r.by_input) || !weight(r.by_unit)) {
+    return c10::str("must have finite weights >= 0 (got ", r.by_input, " by input and ", r.by_unit,
+                    " by unit)");
+  }
+  if (!(r.radius > 0 && r.l1_radius > 0)) {
+    return c10::str("must have a radius > 0 (got ", std::min(r.radius, r.l1_radius), ")");
+  }
+  const bool of_units = r.of_rows() || r.bounds_sums();
+  if (r.by_input != 0 && of_units) {
+    return "must not have norms both by input and by unit: their sum has no closed form";
+  }
+  if (r.of_rows() && r.bounds_sums()) {
+    return "must not bound 1-norms of units beside their 2-norms, which have no prox together in closed form";
+  }
+  const auto at_zero = [](double end) { return end == 0 || std::isinf(end); };
+  if ((r.by_input != 0 || of_units) && !(at_zero(r.entries.low) && at_zero(r.entries.high))) {
+    return c10::str("must have bounds at 0 alone beside norms (got ", r.entries.low, " and ", r.entries.high,
+                    ")");
+  }
+  for (const std::vector<int64_t>* inputs : {&r.nonnegative, &r.nonpositive}) {
+    for (const int64_t j : *inputs) {
+      if (j < 0) {
+        return c10::str("must have inputs >= 0 (got ", j, ")");
+      }
+    }
+  }
+  for (const int64_t j : r.nonnegative) {
+    if (std::find(r.nonpositive.begin(), r.nonpositive.end(), j) != r.nonpositive.end()) {
+      return c10::str("must have one sign for an input (got two for input ", j, ")");
+    }
+  }
+  return {};
+}
+
+void check_same_in_processes(const char* optimizer, const PerLayer<WeightRegularizer>& regularizers) {
+  for (size_t l = 0; l < regularizers.values().size(); ++l) {
+    const auto& term = regularizers[l].proximal;
+    TORCH_CHECK_VALUE(
+        !term, optimizer,
+        ": a process_group needs weight_regularizers that are the same in every process, which nothing "
+        "tells of one's own (got '",
+        term->name, "' in layer ", l + 1, ")");
+  }
+}
+
+void check_weight_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegularizer>& regularizers,
+                               bool takes_proximal) {
   size_t monotone_from = mlp.depth();
   for (size_t l = 0; l < mlp.depth(); ++l) {
     const WeightRegularizer& r = regularizers[l];
+    TORCH_CHECK_VALUE(takes_proximal || !r.proximal, mlp.name,
+                      ": a weight_regularizer of one's own is for BCD and RelaxedBCD (got '",
+                      r.proximal->name, "' in layer ", l + 1, ")");
     const int64_t inputs = mlp.parameters[l].weight.size(1);
     for (const auto* columns : {&r.nonnegative, &r.nonpositive}) {
       for (const int64_t j : *columns) {

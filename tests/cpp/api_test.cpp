@@ -274,12 +274,56 @@ void constraints_hold() {
   EXPECT(w[0].select(1, 0).ge(0).all().item<bool>() && w[0].select(1, 1).le(0).all().item<bool>());
   EXPECT(w[1].ge(0).all().item<bool>() && w[2].ge(0).all().item<bool>());
   EXPECT(w[2].norm(2, 1).le(0.5).all().item<bool>());
+  optimizer.options().weight_regularizer()[2] =
+      torchbcd::regularizers::Nonnegative() + MaxNorm(0.25, /*p=*/1);
+  optimizer.step(batch.x, batch.y);
+  EXPECT(copies(model)[4].abs().sum(1).le(0.25).all().item<bool>());
   const std::vector<double> numbers = MaxNorm(0.5).numbers();
   optimizer.set_option("weight_regularizer", numbers);
   EXPECT(optimizer.option("weight_regularizer").size() == 3 * numbers.size());
   EXPECT(optimizer.options().weight_regularizer()[1] == MaxNorm(0.5));
   optimizer.options().weight_regularizer()[0] = torchbcd::regularizers::InputSigns({6});
   EXPECT_THROWS(c10::ValueError, optimizer.step(batch.x, batch.y), "must name inputs below 6");
+}
+
+// Entries that are not zero cost 0.1 each, by functions of a program's own.
+void regularizers_of_ones_own() {
+  const auto count = [](const std::string& name) {
+    return torchbcd::regularizers::Proximal(
+        name, [](const at::Tensor& w, double step) { return w * (w.square() > 0.2 * step); },
+        [](const at::Tensor& w) { return 0.1 * w.count_nonzero().item<double>(); });
+  };
+  const Batch batch;
+  torch::nn::Sequential model = make_model();
+  torchbcd::BCD optimizer(model, torchbcd::BCDOptions().weight_regularizer(count("count")));
+  optimizer.bind(batch.x, batch.y);
+  double last = optimizer.objective();
+  for (int k = 0; k < 5; ++k) {
+    optimizer.step();
+    EXPECT(optimizer.objective() <= last);
+    last = optimizer.objective();
+  }
+  EXPECT(copies(model)[0].eq(0).any().item<bool>());
+  const auto state = optimizer.state_dict();
+  torchbcd::BCD same(model, torchbcd::BCDOptions().weight_regularizer(count("count")));
+  same.load_state_dict(state);
+  EXPECT(same.objective() == last);
+  torchbcd::BCD other(model, torchbcd::BCDOptions().weight_regularizer(count("other")));
+  EXPECT_THROWS(c10::ValueError, other.load_state_dict(state),
+                "the one named 'count' in that layer (got 'other')");
+  EXPECT_THROWS(c10::ValueError, optimizer.option("weight_regularizer"),
+                "cannot hold a regulariser of one's own");
+  const std::vector<at::Tensor> before = copies(model);
+  optimizer.options().weight_regularizer()[1] = torchbcd::regularizers::Proximal(
+      "no prox", [](const at::Tensor& w, double) { return 2 * w; },
+      [](const at::Tensor& w) { return w.abs().sum().item<double>(); });
+  EXPECT_THROWS(c10::ValueError, optimizer.step(),
+                "layer 2 of 3, W block: the prox of 'no prox' must be no worse");
+  EXPECT(equal(copies(model), before));
+  optimizer.options().weight_regularizer()[1] = count("count") + torchbcd::regularizers::L1(1.0);
+  EXPECT_THROWS(c10::ValueError, optimizer.step(), "nothing but a squared norm beside 'count'");
+  optimizer.options().weight_regularizer()[1] = count("one") + count("another");
+  EXPECT_THROWS(c10::ValueError, optimizer.step(), "must have a name, a prox and a value");
 }
 
 void checkpoints_continue(const std::string& folder) {
@@ -419,6 +463,7 @@ int main(int argc, char** argv) {
   calls_one_at_a_time();
   options_have_names();
   constraints_hold();
+  regularizers_of_ones_own();
   runs_in_a_folder_go_on(folder.string());
   checkpoints_continue(folder.string());
   heads_are_exact(folder.string());

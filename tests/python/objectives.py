@@ -44,6 +44,7 @@ def regularizer_value(regularizer, values):
     total = (terms.l1 * values.abs() + terms.l2 / 2 * values.square()).sum()
     if isinstance(terms, reg.WeightRegularizer):
         total += terms.by_input * values.norm(dim=0).sum() + terms.by_unit * values.norm(dim=1).sum()
+        total += terms.proximal.value(values) if terms.proximal else 0.0
     return total.item()
 
 

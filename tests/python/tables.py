@@ -144,6 +144,7 @@ class Configuration:
         batches: Whether it takes mini-batches.
         weighted: Whether rows have weights, bound ones and those of a batch.
         overflows: Whether squares that overflow are an error, rather than a step that finds no way down.
+        scripts: Whether TorchScript can hold its options.
     """
 
     method: str
@@ -158,6 +159,7 @@ class Configuration:
     batches: bool = True
     weighted: bool = False
     overflows: bool = False
+    scripts: bool = True
 
     def over(self, model):
         """The optimizer over a model."""
@@ -196,6 +198,11 @@ def dladmm(*, options=None, **model):
 
 
 SHRINKING = torchbcd.EpsSchedule(0.5, 0.9, 0.01)
+
+# A function of one's own: entries that are not zero cost 0.2 each, which is not convex.
+COUNT = regularizers.Proximal(
+    "count", lambda w, step: w * (w.square() > 0.4 * step), lambda w: 0.2 * (w != 0).sum()
+)
 
 # Those of the first group have the same model of three Linear modules, and options that are not the defaults.
 CONFIGURATIONS = {
@@ -253,6 +260,10 @@ CONFIGURATIONS = {
                 regularizers.MaxNorm(8.0),
             ],
         }
+    ),
+    "BCD, one's own": bcd(
+        options={"alpha": 0.1, "weight_regularizer": [COUNT, regularizers.MaxNorm(1.5, p=1), COUNT]},
+        scripts=False,
     ),
     "BCD, a list of blocks": bcd(
         options={"order": [(v, i) for i in (1, 3, 2) for v in "WVU"], "loss": "squared", "loss_weight": "paper"}

@@ -35,9 +35,12 @@ TERMS = {
     "by unit, max norm": reg.GroupL1(8.0, by="unit") + reg.MaxNorm(0.5),
     "max norm, nonnegative": reg.MaxNorm(0.5) + reg.Nonnegative(),
     "max norm, all": reg.MaxNorm(0.4) + reg.InputSigns([2], [4]) + reg.ElasticNet(1.0, 2.0),
+    "max sum": reg.MaxNorm(1.2, p=1),
+    "max sum, all": reg.MaxNorm(0.8, p=1) + reg.InputSigns([2], [4]) + reg.ElasticNet(1.0, 2.0),
 }
 NETS = {
     **{name: TERMS[name] for name in ("by input", "by unit", "max norm", "by input, signs", "max norm, all")},
+    "max sum": TERMS["max sum"],
     "monotone": reg.Monotone([0, 3], [1]),
     "monotone, by input": reg.Monotone([0, 3], [1]) + reg.GroupL1(0.5),
     "monotone, max norm": reg.Monotone([0], [1, 2]) + reg.MaxNorm(0.8),
@@ -64,7 +67,9 @@ def holds(terms, w):
     inside = bool((w >= terms.low).all() and (w <= terms.high).all())
     if isinstance(terms, reg.WeightRegularizer):
         inside &= bool((w[:, list(terms.nonnegative)] >= 0).all() and (w[:, list(terms.nonpositive)] <= 0).all())
-        inside &= bool((w.norm(dim=1) <= terms.radius).all() and (w.double().norm(dim=1) <= terms.radius).all())
+        for own in (w, w.double()):
+            sums = torch.maximum(own.abs().sum(dim=1), own.norm(1, dim=1))
+            inside &= bool((own.norm(dim=1) <= terms.radius).all() and (sums <= terms.l1_radius).all())
     return inside
 
 
@@ -151,6 +156,7 @@ def brute_force(terms, x, u, w0, b0):
             for weight, dim in ((terms.by_input, 0), (terms.by_unit, 1)):
                 w = w * (1 - times * weight / w.norm(dim=dim, keepdim=True).clamp_min(1e-300)).clamp_min(0)
             w = w * (terms.radius / w.norm(dim=1, keepdim=True).clamp_min(1e-300)).clamp_max(1 - 1e-15)
+            w = within_sums(terms.l1_radius, w)
         return torch.cat([w, z[:, d:]], 1)
 
     now, ahead, t = start, start, 1.0
@@ -164,6 +170,30 @@ def brute_force(terms, x, u, w0, b0):
             break
         now, t = after, following
     return now[:, :d], now[:, d]
+
+
+def within_sums(radius, w):
+    """The nearest rows with 1-norms of at most a radius: by bisection for what their entries shrink by."""
+    low, high = torch.zeros_like(w[:, :1]), w.abs().amax(1, keepdim=True)
+    longer = w.abs().sum(1, keepdim=True) > radius
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = (w.abs() - middle).clamp_min(0).sum(1, keepdim=True) > radius
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    return torch.where(longer, w - w.clamp(-high, high), w) * (1 - 1e-15 * longer)
+
+
+def test_the_nearest_weight_of_bounded_sums():
+    """Where RelaxedBCD projects a start that is outside, and moves no further."""
+    model = make_mlp([40, 30, 3])
+    before = model[0].weight.detach().clone()
+    terms = [reg.MaxNorm(1.5, p=1) + reg.InputSigns([3]), None]
+    optimizer = torchbcd.RelaxedBCD(model, weight_regularizer=terms, lr=0.0)
+    optimizer.step(*make_data(20, 40, 3))
+    before[:, 3].clamp_min_(0)
+    torch.testing.assert_close(model[0].weight.detach(), within_sums(1.5, before), rtol=0, atol=1e-14)
+    assert holds(terms[0], model[0].weight.detach())
+    assert (model[0].weight == 0).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -196,8 +226,9 @@ def test_bcd(name, dtype):
         reg.GroupL1(0.1, by="unit"),
         reg.MaxNorm(0.5),
         reg.GroupL1(0.05) + reg.InputSigns([0], [1]),
+        reg.MaxNorm(0.8, p=1),
     ],
-    ids=["by input", "by unit", "max norm", "by input, signs"],
+    ids=["by input", "by unit", "max norm", "by input, signs", "max sum"],
 )
 def test_bcd_stationarity(terms):
     """The distance from a critical point goes to zero, and Lemma 5's bounds hold."""
@@ -335,6 +366,7 @@ def test_activations_that_fall_are_refused(method, module, name):
 REFUSED = [
     (reg.GroupL1(1.0) + reg.GroupL1(1.0, by="unit"), "norms both by input and by unit"),
     (reg.GroupL1(1.0) + reg.MaxNorm(1.0), "norms both by input and by unit"),
+    (reg.MaxNorm(1.0) + reg.MaxNorm(1.0, p=1), "not bound 1-norms of units beside their 2-norms"),
     (reg.MaxNorm(1.0) + reg.Box(-1, 1), "bounds at 0 alone beside norms .got -1 and 1"),
     (reg.InputSigns([6]), r"layer 1 must name inputs below 6, which the layer has .got 6"),
     (reg.InputSigns([1]) + reg.InputSigns([], [1]), "one sign for an input .got two for input 1"),
@@ -370,6 +402,8 @@ def test_what_other_options_refuse():
             reg.Monotone(bad)
     with pytest.raises(ValueError, match="two for"):
         reg.Monotone([0], [0])
+    with pytest.raises(ValueError, match="p must be 1 or 2 .got 3"):
+        reg.MaxNorm(1.0, p=3)
     with pytest.raises(ValueError, match="by must be"):
         reg.GroupL1(1.0, by="row")
 
@@ -423,6 +457,8 @@ def test_states_continue(method, name):
 def test_numbers():
     """Four as before for what is a sum over entries; one or one for each layer in TorchScript's lists."""
     assert reg.L1(0.5).numbers == (0.5, 0.0, float("-inf"), float("inf"))
+    five = (-5.0, 0.0, 0.0, 2.0, 0.0, 0.0)  # as states of before there were bounds of sums have it
+    assert reg.MaxNorm(2.0).numbers[4:] == five
     for terms in [*TERMS.values(), *NETS["monotone"].of_layers(2)]:
         assert reg.from_numbers(terms.numbers) == terms
     script = torchbcd.BCD(make_mlp(WIDTHS)).script_object()

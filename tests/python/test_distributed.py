@@ -23,7 +23,7 @@ CASES = {
     "cross_entropy": {"loss": "cross_entropy"},
     "l2": {"weight_regularizer": reg.L2(0.4)},
     "l1": {"weight_regularizer": reg.L1(0.05)},
-    "norms": {"weight_regularizer": [reg.GroupL1(0.3), reg.GroupL1(0.3, by="unit"), reg.MaxNorm(0.5)]},
+    "norms": {"weight_regularizer": [reg.GroupL1(0.3), reg.GroupL1(0.3, by="unit"), reg.MaxNorm(0.5, p=1)]},
     "monotone": {"weight_regularizer": reg.Monotone([0, 2], [1]) + reg.MaxNorm(0.8)},
     "states_first": {"order": "states_first", "inner_sweeps": 2},
     "layer_parallel": {"order": "layer_parallel", "regularize_bias": True, "weight_regularizer": reg.L2(0.1)},

@@ -124,7 +124,7 @@ class TORCHBCD_API SplitOptimizer {
                    const std::map<std::string, std::string>& choices);
 
   /// The options of each layer, a dict each, and the optimizer's, as Python has them; a regulariser is the
-  /// list of its four numbers, or None.
+  /// list of its numbers, or None; one's own is behind them.
   c10::IValue layer_options() const;
   c10::IValue scheme_options() const;
   /// Sets some options of each layer, given as a list of dicts, or of the optimizer, given as a dict: all or
@@ -133,11 +133,11 @@ class TORCHBCD_API SplitOptimizer {
   void set_scheme_options(const c10::IValue& options);
 
   /// What torch.save can hold: options and state, as copies, in the form that the Python optimizer's
-  /// state_dict() has. It continues bit for bit.
+  /// state_dict() has. It continues bit for bit. Of regularisers of one's own it has the names.
   c10::IValue state_dict();
   /// Restores what state_dict() returned, here or in Python, options included. Throws a ValueError, changing
-  /// nothing, where it is of another kind of optimizer, another loss, other activations or another format, or
-  /// does not fit.
+  /// nothing, where it is of another kind of optimizer, another loss, other activations or another format,
+  /// names a regulariser of one's own that this optimizer's layer does not have, or does not fit.
   void load_state_dict(const c10::IValue& state);
 
   /// The state alone.
@@ -159,6 +159,8 @@ class TORCHBCD_API SplitOptimizer {
   /// Whether states may be dropped (Activation::dropout), or made by a normalisation or a trained slope.
   virtual bool takes_dropout() const { return false; }
   virtual bool takes_map_parameters() const { return false; }
+  /// Whether weight_regularizers may be one's own (ProximalTerm).
+  virtual bool takes_proximal() const { return false; }
   /// Throws where the method, or its options, do not take rows in several processes.
   virtual void check_takes_ranks() const;
   /// Forgets bound data.

@@ -17,6 +17,7 @@
 #include "torchbcd/normalization.h"
 #include "torchbcd/options.h"
 #include "torchbcd/per_layer.h"
+#include "torchbcd/proximal_term.h"
 #include "torchbcd/regularizers.h"
 #include "torchbcd/relaxed_bcd.h"
 #include "torchbcd/reports.h"
