@@ -56,7 +56,26 @@ class Ranks:
 
     def total(self, number: float) -> float:
         """The sum."""
-        return self._reduced([number], dist.ReduceOp.SUM)[0]
+        return self.totals([number])[0]
+
+    def totals(self, numbers: list[float]) -> list[float]:
+        """The sum of each of several numbers, in one message."""
+        return self._reduced(numbers, dist.ReduceOp.SUM)
+
+    def lengths(self, parts: list[float]) -> list[float]:
+        """The lengths of vectors from those of the parts that the processes have of each."""
+        if self._group is None:
+            return parts
+        return [square**0.5 for square in self.totals([part**2 for part in parts])]
+
+    def sums(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The sum of each of several tensors of one type, in one message."""
+        if self._group is None:
+            return tensors
+        flat = torch.cat([t.reshape(-1) for t in tensors])
+        dist.all_reduce(flat, group=self._group)
+        parts = torch.split(flat, [t.numel() for t in tensors])
+        return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
 
     def most(self, number: int) -> int:
         """The largest."""

@@ -236,9 +236,11 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             >>> torch.allclose(model[0].weight, twin[0].weight)
             True
         """
-        weight = arguments.optional_tensor("sample_weight", sample_weight)
-        library = self._push()
-        library.bind(arguments.tensor("x", x), arguments.tensor("y", y), weight)
+        with self._refused_by_all():
+            weight = arguments.optional_tensor("sample_weight", sample_weight)
+            data = arguments.tensor("x", x), arguments.tensor("y", y)
+            library = self._push()
+        library.bind(*data, weight)
         self._warn_of_scale(x, stacklevel=3)
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
@@ -271,11 +273,12 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             torch.linalg.LinAlgError: A block has no solution in floating point; the message names layer and
                 block.
         """
-        batch = arguments.batch(inputs, targets, closure)
-        weight = arguments.optional_tensor("sample_weight", sample_weight)
-        if weight is not None and batch is None:
-            raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
-        library = self._push()
+        with self._refused_by_all():
+            batch = arguments.batch(inputs, targets, closure)
+            weight = arguments.optional_tensor("sample_weight", sample_weight)
+            if weight is not None and batch is None:
+                raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
+            library = self._push()
         if batch is not None:
             self._warn_of_scale(batch[0], stacklevel=4)  # torch wraps step
         raw = library.step() if batch is None else library.step_batch(*batch, weight)

@@ -15,8 +15,6 @@
 namespace torchbcd {
 
 struct RelaxedProblem : Problem<RelaxedBCDOptions> {
-  const SumOverRanks& sum_over_ranks;  // where the rows lie in several processes
-
   /// Whether U_N is the target: the squared loss of a linear output.
   bool clamped() const;
 };
