@@ -377,12 +377,19 @@ class DlamBlocks : Blocks<DlamSweep> {
       sums.image = passes::sum_of_squares(product);
       sums.start = start;
       sums.z_start = z_residual_;
-      // Wanted where this is the last trial, which most are: then it needs no message of its own.
-      sums.end = passes::residual_step(residual, product, base_->z[l + 1], 1, rows_.trial_q[l + 1]);
+      const auto move = [&] {
+        sums.end = passes::residual_step(residual, product, base_->z[l + 1], 1, rows_.trial_q[l + 1]);
+      };
+      if (totals_.several()) {  // most trials are the last one, whose sums then need no message of their own
+        move();
+      }
       totals_.add_up({&sums.step.direction, &sums.step.change, &sums.step.z_residual, &sums.start, &sums.end,
                       &sums.z_start, &sums.image});
       const double curvature = rho * sums.image;
       if (tau * sums.step.direction >= curvature || trial == kTrials) {
+        if (!totals_.several()) {
+          move();
+        }
         return sums;
       }
       tau = std::max(1.2 * tau, curvature / sums.step.direction);
