@@ -218,15 +218,24 @@ const DlamReport& DLAM::step(const at::Tensor& x, const at::Tensor& y, std::opti
   };
   begin(c10::str("batch, ", count, " sweeps"), own, {}, {&rows.population});
   check_any_rows(rows.population);
-  for (int64_t k = 0; k < count; ++k) {
-    sweep(rows);
+  const int64_t before = SplitOptimizer::sweeps();
+  const auto tell_bound = [&] {  // that the weights have moved
+    if (bound() && SplitOptimizer::sweeps() > before) {
+      refresh_products(mlp_->committed, data_->bound);
+      data_->bound.has_previous = false;
+    }
+  };
+  try {
+    for (int64_t k = 0; k < count; ++k) {
+      sweep(rows);
+    }
+  } catch (...) {  // of a sweep; those before it stand
+    tell_bound();
+    throw;
   }
   data_->batch = std::move(rows);
   data_->at_batch = true;
-  if (bound()) {
-    refresh_products(mlp_->committed, data_->bound);
-    data_->bound.has_previous = false;
-  }
+  tell_bound();
   return data_->report;
 }
 

@@ -290,5 +290,10 @@ def test_one_process_with_a_group_is_one_without(tmp_path):
             (mine, said), (its, told) = train(case, group=dist.group.WORLD), train(case)
             assert all(map(torch.equal, mine, its))
             assert said == told
+        for method in (torchbcd.DLAM, torchbcd.DLADMM):
+            optimizer = method(make_mlp(WIDTHS), process_group=dist.group.WORLD)
+            for call in (optimizer.script_object, optimizer.__getstate__):
+                with pytest.raises(ValueError, match="needs all rows in one process"):
+                    call()
     finally:
         dist.destroy_process_group()
