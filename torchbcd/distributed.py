@@ -96,10 +96,12 @@ class Ranks:
 
 
 @contextmanager
-def same_everywhere(group: ProcessGroup | None) -> Iterator[dict[str, object]]:
+def same_everywhere(
+    group: ProcessGroup | None, what: str = "the optimizer could not be made"
+) -> Iterator[dict[str, object]]:
     """Collect a description in the body; then compare it with that of every other process of the group.
 
-    An error of the body is one in every process, none of which waits for the others in vain.
+    An error of the body is one in every process, none of which waits for the others in vain; `what` says of what.
 
     Raises:
         TypeError: ``group`` is not a process group.
@@ -125,7 +127,7 @@ def same_everywhere(group: ProcessGroup | None) -> Iterator[dict[str, object]]:
     first = gathered[0][0]
     for rank, (theirs, failed) in enumerate(gathered):
         if failed is not None:
-            raise ValueError(f"the optimizer could not be made in the process of rank {rank}: {failed}")
+            raise ValueError(f"{what} in the process of rank {rank}: {failed}")
         for name, value in first.items():
             if theirs.get(name) != value:
                 raise ValueError(

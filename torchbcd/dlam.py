@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchbcd import _C, arguments, fitting, losses
 from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
-from torchbcd.distributed import Ranks
+from torchbcd.distributed import Ranks, same_everywhere
 from torchbcd.dlam_stationarity import DlamProblem, DlamStationarity, SublinearRate, dlam_stationarity
 from torchbcd.eps_schedule import Eps, EpsSchedule, as_options
 from torchbcd.optimizer import SweepOptimizer
@@ -295,7 +295,9 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         Source:
             [W] Wang, Li, Wang, Zhao, as above, Algorithms 1 and 2.
         """
-        count = fitting.check(max_sweeps, tol)
+        with same_everywhere(self._process_group, "fit cannot begin") as described:
+            count = fitting.check(max_sweeps, tol)
+            described.update(max_sweeps=count, tol=tol)
         self.bind(x, y, sample_weight)
 
         def settled(sweeps: int, report: DlamReport) -> bool:

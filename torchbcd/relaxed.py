@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from torchbcd import _C, arguments, losses, mini_batches
+from torchbcd import _C, arguments, distributed, losses, mini_batches
 from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
 from torchbcd.bcd import Variables
 from torchbcd.optimizer import SweepOptimizer
@@ -348,18 +348,22 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         Raises:
             ValueError: As for :meth:`step`; or a number is out of range.
         """
-        if arguments.whole("epochs", epochs) < 1 or arguments.whole("batch_size", batch_size) < 1:
-            raise ValueError(f"epochs and batch_size must be at least 1 (got {epochs} and {batch_size})")
-        if not 0 <= hold < 1:
-            raise ValueError(f"hold must be in [0, 1) (got {hold})")
-        if isinstance(average, str) and average != "auto":
-            raise ValueError(f'average must be a number, "auto" or None (got {average!r})')
-        if not (average is None or average == "auto" or 0 < average < 1):
-            raise ValueError(f"average must be in (0, 1) or None (got {average})")
-        if patience is not None and validation is None:
-            raise ValueError("patience needs validation data")
-        if not tol >= 0:
-            raise ValueError(f"tol must be at least 0 (got {tol})")
+        with distributed.same_everywhere(self._process_group, "fit cannot begin") as described:
+            if arguments.whole("epochs", epochs) < 1 or arguments.whole("batch_size", batch_size) < 1:
+                raise ValueError(f"epochs and batch_size must be at least 1 (got {epochs} and {batch_size})")
+            if not 0 <= hold < 1:
+                raise ValueError(f"hold must be in [0, 1) (got {hold})")
+            if isinstance(average, str) and average != "auto":
+                raise ValueError(f'average must be a number, "auto" or None (got {average!r})')
+            if not (average is None or average == "auto" or 0 < average < 1):
+                raise ValueError(f"average must be in (0, 1) or None (got {average})")
+            if patience is not None and validation is None:
+                raise ValueError("patience needs validation data")
+            if not tol >= 0:
+                raise ValueError(f"tol must be at least 0 (got {tol})")
+            described.update(
+                epochs=epochs, patience=patience, tol=tol, decay=decay, hold=hold, average=average, noise=noise
+            )
         settings = mini_batches.Settings(
             epochs, batch_size, patience, tol, decay, hold, average, noise, standardize, generator, callback
         )
