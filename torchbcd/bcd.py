@@ -220,11 +220,13 @@ class BCD(SweepOptimizer[_C.BCD]):
             >>> optimizer.variables().U[1].equal(model[2].bias.expand(16, 2))
             True
         """
-        weight = arguments.optional_tensor("sample_weight", sample_weight)
-        starts = arguments.tensors("u", u), arguments.tensors("v", v)
-        folder = arguments.folder("scratch_dir", scratch_dir)
-        data = arguments.tensor("x", x), arguments.tensor("y", y)
-        self._push().bind(*data, weight, *starts, folder, bool(resume))
+        with self._refused_by_all():
+            weight = arguments.optional_tensor("sample_weight", sample_weight)
+            starts = arguments.tensors("u", u), arguments.tensors("v", v)
+            folder = arguments.folder("scratch_dir", scratch_dir)
+            data = arguments.tensor("x", x), arguments.tensor("y", y)
+            library = self._push()
+        library.bind(*data, weight, *starts, folder, bool(resume))
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
     def step(  # type: ignore[override]
@@ -258,13 +260,15 @@ class BCD(SweepOptimizer[_C.BCD]):
             torch.linalg.LinAlgError: A block has no solution in floating point; the message names layer
                 and block.
         """
-        batch = arguments.batch(inputs, targets, closure)
-        weight = arguments.optional_tensor("sample_weight", sample_weight)
-        if weight is not None and (batch is None or index is not None):
-            raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
-        library = self._push()
-        if index is not None:
-            library.step_rows(arguments.tensor("index", index), *(batch or (None, None)))
+        with self._refused_by_all():
+            batch = arguments.batch(inputs, targets, closure)
+            weight = arguments.optional_tensor("sample_weight", sample_weight)
+            if weight is not None and (batch is None or index is not None):
+                raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
+            rows = arguments.optional_tensor("index", index)
+            library = self._push()
+        if rows is not None:
+            library.step_rows(rows, *(batch or (None, None)))
         elif batch is not None:
             library.step_batch(*batch, weight)
         else:

@@ -57,7 +57,26 @@ class Ranks:
 
     def total(self, number: float) -> float:
         """The sum."""
-        return self._reduced([number], dist.ReduceOp.SUM)[0]
+        return self.totals([number])[0]
+
+    def totals(self, numbers: list[float]) -> list[float]:
+        """The sum of each of several numbers, in one message."""
+        return self._reduced(numbers, dist.ReduceOp.SUM)
+
+    def lengths(self, parts: list[float]) -> list[float]:
+        """The lengths of vectors from those of the parts that the processes have of each."""
+        if self._group is None:
+            return parts
+        return [square**0.5 for square in self.totals([part**2 for part in parts])]
+
+    def sums(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The sum of each of several tensors of one type, in one message."""
+        if self._group is None:
+            return tensors
+        flat = torch.cat([t.reshape(-1) for t in tensors])
+        dist.all_reduce(flat, group=self._group)
+        parts = torch.split(flat, [t.numel() for t in tensors])
+        return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
 
     def most(self, number: int) -> int:
         """The largest."""
@@ -78,10 +97,12 @@ class Ranks:
 
 
 @contextmanager
-def same_everywhere(group: ProcessGroup | None) -> Iterator[dict[str, object]]:
+def same_everywhere(
+    group: ProcessGroup | None, what: str = "the optimizer could not be made"
+) -> Iterator[dict[str, object]]:
     """Collect a description in the body; then compare it with that of every other process of the group.
 
-    An error of the body is one in every process, none of which waits for the others in vain.
+    An error of the body is one in every process, none of which waits for the others in vain; `what` says of what.
 
     Raises:
         TypeError: ``group`` is not a process group.
@@ -107,7 +128,7 @@ def same_everywhere(group: ProcessGroup | None) -> Iterator[dict[str, object]]:
     first = gathered[0][0]
     for rank, (theirs, failed) in enumerate(gathered):
         if failed is not None:
-            raise ValueError(f"the optimizer could not be made in the process of rank {rank}: {failed}")
+            raise ValueError(f"{what} in the process of rank {rank}: {failed}")
         for name, value in first.items():
             if theirs.get(name) != value:
                 raise ValueError(

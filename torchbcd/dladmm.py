@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -10,6 +10,9 @@ from torchbcd import _C, arguments, losses
 from torchbcd.arguments import Closure, PerLayerRegularizer
 from torchbcd.optimizer import SweepOptimizer
 from torchbcd.reports import DladmmReport
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["DLADMM", "DladmmVariables"]
 
@@ -57,6 +60,8 @@ class DLADMM(SweepOptimizer[_C.DLADMM]):
         weight_regularizer: :math:`\Omega_l`, an object of :mod:`torchbcd.regularizers`, or a list with one,
             or None, for each layer.
         loss_weight: :math:`w`, > 0, or "mean" for 1/n.
+        process_group: Processes of ``torch.distributed`` that have the rows of the data between them, as for
+            :class:`torchbcd.DLAM`. None: this process has all rows.
 
     ``penalty`` (nu, and rho in the last) and the regularisers live in ``param_groups``, one group for each
     Linear.
@@ -93,9 +98,10 @@ class DLADMM(SweepOptimizer[_C.DLADMM]):
         weight_regularizer: PerLayerRegularizer = None,
         *,
         loss_weight: float | str = 1.0,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         options = {"rho": rho, "nu": nu, "weight_regularizer": weight_regularizer}
-        super().__init__(model, loss, loss_weight, options)
+        super().__init__(model, loss, loss_weight, options, process_group)
 
     def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
         """Keep a copy of a full batch, set its z and a by one forward pass and the multiplier to zero.
@@ -110,8 +116,11 @@ class DLADMM(SweepOptimizer[_C.DLADMM]):
             ValueError: A shape does not fit, an entry is NaN or infinite, a class is out of range, or a
                 device is not the model's.
         """
-        weight = arguments.optional_tensor("sample_weight", sample_weight)
-        self._push().bind(arguments.tensor("x", x), arguments.tensor("y", y), weight)
+        with self._refused_by_all():
+            weight = arguments.optional_tensor("sample_weight", sample_weight)
+            data = arguments.tensor("x", x), arguments.tensor("y", y)
+            library = self._push()
+        library.bind(*data, weight)
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
     def step(  # type: ignore[override]
@@ -136,10 +145,12 @@ class DLADMM(SweepOptimizer[_C.DLADMM]):
             ValueError: As for :meth:`bind`; or nothing is bound.
             torch.linalg.LinAlgError: An update is not finite; the message names layer and block.
         """
-        batch = arguments.batch(inputs, targets, closure)
+        with self._refused_by_all():
+            batch = arguments.batch(inputs, targets, closure)
         if batch is not None:
             self.bind(*batch)
-        library = self._push()
+        with self._refused_by_all():
+            library = self._push()
         return DladmmReport(library, library.step())
 
     def objective(self) -> float:

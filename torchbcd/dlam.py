@@ -4,62 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import isfinite
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from torchbcd import _C, arguments, fitting, losses
 from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
+from torchbcd.distributed import Ranks, same_everywhere
 from torchbcd.dlam_stationarity import DlamProblem, DlamStationarity, SublinearRate, dlam_stationarity
+from torchbcd.eps_schedule import Eps, EpsSchedule, as_options
 from torchbcd.optimizer import SweepOptimizer
 from torchbcd.regularizers import Regularizer
 from torchbcd.reports import DlamReport, FitResult
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 __all__ = ["DLAM", "DlamVariables", "EpsSchedule"]
-
-
-@dataclass(frozen=True)
-class EpsSchedule:
-    r"""A tolerance that shrinks by a factor every sweep, down to a floor.
-
-    .. math:: \varepsilon_k = \max(\text{start} \cdot \text{factor}^k, \text{floor})
-
-    Args:
-        start: The tolerance of the first sweep, > 0.
-        factor: From sweep to sweep, in (0, 1].
-        floor: The least, >= 0; > 0 unless the blocks of z and a are joint.
-
-    Raises:
-        ValueError: A number is out of range.
-
-    Example:
-        >>> schedule = EpsSchedule(3.0, 0.5, 1.0)
-        >>> [schedule(k) for k in range(4)]
-        [3.0, 1.5, 1.0, 1.0]
-    """
-
-    start: float = 3.0
-    factor: float = 0.93
-    floor: float = 0.003
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if not (isfinite(self.start) and self.start > 0):
-            raise ValueError(f"start must be finite and > 0 (got {self.start})")
-        if not 0 < self.factor <= 1:
-            raise ValueError(f"factor must be in (0, 1] (got {self.factor})")
-        if not (isfinite(self.floor) and self.floor >= 0):
-            raise ValueError(f"floor must be finite and >= 0 (got {self.floor})")
-
-    def __call__(self, sweep: int) -> float:
-        """The tolerance of a sweep, counted from 0 since the data were bound."""
-        return max(self.start * self.factor**sweep, self.floor)
-
-
-Eps: TypeAlias = float | Callable[[int], float]
 
 
 class DlamVariables(NamedTuple):
@@ -123,6 +85,12 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         loss_weight: :math:`w`, > 0, or "mean" for 1/n.
         check_conditions: Measure condition (2) and its twin from their definitions in float64, for
             ``report.condition_slack``. Costs two products more for each block.
+        process_group: Processes of ``torch.distributed`` that have the rows of the data between them. Each gives
+            its own rows to :meth:`bind`, :meth:`step` and :meth:`fit`, at the same time. Only gradients of the
+            weights and a few numbers go between them, so that all take the same steps and have the same weights,
+            to the bit, after every sweep (docs/distributed.md). The model's parameters are first set to those of
+            the group's rank 0. Objectives, ``gap`` and a report's values are those of all rows, and what is
+            computed when it is read is read by all processes or by none. None: this process has all rows.
 
     ``rho`` and the regularisers live in ``param_groups``, one group for each Linear.
 
@@ -166,6 +134,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         output_solver: str = "prox",
         loss_weight: float | str = 1.0,
         check_conditions: bool = False,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         options = {
             "rho": rho,
@@ -181,8 +150,8 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         if eps is None:
             eps = 0.003 if joint else EpsSchedule()
         self.eps: Eps = eps
-        self._rate = SublinearRate()
-        super().__init__(model, loss, loss_weight, {**options, **_schedule(eps, 0)})
+        self._rate = SublinearRate(Ranks(process_group))
+        super().__init__(model, loss, loss_weight, {**options, **as_options(eps, 0)}, process_group)
         self._pushed_eps: Eps = eps
 
     def bind(
@@ -217,10 +186,12 @@ class DLAM(SweepOptimizer[_C.DLAM]):
             >>> optimizer.objective() > optimizer.step().objective
             True
         """
-        weight = arguments.optional_tensor("sample_weight", sample_weight)
-        data = arguments.tensor("x", x), arguments.tensor("y", y), weight
-        start = arguments.tensors("z", z), arguments.tensors("a", a)
-        self._push(sweep=0).bind(*data, *start)
+        with self._refused_by_all():
+            weight = arguments.optional_tensor("sample_weight", sample_weight)
+            data = arguments.tensor("x", x), arguments.tensor("y", y), weight
+            start = arguments.tensors("z", z), arguments.tensors("a", a)
+            library = self._push(sweep=0)
+        library.bind(*data, *start)
         self._rate.forget()
         if not any(start):
             self._warn_of_deadlock()
@@ -258,19 +229,20 @@ class DLAM(SweepOptimizer[_C.DLAM]):
             ValueError: As for :meth:`bind`; or nothing is bound where data are needed.
             torch.linalg.LinAlgError: An update is not finite; the message names layer and block.
         """
-        batch = arguments.batch(inputs, targets, closure)
-        weight = arguments.optional_tensor("sample_weight", sample_weight)
-        count = None if sweeps is None else arguments.whole("sweeps", sweeps)
-        library = self._push()
+        with self._refused_by_all():
+            batch = arguments.batch(inputs, targets, closure)
+            weight = arguments.optional_tensor("sample_weight", sample_weight)
+            count = None if sweeps is None else arguments.whole("sweeps", sweeps)
+            if weight is not None and batch is None:
+                raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
+            if count is not None and batch is None:
+                raise ValueError("sweeps is for mini-batches; call step() for each sweep over bound data")
+            library = self._push()
         if batch is not None:
             fields = library.step_batch(*batch, count, weight)
             self._rate.forget()
             rows = tuple(None if t is None else t.detach().clone() for t in (batch[1], weight))
             return self._report(fields, rows, None)
-        if weight is not None:
-            raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
-        if sweeps is not None:
-            raise ValueError("sweeps is for mini-batches; call step() for each sweep over bound data")
         if not library.scheme_options()["check_conditions"]:
             return self._report(library.step(), None, None)
         if self._rate.needs_start([layer.weight for layer in self._model.parameters()]):
@@ -323,7 +295,9 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         Source:
             [W] Wang, Li, Wang, Zhao, as above, Algorithms 1 and 2.
         """
-        count = fitting.check(max_sweeps, tol)
+        with same_everywhere(self._process_group, "fit cannot begin") as described:
+            count = fitting.check(max_sweeps, tol)
+            described.update(max_sweeps=count, tol=tol)
         self.bind(x, y, sample_weight)
 
         def settled(sweeps: int, report: DlamReport) -> bool:
@@ -379,7 +353,9 @@ class DLAM(SweepOptimizer[_C.DLAM]):
                     y = y.reshape(outputs.shape) if y.is_floating_point() else y.long()
                     y = torch.ops.torchbcd.encode_targets(y, outputs, str(self._loss))
             options = self._object.scheme_options()
-            each = options["loss_weight"] / (len(outputs) if options["loss_scaling"] == "mean" else 1)
+            ranks = Ranks(self._process_group)
+            rows_of_all = ranks.total(len(outputs)) if options["loss_scaling"] == "mean" else 1
+            each = options["loss_weight"] / rows_of_all
             one = torch.ones(1, 1, dtype=torch.float64, device=outputs.device)
             problem = DlamProblem(
                 loss=str(self._loss),
@@ -391,7 +367,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
                 y=cast(Tensor, y).double().reshape(outputs.shape),
                 row_weight=each * (one if weight is None else weight.double().reshape(-1, 1)),
             )
-            return dlam_stationarity(problem, variables)
+            return dlam_stationarity(problem, variables, ranks)
 
         return DlamReport(self._object, fields, stationarity, c_k)
 
@@ -423,7 +399,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         own = callable(self.eps) and not isinstance(self.eps, EpsSchedule)
         if own or self.eps != self._pushed_eps:
             now = self._object.sweeps_since_bind if sweep is None else sweep
-            self._object.set_scheme_options(_schedule(self.eps, now))
+            self._object.set_scheme_options(as_options(self.eps, now))
             self._pushed_eps = self.eps
         return super()._push()
 
@@ -439,11 +415,3 @@ class DLAM(SweepOptimizer[_C.DLAM]):
                 UserWarning,
                 stacklevel=3,
             )
-
-
-def _schedule(eps: Eps, sweep: int) -> dict[str, object]:
-    """The library's options for a tolerance: a schedule, a number, or a function's value at a sweep."""
-    if isinstance(eps, EpsSchedule):
-        return {"eps_start": eps.start, "eps_factor": eps.factor, "eps_floor": eps.floor}
-    value = eps(sweep) if callable(eps) else eps
-    return {"eps_start": value, "eps_factor": 1.0, "eps_floor": value}

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from torchbcd.distributed import Ranks
 from torchbcd.lifted import (
     Activation,
     apply,
@@ -90,33 +91,38 @@ class DlamStationarity(NamedTuple):
         return hypot(*self.weight, *self.states, self.output)
 
 
-def dlam_stationarity(problem: DlamProblem, variables: Variables) -> DlamStationarity:
+def dlam_stationarity(problem: DlamProblem, variables: Variables, ranks: Ranks | None = None) -> DlamStationarity:
     """Dist(0, dF) of Problem 2, exact in float64 at any point; infinite outside a box or a regulariser's bounds.
+
+    The rows of z and a may be those of one process of several, ``ranks``, all of which then ask at once.
 
     An entry counts as on the box where it is as near as rounding is: 16 units of the variables' dtype in the last
     place of |a| + |h(z)| + eps + |z h'(z)|, which is also how far outside it may be.
     """
+    ranks = ranks or Ranks(None)
     w, z, a = ([t.double() for t in part] for part in (variables.W, variables.z, variables.a))
     dtype, last = variables.z[0].dtype, len(w) - 1
     pulls = []  # the gradient of phi_l in q_l
     for layer, bias in enumerate(variables.b):
         q = a[layer] @ w[layer].t()
         pulls.append(problem.rho[layer] * (q - z[layer] if bias is None else q + bias.double() - z[layer]))
+    gradients = ranks.sums([t for layer, pull in enumerate(pulls) for t in (pull.t() @ a[layer], pull.sum(0))])
     weight, states, outside = [], [], False
     for layer, pull in enumerate(pulls):
         of_weight, of_bias = problem.trained[layer]
-        nearest = shortest_of_weight(problem.weight_regularizers[layer], w[layer], pull.t() @ a[layer], dtype)
+        slope, bias_slope = gradients[2 * layer : 2 * layer + 2]
+        nearest = shortest_of_weight(problem.weight_regularizers[layer], w[layer], slope, dtype)
         outside = outside or bool(nearest.isinf().any())
         distance = float(nearest.norm()) if of_weight else 0.0
-        weight.append(hypot(distance, float(pull.sum(0).norm()) if of_bias else 0.0))
+        weight.append(hypot(distance, float(bias_slope.norm()) if of_bias else 0.0))
         if layer < last:
             ahead = pulls[layer + 1] @ w[layer + 1]
             h, eps = problem.activations[layer], problem.eps
             distances = pair_distance((-pull, ahead), (z[layer], a[layer + 1]), h, eps, dtype)
             states.append(float(distances.norm()))
     loss = loss_subdifferential(problem.loss, problem.y, z[-1], problem.row_weight, dtype)
-    output = inf if outside else float(loss.shortest_with((-pulls[-1], -pulls[-1])).norm())
-    return DlamStationarity(weight, states, output)
+    *states, output = ranks.lengths([*states, float(loss.shortest_with((-pulls[-1], -pulls[-1])).norm())])
+    return DlamStationarity(weight, states, inf if outside else output)
 
 
 def pair_distance(
@@ -176,10 +182,11 @@ class SublinearRate:
 
     The bias is a column of W, and omega of W and a is what the block was extrapolated by. Sweep i's part is known
     after sweep i + 1. It starts anew where eps changes, which makes another F, and where somebody else has
-    changed the weights.
+    changed the weights. Of rows in several processes, ``ranks``, all are meant.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks | None = None) -> None:
+        self._ranks = ranks or Ranks(None)
         self.value = inf
         self._after: Variables | None = None
         self._sweep: _Sweep | None = None
@@ -215,6 +222,8 @@ class SublinearRate:
             self.value = min(self.value, sum(parts) / 2)
         pairs = zip(_squares(variables.W, before.W), _squares(variables.b, before.b), strict=True)
         of_z, of_a = _squares(variables.z, before.z), _squares(variables.a[1:], before.a[1:])
+        totals = self._ranks.totals([*of_z, *of_a])
+        of_z, of_a = totals[: len(of_z)], totals[len(of_z) :]
         self._sweep = None if shrunk else _Sweep([x + y for x, y in pairs], of_z, of_a, theta, tau)
         self._after, self._eps = variables, eps
 

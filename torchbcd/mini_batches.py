@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from torchbcd import arguments, fit_rules, losses
-from torchbcd.distributed import Ranks
+from torchbcd.distributed import Ranks, same_everywhere
 from torchbcd.frozen import eval_mode
 from torchbcd.preprocessing import first_linear, is_first_poorly_scaled, standardize_first_
 from torchbcd.reports import EpochReport
@@ -136,20 +136,25 @@ def fit(
     settings: Settings,
 ) -> list[EpochReport]:
     """Train; where modules run before the layers, on their features, which are kept where that is possible."""
-    x, y = arguments.tensor("x", x), arguments.tensor("y", y)
-    weight = arguments.optional_tensor("sample_weight", weight)
-    library = optimizer._push()
     model = optimizer._model
-    kept = model.frozen_first is not None and settings.noise == 0 and _fits(x, model.linears[0])
-    if model.frozen_first is None or kept:
-        rows, encoded = library.checked(x, y, "", weight)
-        x = rows if kept else x
-    else:
-        if weight is not None and weight.shape != (len(x),):
-            raise ValueError(f"sample_weight must have shape (n,) = [{len(x)}] (got {list(weight.shape)})")
-        parts = torch.split(x, 1024), torch.split(y, 1024)
-        weights = [None] * len(parts[0]) if weight is None else torch.split(weight, 1024)
-        encoded = torch.cat([library.checked(a, b, "", w)[1] for a, b, w in zip(*parts, weights, strict=True)])
+    with same_everywhere(optimizer._process_group, "fit cannot begin") as described:
+        x, y = arguments.tensor("x", x), arguments.tensor("y", y)
+        weight = arguments.optional_tensor("sample_weight", weight)
+        library = optimizer._push()
+        kept = model.frozen_first is not None and settings.noise == 0 and _fits(x, model.linears[0])
+        if model.frozen_first is None or kept:
+            rows, encoded = library.checked(x, y, "", weight)
+            x = rows if kept else x
+        else:
+            if weight is not None and weight.shape != (len(x),):
+                raise ValueError(f"sample_weight must have shape (n,) = [{len(x)}] (got {list(weight.shape)})")
+            parts = torch.split(x, 1024), torch.split(y, 1024)
+            weights = [None] * len(parts[0]) if weight is None else torch.split(weight, 1024)
+            encoded = torch.cat(
+                [library.checked(a, b, "", w)[1] for a, b, w in zip(*parts, weights, strict=True)]
+            )
+        checked_validation, classes = _checked(optimizer, validation)
+        described["whether there is validation"] = validation is not None
     if weight is not None and not bool(weight.all()):
         counting = weight > 0
         x, y, encoded, weight = (t[counting.to(t.device)] for t in (x, y, encoded, weight))
@@ -157,10 +162,9 @@ def fit(
     source = _Rows(x, y, weight, settings, Ranks(optimizer._process_group))
     if source.counted == 0:
         raise ValueError("sample_weight must have a sum > 0")
-    validation, classes = _checked(optimizer, validation)
     with model.frozen_first.given() if model.frozen_first is not None and kept else nullcontext():
         _standardize(optimizer, x, encoded, weight, settings.standardize)
-        return _run(optimizer, source, validation, classes, settings)
+        return _run(optimizer, source, checked_validation, classes, settings)
 
 
 def _checked(optimizer: RelaxedBCD, validation: Validation) -> tuple[Validation, Tensor | None]:

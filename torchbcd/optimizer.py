@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -354,6 +355,17 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
     def _check_all_rows(self, what: str) -> None:
         if self._process_group is not None:
             raise ValueError(f"{what} needs all rows in one process (this optimizer has a process_group)")
+
+    @contextmanager
+    def _refused_by_all(self) -> Iterator[None]:
+        """What the body refuses, before a bind or a step of all processes, is an error in every one of them."""
+        try:
+            yield
+        except Exception as error:
+            if self._process_group is not None:
+                with suppress(ValueError):  # which the others raise
+                    self._object.refuse(str(error))
+            raise
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refused once the optimizer is built: the groups are the model's Linear modules.

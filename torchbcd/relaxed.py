@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from torchbcd import _C, arguments, losses, mini_batches
+from torchbcd import _C, arguments, distributed, losses, mini_batches
 from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
 from torchbcd.bcd import Variables
 from torchbcd.optimizer import SweepOptimizer
@@ -236,9 +236,11 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             >>> torch.allclose(model[0].weight, twin[0].weight)
             True
         """
-        weight = arguments.optional_tensor("sample_weight", sample_weight)
-        library = self._push()
-        library.bind(arguments.tensor("x", x), arguments.tensor("y", y), weight)
+        with self._refused_by_all():
+            weight = arguments.optional_tensor("sample_weight", sample_weight)
+            data = arguments.tensor("x", x), arguments.tensor("y", y)
+            library = self._push()
+        library.bind(*data, weight)
         self._warn_of_scale(x, stacklevel=3)
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
@@ -271,11 +273,12 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             torch.linalg.LinAlgError: A block has no solution in floating point; the message names layer and
                 block.
         """
-        batch = arguments.batch(inputs, targets, closure)
-        weight = arguments.optional_tensor("sample_weight", sample_weight)
-        if weight is not None and batch is None:
-            raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
-        library = self._push()
+        with self._refused_by_all():
+            batch = arguments.batch(inputs, targets, closure)
+            weight = arguments.optional_tensor("sample_weight", sample_weight)
+            if weight is not None and batch is None:
+                raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
+            library = self._push()
         if batch is not None:
             self._warn_of_scale(batch[0], stacklevel=4)  # torch wraps step
         raw = library.step() if batch is None else library.step_batch(*batch, weight)
@@ -345,18 +348,22 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         Raises:
             ValueError: As for :meth:`step`; or a number is out of range.
         """
-        if arguments.whole("epochs", epochs) < 1 or arguments.whole("batch_size", batch_size) < 1:
-            raise ValueError(f"epochs and batch_size must be at least 1 (got {epochs} and {batch_size})")
-        if not 0 <= hold < 1:
-            raise ValueError(f"hold must be in [0, 1) (got {hold})")
-        if isinstance(average, str) and average != "auto":
-            raise ValueError(f'average must be a number, "auto" or None (got {average!r})')
-        if not (average is None or average == "auto" or 0 < average < 1):
-            raise ValueError(f"average must be in (0, 1) or None (got {average})")
-        if patience is not None and validation is None:
-            raise ValueError("patience needs validation data")
-        if not tol >= 0:
-            raise ValueError(f"tol must be at least 0 (got {tol})")
+        with distributed.same_everywhere(self._process_group, "fit cannot begin") as described:
+            if arguments.whole("epochs", epochs) < 1 or arguments.whole("batch_size", batch_size) < 1:
+                raise ValueError(f"epochs and batch_size must be at least 1 (got {epochs} and {batch_size})")
+            if not 0 <= hold < 1:
+                raise ValueError(f"hold must be in [0, 1) (got {hold})")
+            if isinstance(average, str) and average != "auto":
+                raise ValueError(f'average must be a number, "auto" or None (got {average!r})')
+            if not (average is None or average == "auto" or 0 < average < 1):
+                raise ValueError(f"average must be in (0, 1) or None (got {average})")
+            if patience is not None and validation is None:
+                raise ValueError("patience needs validation data")
+            if not tol >= 0:
+                raise ValueError(f"tol must be at least 0 (got {tol})")
+            described.update(
+                epochs=epochs, patience=patience, tol=tol, decay=decay, hold=hold, average=average, noise=noise
+            )
         settings = mini_batches.Settings(
             epochs, batch_size, patience, tol, decay, hold, average, noise, standardize, generator, callback
         )

@@ -222,7 +222,7 @@ class DlamReport(_ObjectiveReport):
     ) -> None:
         """Made by :meth:`torchbcd.DLAM.step`."""
         super().__init__(library, fields)
-        self._gap_of = library.sweep_gap
+        self._gap_of, self._check_current = library.sweep_gap, library.check_current
         self._stationarity_of, self._c_k = stationarity, c_k
         slacks = ConditionSlack(vars(self).pop("weight_slack"), vars(self).pop("state_slack"))
         self._conditions = slacks if library.scheme_options()["check_conditions"] else None
@@ -241,7 +241,7 @@ class DlamReport(_ObjectiveReport):
     @cached_property
     def stationarity(self) -> DlamStationarity:
         """Distances of zero from the subdifferential of F, block by block (z and a together), in float64."""
-        self._gap_of(self._sweep)  # raises where the optimizer has moved on
+        self._check_current(self._sweep)
         return self._stationarity_of()
 
     @property

@@ -26,7 +26,7 @@ double square_norm(const AffineMap& map) {
 
 WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap& from, double rho,
                        const WeightRegularizer& omega, double theta_guess, const WeightStepBuffers& buffers,
-                       const AffineMap& next, const at::Tensor& q_out) {
+                       const AffineMap& next, const at::Tensor& q_out, const Totals& totals) {
   WeightStep step;
   const bool bias = from.bias.defined();
   AffineMap direction;  // first the negative gradient of phi, later W' - Wbar
@@ -35,13 +35,14 @@ WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap
   if (bias) {
     direction.bias = buffers.residual.sum(0).mul_(-rho);
   }
+  totals.add_up_matrices(tensors_of({direction}));
   // Leaves a D^T in buffers.product, and returns rho |a D^T|^2.
   const auto measure = [&] {
     affine_out(a, direction, buffers.product);
     ++step.products;
     ++step.trials;
     step.distance = square_norm(direction);
-    return rho * passes::sum_of_squares(buffers.product);
+    return rho * totals.of(passes::sum_of_squares(buffers.product));
   };
   if (omega.quadratic()) {
     if (omega.entries.l2 != 0) {
@@ -83,16 +84,18 @@ WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap
 }
 
 void exact_weights(const at::Tensor& a, const at::Tensor& residual, const AffineMap& previous, double rho,
-                   const WeightRegularizer& omega, const char* where, const AffineMap& next) {
+                   const WeightRegularizer& omega, const char* where, const AffineMap& next,
+                   const SumOverRanks& sum_over_ranks) {
   const int64_t inputs = a.size(1);
   const bool bias = previous.bias.defined();
   const at::Tensor v = a.to(at::kDouble), r = residual.to(at::kDouble);
-  const at::Tensor gram = gram_matrix({.a = v, .ones_column = bias});
-  TORCH_CHECK_LINALG(all_finite(gram), where, ": the Gram matrix of the inputs is not finite");
   at::Tensor cross = at::mm(r.t(), v);
   if (bias) {
     cross = at::cat({cross, r.sum(0).unsqueeze(1)}, 1);
   }
+  const at::Tensor gram =
+      gram_matrix({.a = v, .ones_column = bias, .sum_over_ranks = sum_over_ranks, .along = cross});
+  TORCH_CHECK_LINALG(all_finite(gram), where, ": the Gram matrix of the inputs is not finite");
   const at::Tensor start = joined(previous).to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
   if (omega.quadratic()) {
     constexpr double kRank = 1e-12;  // of the Gram matrix's eigenvalues

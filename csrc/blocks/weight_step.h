@@ -9,6 +9,7 @@
 #pragma once
 
 #include "linalg/affine_map.h"
+#include "linalg/reductions.h"
 #include "torchbcd/weight_regularizers.h"
 
 namespace torchbcd {
@@ -17,7 +18,7 @@ namespace torchbcd {
 struct WeightStep {
   double theta = 0;        // of condition (2)
   double distance = 0;     // |W' - Wbar|^2, bias included
-  double residual = 0;     // |q' - z|^2 with the new map
+  double residual = 0;     // |q' - z|^2 with the new map, of the rows here
   double regularizer = 0;  // Omega(W')
   int64_t products = 0;    // matrix products spent
   int64_t trials = 0;      // of theta
@@ -31,16 +32,19 @@ struct WeightStepBuffers {
 
 /// next = argmin over W of <grad phi(Wbar), W - Wbar> + theta/2 |W - Wbar|^2 + Omega(W), at the smallest
 /// theta known to satisfy (2), where phi(W) = rho/2 |z - a W^T - 1 b^T|^2; q_out = a next^T. `theta_guess` is
-/// tried first where theta has to be searched for.
+/// tried first where theta has to be searched for. Where rows lie in several processes, the gradient is
+/// summed over them, and for each theta the curvature.
 WeightStep weight_step(const at::Tensor& a, const at::Tensor& z, const AffineMap& from, double rho,
                        const WeightRegularizer& omega, double theta_guess, const WeightStepBuffers& buffers,
-                       const AffineMap& next, const at::Tensor& q_out);
+                       const AffineMap& next, const at::Tensor& q_out, const Totals& totals);
 
 /// next = argmin over W of phi(W) + Omega(W), eq. (1), found from the Gram matrix of [a 1] in float64;
 /// `residual` is z - a W^T - 1 b^T at `previous`. It may have many minimisers. Where Omega is nothing or a
 /// squared norm this is the one nearest to `previous`, singular values of [a 1] below 1e-6 of the largest
-/// counting as zero; with any other Omega it is one of them. Errors begin with `where`.
+/// counting as zero; with any other Omega it is one of them. Errors begin with `where`. The Gram matrix and
+/// the cross product are summed over the processes that have the rows, in one message.
 void exact_weights(const at::Tensor& a, const at::Tensor& residual, const AffineMap& previous, double rho,
-                   const WeightRegularizer& omega, const char* where, const AffineMap& next);
+                   const WeightRegularizer& omega, const char* where, const AffineMap& next,
+                   const SumOverRanks& sum_over_ranks);
 
 }  // namespace torchbcd

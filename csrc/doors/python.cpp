@@ -67,6 +67,9 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
            wrap_pybind_function_no_gil([](Optimizer& self, const std::string& name, int64_t rank) {
              self.set_process_group(name, rank);
            }))
+      .def("check_current", &Optimizer::check_current)
+      .def("refuse", wrap_pybind_function_no_gil(
+                         [](Optimizer& self, const std::string& reason) { self.refuse(reason); }))
       .def("checked",
            wrap_pybind_function([](Optimizer& self, Rows x, Rows y, const std::string& of, Weight weight) {
              return self.checked(x, y, of, weight.value_or(at::Tensor()));

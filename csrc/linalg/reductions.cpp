@@ -14,7 +14,9 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 
@@ -186,6 +188,40 @@ void Totals::add_up(const std::vector<double*>& sums) const {
   if (sum_) {
     sum_over_ranks(sum_, device_, sums);
   }
+}
+
+void Totals::add_up_matrices(const std::vector<at::Tensor>& sums) const {
+  if (sum_) {
+    sum_together(sum_, sums);
+  }
+}
+
+// From its highest byte to its lowest, by how many ranks have which, of those that have the highest so far.
+double Totals::largest(double number) const {
+  if (!sum_) {
+    return number;
+  }
+  constexpr int kByte = 8;
+  constexpr uint64_t kSign = uint64_t{1} << 63U;
+  const auto bits = std::bit_cast<uint64_t>(number);
+  const uint64_t mine = (bits & kSign) != 0 ? ~bits : bits | kSign;  // in the order of the numbers
+  uint64_t found = 0;
+  bool may_be = true;
+  for (int shift = 64 - kByte; shift >= 0; shift -= kByte) {
+    const uint64_t byte = (mine >> static_cast<unsigned>(shift)) & 255U;
+    const at::Tensor counts = at::zeros({256}, at::TensorOptions().dtype(at::kDouble).device(device_));
+    if (may_be) {
+      counts.select(0, static_cast<int64_t>(byte)).fill_(1);
+    }
+    sum_(counts);
+    const std::vector<double> ranks = to_doubles(counts);
+    const auto highest = static_cast<uint64_t>(
+        std::find_if(ranks.rbegin(), ranks.rend(), [](double n) { return n > 0; }).base() - ranks.begin() -
+        1);
+    may_be = may_be && byte == highest;
+    found = (found << kByte) | highest;
+  }
+  return std::bit_cast<double>((found & kSign) != 0 ? found & ~kSign : ~found);
 }
 
 }  // namespace torchbcd

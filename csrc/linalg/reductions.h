@@ -80,6 +80,10 @@ class Totals {
   double of(double sum) const;
   /// Of several numbers at once, in place.
   void add_up(const std::vector<double*>& sums) const;
+  /// Of several matrices of one type at once, in place; undefined ones stay so.
+  void add_up_matrices(const std::vector<at::Tensor>& sums) const;
+  /// The largest of a number that each process has, to the bit. Several messages.
+  double largest(double number) const;
 
  private:
   const SumOverRanks& sum_;

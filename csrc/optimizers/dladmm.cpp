@@ -39,7 +39,7 @@ struct DLADMM::Data {
   DladmmReport report;
 
   DladmmProblem problem(const TrainedMlp& mlp, const DLADMMOptions& with) const {
-    return {mlp.name, mlp.activations, mlp.mlp.skips, mlp.loss, mlp.trained, with};
+    return {mlp.name, mlp.activations, mlp.mlp.skips, mlp.loss, mlp.trained, with, mlp.sum_over_ranks};
   }
 };
 
@@ -69,6 +69,8 @@ const OptionTable& DLADMM::option_table() const { return table(); }
 void* DLADMM::option_values() const { return &data_->options; }
 bool DLADMM::bound() const { return data_->rows.defined(); }
 
+void DLADMM::unbind() { data_->rows = {}; }
+
 void DLADMM::parameters_changed() {
   if (bound()) {
     products_out(data_->rows.x, data_->rows.current.a, mlp_->committed, data_->rows.current.q);
@@ -81,11 +83,17 @@ void DLADMM::check_bound() const {
 
 void DLADMM::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
   const Call call = mlp_->call(Call::Kind::kChange);
-  sync();
-  const at::Tensor inputs = mlp_->inputs("x", x);
-  const int64_t n = inputs.size(0);
-  DladmmRows rows = DladmmRows::allocate(inputs, mlp_->targets("y", y, n), mlp_->row_weight(sample_weight, n),
-                                         mlp_->committed);
+  DladmmRows rows;
+  const auto own = [&] {
+    sync();
+    const at::Tensor inputs = mlp_->inputs("x", x);
+    const int64_t n = inputs.size(0);
+    rows = DladmmRows::allocate(inputs, mlp_->targets("y", y, n), mlp_->row_weight(sample_weight, n),
+                                mlp_->committed);
+    rows.population = static_cast<double>(n);
+  };
+  begin("bind", own, {}, {&rows.population});
+  check_any_rows(rows.population);
   forward_out(rows.x, mlp_->committed, state_maps_of(mlp_->activations), {}, rows.current.q, rows.current.a);
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     rows.current.z[l].copy_(rows.current.q[l]);
@@ -96,15 +104,24 @@ void DLADMM::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sa
 
 const DladmmReport& DLADMM::step() {
   const Call call = mlp_->call(Call::Kind::kStep);
-  check_bound();
-  sync();
   DladmmRows& rows = data_->rows;
+  double population = 0;
+  const auto own = [&] {
+    check_bound();
+    sync();
+    population = static_cast<double>(rows.rows());
+  };
+  begin("bound", own, rows.theta,
+        {&population});  // theta is another one where a process alone has loaded a state
+  rows.population = population;
   const DladmmProblem problem = data_->problem(*mlp_, data_->options);
   DladmmReport report = sweep_dladmm({problem, mlp_->committed, mlp_->next, rows, observer_});
-  mlp_->check_next();
-  TORCH_CHECK_LINALG(all_finite({rows.next.z.back(), rows.next.u}),
-                     block_name(mlp_->name, mlp_->depth(), "z", mlp_->depth() - 1),
-                     ": the update is not finite");
+  end([&] {
+    mlp_->check_next();
+    TORCH_CHECK_LINALG(all_finite({rows.next.z.back(), rows.next.u}),
+                       block_name(mlp_->name, mlp_->depth(), "z", mlp_->depth() - 1),
+                       ": the update is not finite");
+  });
   commit();
   data_->swept = data_->options;
   std::swap(rows.current, rows.next);
@@ -117,6 +134,9 @@ ObjectiveTerms DLADMM::objective_terms() {
   const Call call = mlp_->call(Call::Kind::kLook);
   check_bound();
   sync();
+  if (data_->rows.population == 0) {  // of a state that was loaded
+    data_->rows.population = static_cast<double>(mlp_->rows_of_all_ranks(data_->rows.rows()));
+  }
   return torchbcd::objective_terms(data_->problem(*mlp_, data_->options), mlp_->committed, data_->rows);
 }
 

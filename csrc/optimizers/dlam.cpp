@@ -73,9 +73,18 @@ struct DLAM::Data {
   DlamReport report;
 
   DlamProblem problem(const TrainedMlp& mlp, const DLAMOptions& with) const {
-    return {mlp.name, mlp.activations, mlp.mlp.skips, mlp.loss, mlp.trained, with};
+    return {mlp.name, mlp.activations, mlp.mlp.skips, mlp.loss, mlp.trained, with, mlp.sum_over_ranks};
   }
-  const DlamRows& point(const char* name) const {
+  // What a sweep over the bound rows starts from, beside the weights: not the same in every process where one
+  // alone has loaded a state.
+  std::vector<double> state() const {
+    std::vector<double> numbers = {static_cast<double>(sweeps_since_bind), bound.eps, bound.nesterov};
+    for (const std::vector<double>& more : {bound.theta, bound.tau}) {
+      numbers.insert(numbers.end(), more.begin(), more.end());
+    }
+    return numbers;
+  }
+  DlamRows& point(const char* name) {
     TORCH_CHECK_VALUE(at_batch || bound.defined(), name,
                       ": no data yet; call bind(x, y) or step(x, y) first");
     return at_batch ? batch : bound;
@@ -136,17 +145,30 @@ void DLAM::parameters_changed() {
   }
 }
 
+void DLAM::unbind() {
+  data_->bound = {};
+  data_->batch = {};
+  data_->at_batch = false;
+  data_->sweeps_since_bind = 0;
+}
+
 void DLAM::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight,
                 const std::vector<at::Tensor>& z, const std::vector<at::Tensor>& a) {
   const Call call = mlp_->call(Call::Kind::kChange);
   const int64_t before = std::exchange(data_->sweeps_since_bind, 0);
-  try {
+  DlamRows rows;
+  const auto own = [&] {
     sync();
-    data_->bound = start(x, y, sample_weight, z, a);
+    rows = start(x, y, sample_weight, z, a);
+  };
+  try {
+    begin("bind", own, {}, {&rows.population});
+    check_any_rows(rows.population);
   } catch (...) {
     data_->sweeps_since_bind = before;
     throw;
   }
+  data_->bound = std::move(rows);
   data_->at_batch = false;
   moved();
 }
@@ -158,6 +180,7 @@ DlamRows DLAM::start(const at::Tensor& x, const at::Tensor& y, const at::Tensor&
   const int64_t n = inputs.size(0);
   DlamRows rows = DlamRows::allocate(inputs, mlp_->targets("y", y, n), mlp_->row_weight(sample_weight, n),
                                      mlp_->committed);
+  rows.population = static_cast<double>(n);
   rows.eps = eps();
   start_from(data_->problem(*mlp_, data_->options), mlp_->committed, mlp_->states("z", z, n),
              mlp_->states("a", a, n, /*with_last=*/false), rows);
@@ -166,8 +189,17 @@ DlamRows DLAM::start(const at::Tensor& x, const at::Tensor& y, const at::Tensor&
 
 const DlamReport& DLAM::step() {
   const Call call = mlp_->call(Call::Kind::kStep);
-  sync();
-  TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
+  double population = 0;
+  double without_previous = 0;  // processes, in one of which alone weights may have been changed and set back
+  const auto own = [&] {
+    sync();
+    TORCH_CHECK_VALUE(bound(), mlp_->name, ": step() without data needs bound data; call bind(x, y) first");
+    population = static_cast<double>(data_->bound.rows());
+    without_previous = data_->bound.has_previous ? 0 : 1;
+  };
+  begin("bound", own, data_->state(), {&population, &without_previous});
+  data_->bound.population = population;
+  data_->bound.has_previous = without_previous == 0;
   sweep(data_->bound);
   data_->at_batch = false;
   ++data_->sweeps_since_bind;
@@ -177,19 +209,33 @@ const DlamReport& DLAM::step() {
 const DlamReport& DLAM::step(const at::Tensor& x, const at::Tensor& y, std::optional<int64_t> sweeps,
                              const at::Tensor& sample_weight) {
   const Call call = mlp_->call(Call::Kind::kStep);
-  sync();
   const int64_t count = sweeps.value_or(static_cast<int64_t>(mlp_->depth()) + 1);
-  TORCH_CHECK_VALUE(count >= 1, mlp_->name, ": sweeps must be at least 1 (got ", count, ")");
-  DlamRows rows = start(x, y, sample_weight);
-  for (int64_t k = 0; k < count; ++k) {
-    sweep(rows);
+  DlamRows rows;
+  const auto own = [&] {
+    sync();
+    TORCH_CHECK_VALUE(count >= 1, mlp_->name, ": sweeps must be at least 1 (got ", count, ")");
+    rows = start(x, y, sample_weight);
+  };
+  begin(c10::str("batch, ", count, " sweeps"), own, {}, {&rows.population});
+  check_any_rows(rows.population);
+  const int64_t before = SplitOptimizer::sweeps();
+  const auto tell_bound = [&] {  // that the weights have moved
+    if (bound() && SplitOptimizer::sweeps() > before) {
+      refresh_products(mlp_->committed, data_->bound);
+      data_->bound.has_previous = false;
+    }
+  };
+  try {
+    for (int64_t k = 0; k < count; ++k) {
+      sweep(rows);
+    }
+  } catch (...) {  // of a sweep; those before it stand
+    tell_bound();
+    throw;
   }
   data_->batch = std::move(rows);
   data_->at_batch = true;
-  if (bound()) {
-    refresh_products(mlp_->committed, data_->bound);
-    data_->bound.has_previous = false;
-  }
+  tell_bound();
   return data_->report;
 }
 
@@ -214,10 +260,12 @@ void DLAM::sweep(DlamRows& rows) {
   const DlamProblem problem = data_->problem(*mlp_, data_->options);
   DlamReport report =
       sweep_dlam({{problem, mlp_->committed, mlp_->next, rows, observer_}, data_->previous, eps, omega});
-  mlp_->check_next();
-  TORCH_CHECK_LINALG(all_finite(rows.next.z.back()),
-                     block_name(mlp_->name, mlp_->depth(), "z", mlp_->depth() - 1),
-                     ": the update is not finite");
+  end([&] {
+    mlp_->check_next();
+    TORCH_CHECK_LINALG(all_finite(rows.next.z.back()),
+                       block_name(mlp_->name, mlp_->depth(), "z", mlp_->depth() - 1),
+                       ": the update is not finite");
+  });
   commit();
   data_->swept = data_->options;
   std::swap(data_->previous, mlp_->next);  // commit left the old parameters in `next`
@@ -237,10 +285,12 @@ void DLAM::sweep(DlamRows& rows) {
 
 ObjectiveTerms DLAM::objective_terms() {
   const Call call = mlp_->call(Call::Kind::kLook);
-  data_->point(mlp_->name);
+  DlamRows& rows = data_->point(mlp_->name);
   sync();
-  return torchbcd::objective_terms(data_->problem(*mlp_, data_->options), mlp_->committed,
-                                   data_->point(mlp_->name));
+  if (rows.population == 0) {  // of a state that was loaded
+    rows.population = static_cast<double>(mlp_->rows_of_all_ranks(rows.rows()));
+  }
+  return torchbcd::objective_terms(data_->problem(*mlp_, data_->options), mlp_->committed, rows);
 }
 
 ObjectiveTerms DLAM::last_sweep_terms(bool) {
@@ -252,7 +302,9 @@ ObjectiveTerms DLAM::last_sweep_terms(bool) {
 double DLAM::gap() {
   const Call call = mlp_->call(Call::Kind::kLook);
   const std::vector<double> all = gaps(data_->problem(*mlp_, data_->options), data_->point(mlp_->name));
-  return all.empty() ? -std::numeric_limits<double>::infinity() : *std::max_element(all.begin(), all.end());
+  const double here =
+      all.empty() ? -std::numeric_limits<double>::infinity() : *std::max_element(all.begin(), all.end());
+  return Totals(mlp_->sum_over_ranks, mlp_->committed[0].weight.device()).largest(here);
 }
 
 double DLAM::sweep_gap(const SweepId& sweep) {

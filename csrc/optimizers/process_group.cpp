@@ -52,7 +52,7 @@ void Fingerprint::add(const at::Tensor& t) {
 // By Cauchy and Schwarz the ranks' numbers h are equal where (sum of 1)(sum of h^2) = (sum of h)^2. In pieces
 // of 22 bits, which float64 holds exactly for up to 512 ranks.
 Agreement agree(const SumOverRanks& sum, const at::Device& device, const Fingerprint& fingerprint,
-                bool failed) {
+                bool failed, const std::vector<double*>& sums) {
   constexpr uint64_t kPiece = (uint64_t{1} << 22U) - 1;
   double ranks = 1;
   double failures = failed ? 1 : 0;
@@ -65,6 +65,7 @@ Agreement agree(const SumOverRanks& sum, const at::Device& device, const Fingerp
     numbers.push_back(&pieces[i]);
     numbers.push_back(&squares[i]);
   }
+  numbers.insert(numbers.end(), sums.begin(), sums.end());
   sum_over_ranks(sum, device, numbers);
   Agreement agreement{true, static_cast<int64_t>(failures)};
   for (size_t i = 0; i < pieces.size(); ++i) {

@@ -36,9 +36,9 @@ struct Agreement {
   int64_t failures = 0;  // ranks that have failed
 };
 
-/// By one collective.
+/// By one collective, which sums some numbers more, in place.
 Agreement agree(const SumOverRanks& sum, const at::Device& device, const Fingerprint& fingerprint,
-                bool failed);
+                bool failed, const std::vector<double*>& sums = {});
 
 /// What the one rank that has failed says; empty where there are several.
 std::string what_failed(const SumOverRanks& sum, const at::Device& device, const Agreement& agreement,

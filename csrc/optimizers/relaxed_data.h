@@ -36,8 +36,7 @@ struct RelaxedBCD::Data {
   RelaxedReport report;
 
   RelaxedProblem problem(const TrainedMlp& mlp, const RelaxedBCDOptions& with) const {
-    return {{mlp.name, mlp.activations, mlp.mlp.skips, mlp.loss, mlp.trained, with},
-            mlp.sum_over_ranks,
+    return {{mlp.name, mlp.activations, mlp.mlp.skips, mlp.loss, mlp.trained, with, mlp.sum_over_ranks},
             mlp.normalizations()};
   }
   const std::vector<AffineMap>& start(const TrainedMlp& mlp) const {

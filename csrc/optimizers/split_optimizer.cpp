@@ -3,13 +3,11 @@
 #include <ATen/TensorOperators.h>
 #include <c10/util/Exception.h>
 
-#include <exception>
 #include <utility>
 
 #include "kernels/registry.h"
 #include "optimizers/dicts.h"
 #include "optimizers/option_table.h"
-#include "optimizers/process_group.h"
 #include "optimizers/proximal_value.h"
 #include "optimizers/saved_state.h"
 #include "optimizers/trained_mlp.h"
@@ -129,93 +127,6 @@ void SplitOptimizer::sync() {
     mlp_->weights_changed = true;
     parameters_changed();
   }
-}
-
-bool SplitOptimizer::has_other_ranks() const { return static_cast<bool>(mlp_->sum_over_ranks); }
-
-void SplitOptimizer::check_takes_ranks() const {
-  TORCH_CHECK_VALUE(false, mlp_->name,
-                    ": its rows have to be in one process; BCD and RelaxedBCD take a process_group");
-}
-
-void SplitOptimizer::set_sum_over_ranks(std::function<void(const at::Tensor&)> sum) {
-  const Call call = mlp_->call(Call::Kind::kChange);
-  check_takes_ranks();
-  mlp_->sum_over_ranks = {};
-  if (sum) {
-    mlp_->sum_over_ranks = [sum = std::move(sum), mlp = mlp_.get()](const at::Tensor& t) {
-      mlp->bytes_sent += static_cast<int64_t>(t.nbytes());
-      sum(t);
-    };
-  }
-  mlp_->weights_changed = true;
-  unbind();
-  moved();
-}
-
-void SplitOptimizer::set_process_group(const std::string& name, int64_t rank) {
-  const Call call = mlp_->call(Call::Kind::kChange);
-  check_takes_ranks();
-  broadcast_from_first_rank(tensors_of(mlp_->parameters), name);
-  set_sum_over_ranks(sum_over_process_group(name));
-  mlp_->rank = rank;
-}
-
-int64_t SplitOptimizer::bytes_sent() const { return mlp_->bytes_sent; }
-
-void SplitOptimizer::begin(const char* way, const std::function<void()>& own) {
-  mlp_->bytes_sent = 0;
-  if (!has_other_ranks()) {
-    own();
-    return;
-  }
-  std::exception_ptr failure;
-  std::string said;
-  try {
-    own();
-  } catch (const c10::Error& error) {
-    failure = std::current_exception();
-    said = error.what_without_backtrace();
-  } catch (const std::exception& error) {
-    failure = std::current_exception();
-    said = error.what();
-  }
-  Fingerprint fingerprint;
-  if (!failure) {
-    fingerprint.add(way);
-    for (const std::string& option : option_names()) {
-      fingerprint.add(this->option(option));
-    }
-    for (const std::string& option : choice_names()) {
-      fingerprint.add(choice(option));
-    }
-    for (size_t l = 0; l < mlp_->depth() && mlp_->weights_changed; ++l) {  // otherwise they are the same
-      for (const at::Tensor& t : tensors_of({mlp_->committed[l]})) {
-        fingerprint.add(t);
-      }
-      const auto& [weight, bias, scale, shift, slope] = mlp_->trained[l];
-      fingerprint.add(
-          std::vector<double>{double(weight), double(bias), double(scale), double(shift), double(slope)});
-    }
-  }
-  const at::Device device = mlp_->committed[0].weight.device();
-  const Agreement agreement = agree(mlp_->sum_over_ranks, device, fingerprint, static_cast<bool>(failure));
-  if (agreement.failures > 0) {
-    const std::string which =
-        mlp_->rank < 0 ? "another process" : c10::str("the process of rank ", mlp_->rank);
-    const std::string theirs =
-        what_failed(mlp_->sum_over_ranks, device, agreement, failure ? which + ": " + said : "");
-    if (failure) {
-      std::rethrow_exception(failure);
-    }
-    TORCH_CHECK_VALUE(false, mlp_->name, ": refused in ",
-                      theirs.empty() ? c10::str(agreement.failures, " other processes") : theirs);
-  }
-  TORCH_CHECK_VALUE(
-      agreement.same, mlp_->name,
-      ": the processes differ, in an option, in weights or requires_grad changed since the last "
-      "sweep, or in how they step; all of them must be the same in every process");
-  mlp_->weights_changed = false;
 }
 
 void SplitOptimizer::commit() {
@@ -429,6 +340,7 @@ void SplitOptimizer::loaded(int64_t sweeps) {
   sweeps_ = sweeps;
   last_sweep_ = {};
   mlp_->unchecked = true;
+  mlp_->weights_changed = true;
   moved();
 }
 

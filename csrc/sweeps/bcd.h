@@ -9,9 +9,7 @@
 
 namespace torchbcd {
 
-struct BcdProblem : Problem<BCDOptions> {
-  const SumOverRanks& sum_over_ranks;  // where the rows lie in several processes
-};
+using BcdProblem = Problem<BCDOptions>;
 
 /// The split variables of some rows, one tensor (n, d_l) a layer. With two splittings U is no variable; u[l]
 /// then holds the product v[l - 1] W_l^T + b_l, and residual[l] is not used.

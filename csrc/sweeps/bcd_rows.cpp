@@ -79,8 +79,7 @@ ObjectiveTerms objective_terms(const BcdProblem& problem, const std::vector<Affi
   const BCDOptions& options = problem.options;
   const size_t depth = problem.depth();
   ObjectiveTerms terms;
-  const auto measured = {&terms.activation_penalty, &terms.affine_penalty, &terms.state_penalty};
-  for (std::vector<double>* part : measured) {
+  for (std::vector<double>* part : {&terms.activation_penalty, &terms.affine_penalty, &terms.state_penalty}) {
     part->assign(depth, 0);
   }
   for_each_chunk(rows.rows(), [&](int64_t begin, int64_t size) {
@@ -97,15 +96,7 @@ ObjectiveTerms objective_terms(const BcdProblem& problem, const std::vector<Affi
                                                                             chunk.v.back(), problem.loss,
                                                                             rows.row_weights(begin, size));
   });
-  if (problem.sum_over_ranks) {
-    std::vector<double*> sums = {&terms.loss};
-    for (std::vector<double>* part : measured) {
-      for (double& term : *part) {
-        sums.push_back(&term);
-      }
-    }
-    sum_over_ranks(problem.sum_over_ranks, rows.x.device(), sums);
-  }
+  add_up_over_rows(Totals(problem.sum_over_ranks, rows.x.device()), terms);
   for (size_t l = 0; l < depth; ++l) {
     const WeightRegularizer& regularizer = options.weight_regularizer()[l];
     const bool of_bias = options.regularize_bias() && maps[l].bias.defined();

@@ -1,6 +1,7 @@
 #include "sweeps/dladmm.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/div.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -16,7 +17,8 @@ namespace {
 
 class DladmmBlocks : Blocks<DladmmSweep> {
  public:
-  explicit DladmmBlocks(const DladmmSweep& sweep) : Blocks(sweep), v_(sweep.rows.next) {}
+  explicit DladmmBlocks(const DladmmSweep& sweep)
+      : Blocks(sweep), totals_(problem_.sum_over_ranks, rows_.x.device()), v_(sweep.rows.next) {}
 
   DladmmReport run() {
     start();
@@ -84,16 +86,22 @@ class DladmmBlocks : Blocks<DladmmSweep> {
     gradient.sub_(v_.a[l]).mul_(-nu).addmm_(residual, weight, 1, penalty);
     at::mm_out(residual, gradient, weight.t());
     report_.products += 2;
-    double image = passes::sum_of_squares(residual);
+    double image = 0;
+    double square = 0;
+    const auto measure = [&] {
+      image = passes::sum_of_squares(residual);
+      square = passes::sum_of_squares(gradient);
+      totals_.add_up({&image, &square});
+    };
+    measure();
     double scale = 1;
     if (!std::isfinite(image)) {  // more than float32 holds; of a shorter vector it is not
-      scale = std::exp2(-std::rint(std::log2(passes::sum_of_squares(gradient)) / 2));
+      scale = std::exp2(-std::rint(std::log2(square) / 2));
       gradient.mul_(scale);
       at::mm_out(residual, gradient, weight.t());
       ++report_.products;
-      image = passes::sum_of_squares(residual);
+      measure();
     }
-    const double square = passes::sum_of_squares(gradient);
     if (square > 0) {
       const double tau = nu + penalty * image / square;
       v_.a[l].sub_(gradient, 1 / (scale * tau));
@@ -111,7 +119,7 @@ class DladmmBlocks : Blocks<DladmmSweep> {
       const double penalty = options_.penalty()[l];
       v_.z[l].copy_(v_.q[l]).sub_(v_.u, 1 / penalty);
       passes::loss_update(rows_.y, v_.z[l], rows_.row_weight, problem_.loss, {},
-                          row_loss_weight(options_, rows_.rows()), penalty, v_.z[l]);
+                          row_loss_weight(options_, rows_.population), penalty, v_.z[l]);
     }
     done("z", l);
   }
@@ -123,7 +131,9 @@ class DladmmBlocks : Blocks<DladmmSweep> {
     }
     const at::Tensor residual = scratch(0, v_.q[l].size(1));
     passes::difference(v_.q[l], target(l), residual);
-    const at::Tensor mean = residual.sum(0).div_(static_cast<double>(rows_.rows()));
+    const at::Tensor sums = residual.sum(0);
+    totals_.add_up_matrices({sums});
+    const at::Tensor mean = at::div(sums, rows_.population);
     map(l).bias.sub_(mean);
     v_.q[l].sub_(mean);
     done("b", l);
@@ -138,11 +148,15 @@ class DladmmBlocks : Blocks<DladmmSweep> {
     const at::Tensor goal = target(l);
     passes::difference(v_.q[l], goal, residual);
     const at::Tensor& a = input(l);
-    const double guess = rows_.theta[l] > 0 ? 0.8 * rows_.theta[l] : penalty * passes::sum_of_squares(a);
+    const WeightRegularizer& regularizer = options_.weight_regularizer()[l];
+    double guess = 0.8 * rows_.theta[l];
+    if (!(rows_.theta[l] > 0) && !regularizer.quadratic()) {
+      guess = penalty * totals_.of(passes::sum_of_squares(a));
+    }
     const AffineMap from = {map(l).weight.clone(), {}};
     const WeightStep step =
-        weight_step(a, goal, from, penalty, options_.weight_regularizer()[l], guess,
-                    {residual, scratch(1, v_.q[l].size(1))}, {map(l).weight, {}}, v_.q[l]);
+        weight_step(a, goal, from, penalty, regularizer, guess, {residual, scratch(1, v_.q[l].size(1))},
+                    {map(l).weight, {}}, v_.q[l], totals_);
     report_.theta[l] = step.theta;
     report_.products += step.products;
     done("W", l);
@@ -150,11 +164,12 @@ class DladmmBlocks : Blocks<DladmmSweep> {
 
   void multiplier_block() {
     const at::Tensor residual = scratch(0, v_.u.size(1));
-    report_.primal_residual = std::sqrt(passes::difference(v_.z.back(), v_.q.back(), residual));
+    report_.primal_residual = std::sqrt(totals_.of(passes::difference(v_.z.back(), v_.q.back(), residual)));
     v_.u.add_(residual, options_.penalty()[depth() - 1]);
     done("u", depth() - 1);
   }
 
+  Totals totals_;
   DladmmVariables& v_;
   DladmmReport report_;
 };
@@ -173,6 +188,7 @@ DladmmRows DladmmRows::allocate(at::Tensor x, at::Tensor y, at::Tensor row_weigh
   return {std::move(x),
           std::move(y),
           std::move(row_weight),
+          /*population=*/0,
           DladmmVariables::allocate(n, maps),
           DladmmVariables::allocate(n, maps),
           allocate_scratch(n, maps, 3),
@@ -199,8 +215,9 @@ ObjectiveTerms objective_terms(const DladmmProblem& problem, const std::vector<A
     }
     terms.activation_penalty.push_back(gap);
   }
-  terms.loss = row_loss_weight(options, rows.rows()) *
+  terms.loss = row_loss_weight(options, rows.population) *
                weighted_loss(rows.y, v.z.back(), problem.loss, rows.row_weight);
+  add_up_over_rows(Totals(problem.sum_over_ranks, rows.x.device()), terms);
   return terms;
 }
 

@@ -26,6 +26,7 @@ struct DladmmVariables {
 /// Rows of data with their variables: those of the last complete sweep, and those being computed.
 struct DladmmRows {
   at::Tensor x, y, row_weight;
+  double population = 0;  // rows of all processes
   DladmmVariables current, next;
   std::vector<at::Tensor> scratch;  // three, as large as the widest layer's
   std::vector<double> theta;        // of the last sweep, 0 where there was none
@@ -36,13 +37,14 @@ struct DladmmRows {
                              const std::vector<AffineMap>& maps);
 };
 
-/// The terms of L; the multiplier's is part of the last affine penalty.
+/// The terms of L over the rows of all processes; the multiplier's is part of the last affine penalty.
 ObjectiveTerms objective_terms(const DladmmProblem& problem, const std::vector<AffineMap>& maps,
                                const DladmmRows& rows);
 
 using DladmmSweep = SweepOf<DladmmProblem, DladmmRows>;
 
-/// The report, with the theta that the next sweep starts from.
+/// The report, with the theta that the next sweep starts from. What a block or a step's size takes of all
+/// rows is summed over the processes that have them.
 DladmmReport sweep_dladmm(const DladmmSweep& sweep);
 
 }  // namespace torchbcd

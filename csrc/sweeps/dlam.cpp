@@ -15,6 +15,7 @@
 #include "blocks/weight_step.h"
 #include "blocks/weight_terms.h"
 #include "kernels/passes.h"
+#include "sweeps/dlam_conditions.h"
 
 namespace torchbcd {
 namespace {
@@ -37,15 +38,10 @@ AffineMap extrapolated(const AffineMap& map, const AffineMap& previous, double o
   return {along(map.weight, previous.weight), along(map.bias, previous.bias)};
 }
 
-// a W^T + 1 b^T - z in float64, as `a` is.
-at::Tensor exact_residual(const at::Tensor& a, const AffineMap& map, const at::Tensor& z) {
-  at::Tensor r = at::mm(a, map.weight.to(at::kDouble).t()).sub_(z.to(at::kDouble));
-  return map.bias.defined() ? r.add_(map.bias.to(at::kDouble)) : r;
-}
-
 class DlamBlocks : Blocks<DlamSweep> {
  public:
-  explicit DlamBlocks(const DlamSweep& sweep) : Blocks(sweep), base_(&sweep.rows.current) {
+  explicit DlamBlocks(const DlamSweep& sweep)
+      : Blocks(sweep), totals_(problem_.sum_over_ranks, rows_.x.device()), base_(&sweep.rows.current) {
     report_.eps = sweep.eps;
     report_.omega = sweep.omega;
     for (std::vector<double>* of_weights : {&report_.theta, &report_.weight_omega, &report_.weight_slack}) {
@@ -130,8 +126,9 @@ class DlamBlocks : Blocks<DlamSweep> {
 
   /// What a step from a point extrapolated by some factor came to.
   struct Step {
-    double curvature;          // theta or tau
-    double after;              // F's terms that it touches
+    double curvature;  // theta or tau
+    double before;     // F's terms that it touches, of all rows where DLAM asks for them
+    double after;
     double change;             // |new - old|^2
     double descent_curvature;  // what `change` has to be paid for with
   };
@@ -139,8 +136,7 @@ class DlamBlocks : Blocks<DlamSweep> {
   // Tries Nesterov's factor, then smaller ones, at last none, until the step is accepted: `restore` sets the
   // residual back, `step(omega)` takes the step. Returns the factor, or nothing where no step does.
   template <typename Restore, typename TakeStep>
-  std::optional<double> descend(double before, double last_curvature, const Restore& restore,
-                                const TakeStep& take_step) {
+  std::optional<double> descend(double last_curvature, const Restore& restore, const TakeStep& take_step) {
     double omega = first_omega();
     for (int attempt = 0;; ++attempt) {
       if (attempt > 0) {
@@ -150,7 +146,7 @@ class DlamBlocks : Blocks<DlamSweep> {
       const double smaller = capped(omega, last_curvature, step.curvature, attempt);
       if (smaller < omega) {
         omega = smaller;
-      } else if (accepted(omega, before, step.after, step.descent_curvature, step.change)) {
+      } else if (accepted(omega, step.before, step.after, step.descent_curvature, step.change)) {
         return omega;
       } else if (omega == 0) {
         ++report_.kept;
@@ -178,23 +174,24 @@ class DlamBlocks : Blocks<DlamSweep> {
     }
     const TrainedLayer layer = trained_layer(l, a);
     const Trained trained = problem_.trained[l];
-    const double before = rho / 2 * start + regularizer_value(regularizer, layer.map.weight);
+    const double penalty = regularizer_value(regularizer, layer.map.weight);
     if (options_.weight_damping().has_value()) {
-      if (!solve_weight(l, layer, a, z, residual, before)) {
+      if (!solve_weight(l, layer, a, z, residual, start)) {
         ++report_.kept;
         keep_weight(l, q, start);
       }
       return;
     }
-    const double guess = rows_.theta[l] > 0
-                             ? 0.8 * rows_.theta[l]
-                             : rho * (passes::sum_of_squares(a) + static_cast<double>(rows_.rows()));
+    double guess = 0.8 * rows_.theta[l];
+    if (!(rows_.theta[l] > 0) && !regularizer.quadratic()) {
+      guess = rho * (totals_.of(passes::sum_of_squares(a)) + rows_.population);
+    }
     WeightStep step;
     const auto take_step = [&](double omega) -> Step {
       extrapolate_residual(l, a, q, z, omega, residual);
       const AffineMap from = extrapolated(map, sweep_.previous_maps[l], omega);
       step = weight_step(layer.input, z, trained_part(from, trained), rho, regularizer, guess,
-                         {residual, scratch(1, z.size(1))}, layer.next, rows_.trial_q[l]);
+                         {residual, scratch(1, z.size(1))}, layer.next, rows_.trial_q[l], totals_);
       if (step.distance == 0) {
         step.theta = rows_.theta[l];  // every theta satisfies (2) for a step that goes nowhere
       }
@@ -202,10 +199,11 @@ class DlamBlocks : Blocks<DlamSweep> {
       report_.trials += step.trials - 1;
       const double change = norm_squared(next.weight - map.weight) +
                             (map.bias.defined() ? norm_squared(next.bias - map.bias) : 0);
-      return {step.theta, rho / 2 * step.residual + step.regularizer, change, step.theta};
+      const auto [before, after] = for_test(start, step.residual);
+      return {step.theta, rho / 2 * before + penalty, rho / 2 * after + step.regularizer, change, step.theta};
     };
     const std::optional<double> omega =
-        descend(before, rows_.theta[l], [&] { passes::difference(q, z, residual); }, take_step);
+        descend(rows_.theta[l], [&] { passes::difference(q, z, residual); }, take_step);
     report_.theta[l] = step.theta;
     if (!omega) {
       keep_weight(l, q, start);
@@ -213,10 +211,19 @@ class DlamBlocks : Blocks<DlamSweep> {
     }
     report_.weight_omega[l] = *omega;
     if (options_.check_conditions()) {
-      report_.weight_slack[l] = weight_slack(l, a, z, *omega, step.theta);
+      const AffineMap from = extrapolated(map, sweep_.previous_maps[l], *omega);
+      report_.weight_slack[l] = weight_slack(a, z, from, next, rho, step.theta, regularizer, totals_);
     }
     std::swap(rows_.next.q[l], rows_.trial_q[l]);
     z_residual_ = step.residual;
+  }
+
+  // Two sums over rows, of all of them where a test asks.
+  std::pair<double, double> for_test(double before, double after) const {
+    if (options_.monotone()) {
+      totals_.add_up({&before, &after});
+    }
+    return {before, after};
   }
 
   // W_l and b_l stay, where rounding leaves no way down.
@@ -252,7 +259,7 @@ class DlamBlocks : Blocks<DlamSweep> {
   // Eq. (1) itself, or with a proximal term relative to the inputs' mean square. False, and nothing moved,
   // where F rises by it.
   bool solve_weight(size_t l, const TrainedLayer& layer, const at::Tensor& a, const at::Tensor& z,
-                    const at::Tensor& residual, double before) {
+                    const at::Tensor& residual, double start) {
     const double rho = options_.rho()[l];
     const WeightRegularizer& regularizer = options_.weight_regularizer()[l];
     const double damping = *options_.weight_damping();
@@ -260,49 +267,26 @@ class DlamBlocks : Blocks<DlamSweep> {
     at::Tensor target = residual;
     target.neg_();
     if (damping == 0) {
-      exact_weights(layer.input, target, layer.map, rho, regularizer, name.c_str(), layer.next);
+      exact_weights(layer.input, target, layer.map, rho, regularizer, name.c_str(), layer.next,
+                    problem_.sum_over_ranks);
     } else {
-      const double mean_square = passes::sum_of_squares(a) / static_cast<double>(a.size(1));
+      const double mean_square = totals_.of(passes::sum_of_squares(a)) / static_cast<double>(a.size(1));
       const double alpha = damping * rho * std::max(mean_square, 1e-30);
       WeightBlock(layer.input, layer.outputs(), layer.bias(), {rho, alpha, alpha, regularizer},
-                  /*always_primal=*/false, name.c_str())
+                  /*always_primal=*/false, name.c_str(), problem_.sum_over_ranks, RowWeights(), target)
           .solve(target, layer.map, layer.next);
     }
     affine_out(a, sweep_.next_maps[l], rows_.trial_q[l]);
     report_.products += 3;  // the cross product, the Gram matrix, q
-    const double after_residual = passes::difference(rows_.trial_q[l], z, residual);
-    const double after = rho / 2 * after_residual + regularizer_value(regularizer, layer.next.weight);
-    if (!accepted(0, before, after, 0, 0)) {
+    const double end = passes::difference(rows_.trial_q[l], z, residual);
+    const auto [before, after] = for_test(start, end);
+    if (!accepted(0, rho / 2 * before + regularizer_value(regularizer, layer.map.weight),
+                  rho / 2 * after + regularizer_value(regularizer, layer.next.weight), 0, 0)) {
       return false;
     }
     std::swap(rows_.next.q[l], rows_.trial_q[l]);
-    z_residual_ = after_residual;
+    z_residual_ = end;
     return true;
-  }
-
-  // (P - phi) / (|P| + phi) of condition (2), from the definitions in float64. The bias's steps have theta +
-  // mu for theta, mu the weight of a squared norm.
-  double weight_slack(size_t l, const at::Tensor& a, const at::Tensor& z, double omega, double theta) const {
-    const double rho = options_.rho()[l];
-    const WeightRegularizer& regularizer = options_.weight_regularizer()[l];
-    const AffineMap from = extrapolated(sweep_.maps[l], sweep_.previous_maps[l], omega);
-    const AffineMap& next = sweep_.next_maps[l];
-    const at::Tensor inputs = a.to(at::kDouble);
-    const at::Tensor r = exact_residual(inputs, from, z);
-    const at::Tensor change = next.weight.to(at::kDouble) - from.weight.to(at::kDouble);
-    double model = rho / 2 * norm_squared(r) + rho * inner_product(at::mm(r.t(), inputs), change) +
-                   theta / 2 * norm_squared(change);
-    if (from.bias.defined()) {
-      const at::Tensor bias_change = next.bias.to(at::kDouble) - from.bias.to(at::kDouble);
-      const double theta_bias = theta + (regularizer.quadratic() ? regularizer.entries.l2 : 0);
-      model += rho * inner_product(r.sum(0), bias_change) + theta_bias / 2 * norm_squared(bias_change);
-    }
-    return relative_slack(model, rho / 2 * norm_squared(exact_residual(inputs, next, z)));
-  }
-
-  static double relative_slack(double model, double phi) {
-    const double scale = std::fabs(model) + phi;
-    return scale > 0 ? (model - phi) / scale : 0;
   }
 
   // z_l, then a_l; or both at once.
@@ -323,10 +307,7 @@ class DlamBlocks : Blocks<DlamSweep> {
       // V_l is phi itself, whatever zbar: the extrapolation of z (lines 7 and 10) changes nothing.
       passes::preimage_projection(rows_.next.q[l], a, z, activation(l), sweep_.eps, rows_.next.z[l]);
     }
-    double before = rho / 2 * passes::difference(base_->q[m], base_->z[m], residual);
-    if (joint) {
-      before += rho_z / 2 * z_residual_;
-    }
+    const double start = passes::difference(base_->q[m], base_->z[m], residual);
     double tau = rows_.tau[l] > 0 ? 0.9 * rows_.tau[l] : rho * spectral_norm_squared(weight);
     const auto take_step = [&](double omega) -> Step {
       if (omega > 0) {
@@ -336,14 +317,17 @@ class DlamBlocks : Blocks<DlamSweep> {
       }
       at::mm_out(gradient, residual, weight);
       ++report_.products;
-      const passes::StateStep step = projected_step(l, a_previous, gradient, omega, tau, direction, product);
-      const double after =
-          rho / 2 * passes::residual_step(residual, product, base_->z[m], 1, rows_.trial_q[m]) +
-          rho_z / 2 * step.z_residual;
-      return {tau, after, step.change, joint ? std::min(tau, rho_z) : tau};
+      const StateSums sums =
+          projected_step(l, start, a_previous, gradient, omega, tau, direction, product, residual);
+      double before = rho / 2 * sums.start;
+      if (joint) {
+        before += rho_z / 2 * sums.z_start;
+      }
+      const double after = rho / 2 * sums.end + rho_z / 2 * sums.step.z_residual;
+      return {tau, before, after, sums.step.change, joint ? std::min(tau, rho_z) : tau};
     };
-    const std::optional<double> omega = descend(
-        before, rows_.tau[l], [&] { passes::difference(base_->q[m], base_->z[m], residual); }, take_step);
+    const std::optional<double> omega =
+        descend(rows_.tau[l], [&] { passes::difference(base_->q[m], base_->z[m], residual); }, take_step);
     report_.tau[l] = tau;
     if (!omega) {
       if (joint) {
@@ -355,54 +339,62 @@ class DlamBlocks : Blocks<DlamSweep> {
     }
     report_.state_omega[l] = *omega;
     if (options_.check_conditions()) {
-      report_.state_slack[l] = state_slack(l, a, a_previous, *omega, tau);
+      const at::Tensor old = a.to(at::kDouble);
+      const at::Tensor from = old + (old - a_previous.to(at::kDouble)) * *omega;
+      report_.state_slack[l] =
+          state_slack(from, rows_.next.a[l].to(at::kDouble), base_->z[m], sweep_.maps[m], rho, tau, totals_);
     }
     std::swap(rows_.next.q[m], rows_.trial_q[m]);
   }
 
+  // What a step of the states is measured by, over all rows.
+  struct StateSums {
+    passes::StateStep step;
+    double start, end;  // |q - z|^2 of the layer behind
+    double z_start;     // and of their own, before the step
+    double image;       // |what the step moves q by|^2
+  };
+
   // The gradient step from the extrapolated a, projected, with tau raised until its condition holds; leaves
-  // the step and what it moves q by.
-  passes::StateStep projected_step(size_t l, const at::Tensor& a_previous, const at::Tensor& gradient,
-                                   double omega, double& tau, const at::Tensor& direction,
-                                   at::Tensor product) {
+  // the step, what it moves q by, and q where it leads. `start` is |q - z|^2 of the rows here.
+  StateSums projected_step(size_t l, double start, const at::Tensor& a_previous, const at::Tensor& gradient,
+                           double omega, double& tau, const at::Tensor& direction, at::Tensor product,
+                           const at::Tensor& residual) {
     constexpr int kTrials = 100;
     const double rho = options_.rho()[l + 1];
     for (int trial = 0;; ++trial) {
       const double length = tau > 0 ? rho / tau : 0;
-      const passes::StateStep step =
-          options_.joint()
-              ? passes::joint_step(base_->a[l], a_previous, gradient, base_->z[l], rows_.next.q[l],
-                                   activation(l), omega, length, sweep_.eps,
-                                   tau > 0 ? options_.rho()[l] / tau : 1, rows_.next.z[l], rows_.next.a[l],
-                                   direction)
-              : passes::image_step(base_->a[l], a_previous, gradient, rows_.next.z[l], activation(l), omega,
-                                   length, sweep_.eps, rows_.next.a[l], direction);
+      StateSums sums{};
+      sums.step = options_.joint()
+                      ? passes::joint_step(base_->a[l], a_previous, gradient, base_->z[l], rows_.next.q[l],
+                                           activation(l), omega, length, sweep_.eps,
+                                           tau > 0 ? options_.rho()[l] / tau : 1, rows_.next.z[l],
+                                           rows_.next.a[l], direction)
+                      : passes::image_step(base_->a[l], a_previous, gradient, rows_.next.z[l], activation(l),
+                                           omega, length, sweep_.eps, rows_.next.a[l], direction);
       at::mm_out(product, direction, sweep_.maps[l + 1].weight.t());
       ++report_.products;
-      const double curvature = rho * passes::sum_of_squares(product);
-      if (tau * step.direction >= curvature || trial == kTrials) {
-        return step;
+      sums.image = passes::sum_of_squares(product);
+      sums.start = start;
+      sums.z_start = z_residual_;
+      const auto move = [&] {
+        sums.end = passes::residual_step(residual, product, base_->z[l + 1], 1, rows_.trial_q[l + 1]);
+      };
+      if (totals_.several()) {  // most trials are the last one, whose sums then need no message of their own
+        move();
       }
-      tau = std::max(1.2 * tau, curvature / step.direction);
+      totals_.add_up({&sums.step.direction, &sums.step.change, &sums.step.z_residual, &sums.start, &sums.end,
+                      &sums.z_start, &sums.image});
+      const double curvature = rho * sums.image;
+      if (tau * sums.step.direction >= curvature || trial == kTrials) {
+        if (!totals_.several()) {
+          move();
+        }
+        return sums;
+      }
+      tau = std::max(1.2 * tau, curvature / sums.step.direction);
       ++report_.trials;
     }
-  }
-
-  // The same for tau: (Q - phi) / (|Q| + phi) in a.
-  double state_slack(size_t l, const at::Tensor& a, const at::Tensor& a_previous, double omega,
-                     double tau) const {
-    const AffineMap& map = sweep_.maps[l + 1];
-    const double rho = options_.rho()[l + 1];
-    const at::Tensor& z = base_->z[l + 1];
-    const at::Tensor old = a.to(at::kDouble);
-    const at::Tensor from = old + (old - a_previous.to(at::kDouble)) * omega;
-    const at::Tensor next = rows_.next.a[l].to(at::kDouble);
-    const at::Tensor r = exact_residual(from, map, z);
-    const at::Tensor change = next - from;
-    const double model = rho / 2 * norm_squared(r) +
-                         rho * inner_product(at::mm(r, map.weight.to(at::kDouble)), change) +
-                         tau / 2 * norm_squared(change);
-    return relative_slack(model, rho / 2 * norm_squared(exact_residual(next, map, z)));
   }
 
   void output_block() {
@@ -410,7 +402,7 @@ class DlamBlocks : Blocks<DlamSweep> {
     const at::Tensor& q = rows_.next.q[l];
     const at::Tensor& out = rows_.next.z[l];
     const double rho = options_.rho()[l];
-    const double weight = row_loss_weight(options_, rows_.rows());
+    const double weight = row_loss_weight(options_, rows_.population);
     if (options_.output_solver() == "fista") {
       fista_output(rows_.y, q, base_->z[l], rows_.row_weight, problem_.loss, weight, rho, out);
     } else {
@@ -418,9 +410,10 @@ class DlamBlocks : Blocks<DlamSweep> {
     }
   }
 
+  Totals totals_;
   const DlamVariables* base_;  // the point that the sweep starts from
   DlamReport report_;
-  double z_residual_ = 0;  // |q_l - z_l^k|^2 after W_l
+  double z_residual_ = 0;  // |q_l - z_l^k|^2 after W_l, of the rows here
 };
 
 }  // namespace

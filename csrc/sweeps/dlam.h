@@ -25,6 +25,7 @@ struct DlamVariables {
 /// the sweep before that the extrapolations need.
 struct DlamRows {
   at::Tensor x, y, row_weight;
+  double population = 0;  // rows of all processes
   DlamVariables current, next;
   DlamVariables feasible;  // `current` made feasible for a smaller eps; allocated when first needed
   std::vector<at::Tensor> a_previous;  // a of the sweep before `current`
@@ -53,11 +54,11 @@ void start_from(const DlamProblem& problem, const std::vector<AffineMap>& maps,
 /// q of the current point from scratch.
 void refresh_products(const std::vector<AffineMap>& maps, DlamRows& rows);
 
-/// max over entries of |a_l - h_l(z_l)|, less eps, for each hidden layer.
+/// max over entries here of |a_l - h_l(z_l)|, less eps, for each hidden layer; -inf where there are no rows.
 std::vector<double> gaps(const DlamProblem& problem, const DlamRows& rows);
 
-/// The terms of F. An activation's term is the indicator of its box, 0 or infinity, rounding of sigma(z)
-/// allowed for.
+/// The terms of F over the rows of all processes. An activation's term is the indicator of its box, 0 or
+/// infinity, rounding of sigma(z) allowed for.
 ObjectiveTerms objective_terms(const DlamProblem& problem, const std::vector<AffineMap>& maps,
                                const DlamRows& rows);
 
@@ -67,7 +68,8 @@ struct DlamSweep : SweepOf<DlamProblem, DlamRows> {
   double omega;  // Nesterov's factor, 0 where there is no previous sweep
 };
 
-/// The report, with the theta and tau that the next sweep starts from.
+/// The report, with the theta and tau that the next sweep starts from. What decides a step is summed over the
+/// processes that have the rows, so that all take the same one.
 DlamReport sweep_dlam(const DlamSweep& sweep);
 
 }  // namespace torchbcd

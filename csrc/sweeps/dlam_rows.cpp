@@ -96,6 +96,10 @@ void refresh_products(const std::vector<AffineMap>& maps, DlamRows& rows) {
 std::vector<double> gaps(const DlamProblem& problem, const DlamRows& rows) {
   std::vector<double> gaps;
   for (size_t l = 0; l + 1 < problem.depth(); ++l) {
+    if (rows.rows() == 0) {
+      gaps.push_back(-std::numeric_limits<double>::infinity());
+      continue;
+    }
     const at::Tensor image = passes::activation(rows.current.z[l], problem.activations[l]);
     gaps.push_back((image - rows.current.a[l]).abs_().max().item<double>() - rows.eps);
   }
@@ -116,8 +120,9 @@ ObjectiveTerms objective_terms(const DlamProblem& problem, const std::vector<Aff
     const bool is_in_box = l + 1 == problem.depth() || feasible(problem, rows, l, gap[l]);
     terms.activation_penalty.push_back(is_in_box ? 0 : std::numeric_limits<double>::infinity());
   }
-  terms.loss = row_loss_weight(options, rows.rows()) *
+  terms.loss = row_loss_weight(options, rows.population) *
                weighted_loss(rows.y, rows.current.z.back(), problem.loss, rows.row_weight);
+  add_up_over_rows(Totals(problem.sum_over_ranks, rows.x.device()), terms);
   return terms;
 }
 

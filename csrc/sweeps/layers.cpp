@@ -83,6 +83,16 @@ double weighted_loss(const at::Tensor& y, const at::Tensor& v, const functors::A
   return losses.sum().item<double>();
 }
 
+void add_up_over_rows(const Totals& totals, ObjectiveTerms& terms) {
+  std::vector<double*> sums = {&terms.loss};
+  for (std::vector<double>* part : {&terms.activation_penalty, &terms.affine_penalty, &terms.state_penalty}) {
+    for (double& term : *part) {
+      sums.push_back(&term);
+    }
+  }
+  totals.add_up(sums);
+}
+
 double ObjectiveTerms::total() const {
   double sum = loss;
   for (const std::vector<double>* terms :

@@ -15,6 +15,7 @@
 #include "functors/activations.h"
 #include "functors/losses.h"
 #include "linalg/affine_map.h"
+#include "linalg/reductions.h"
 #include "linalg/row_storage.h"
 #include "sweeps/skips.h"
 #include "torchbcd/options.h"
@@ -57,6 +58,9 @@ std::vector<StateMap> state_maps_of(const std::vector<functors::AnyActivation>& 
 double weighted_loss(const at::Tensor& y, const at::Tensor& v, const functors::AnyLoss& loss,
                      const at::Tensor& row_weight = {});
 
+/// Sums the terms that are sums over rows over the processes that have them, in one message.
+void add_up_over_rows(const Totals& totals, ObjectiveTerms& terms);
+
 /// All of an objective that is neither data nor a variable.
 template <typename Options>
 struct Problem {
@@ -66,6 +70,7 @@ struct Problem {
   const functors::AnyLoss& loss;
   const std::vector<Trained>& trained;  // of each layer
   const Options& options;
+  const SumOverRanks& sum_over_ranks;  // where the rows lie in several processes
 
   size_t depth() const { return activations.size(); }
 };

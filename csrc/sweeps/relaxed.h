@@ -15,7 +15,6 @@
 namespace torchbcd {
 
 struct RelaxedProblem : Problem<RelaxedBCDOptions> {
-  const SumOverRanks& sum_over_ranks;         // where the rows lie in several processes
   std::vector<Normalization> normalizations;  // of each layer
 
   bool normalized(size_t l) const { return !normalizations[l].none(); }

@@ -277,9 +277,3 @@ def test_several_processes_with_bad_data(results):
     assert all("x must have shape (n, 6)" in text for text in said[1:])
     expected = "the process of rank 1: " if len(results) == 2 else "refused in 2 other processes"
     assert expected in said[0]
-
-
-@pytest.mark.parametrize("method", [torchbcd.DLAM, torchbcd.DLADMM])
-def test_others_have_no_group(method):
-    with pytest.raises(ValueError, match="its rows have to be in one process"):
-        method(make_mlp([6, 5, 3]))._object.set_process_group("0", 0)

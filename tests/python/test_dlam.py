@@ -346,6 +346,29 @@ class TestSweeps:
                 assert optimizer.step(lambda rows=rows: (x[rows], y[rows])).objective <= start
         assert nn.functional.cross_entropy(model(x), y).item() < 0.8 * before
 
+    def test_bound_data_know_of_the_sweeps_before_one_that_fails(self):
+        model, seen = make_mlp(WIDTHS), []
+        optimizer = torchbcd.DLAM(model, rho=0.5, joint=True)
+        x, y = make_data(20, 6, 3)
+        optimizer.bind(x, y)
+        optimizer.step()
+
+        def stop(block, layer):
+            seen.append((block, layer))
+            if seen.count(("W", 1)) == 4:
+                raise InterruptedError
+
+        optimizer.set_observer(stop)
+        with pytest.raises(InterruptedError):
+            optimizer.step(x[:9], y[:9], sweeps=5)
+        assert optimizer.sweeps == 1 + 3
+        found = optimizer.objective()
+        for sign in (1.0, -1.0):  # a change of somebody else's computes all products anew
+            for p in model.parameters():
+                p.data.add_(sign)
+            optimizer.objective()
+        assert found == pytest.approx(optimizer.objective(), rel=1e-12)
+
     def test_one_sweep_from_a_forward_pass_moves_only_the_output(self):
         model = make_mlp(WIDTHS)
         optimizer = torchbcd.DLAM(model, rho=0.1, eps=0.01, joint=True)

@@ -49,6 +49,7 @@ class TORCHBCD_API DLADMM : public SplitOptimizer {
 
   const OptionTable& option_table() const override;
   void* option_values() const override;
+  void unbind() override;
   void parameters_changed() override;
   ObjectiveTerms last_sweep_terms(bool before) override;
   void check_bound() const;

@@ -50,8 +50,8 @@ class TORCHBCD_API DLAM : public SplitOptimizer {
   /// The terms of F: of the bound data, or of the last mini-batch where that was stepped on later. An
   /// activation's term is the indicator of its box.
   ObjectiveTerms objective_terms() override;
-  /// The largest |a_l - h_l(z_l)| - eps of all entries: at most 0, up to rounding; -inf where there is no
-  /// hidden layer.
+  /// The largest |a_l - h_l(z_l)| - eps of all entries, in every process: at most 0, up to rounding; -inf
+  /// where there is no hidden layer.
   double gap();
   /// The same after a sweep. Throws a c10::Error where the optimizer has moved on.
   double sweep_gap(const SweepId& sweep);
@@ -71,6 +71,7 @@ class TORCHBCD_API DLAM : public SplitOptimizer {
   const OptionTable& option_table() const override;
   void* option_values() const override;
   void check_options_together() const override;
+  void unbind() override;
   void parameters_changed() override;
   ObjectiveTerms last_sweep_terms(bool before) override;
 

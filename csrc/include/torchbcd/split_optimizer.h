@@ -69,12 +69,15 @@ class TORCHBCD_API SplitOptimizer {
   /// The rows given to bind and step from now on are some of the data: other processes, whose models have the
   /// same parameters, have the others and take the same steps at the same time. `sum` adds a tensor up over
   /// all of them in place, to the same bits in each, such as c10d's all-reduce. Only matrices of the layers'
-  /// sizes and a few numbers go between them (Zeng et al., Appendix F). BCD's Algorithm 2 and RelaxedBCD; the
-  /// others throw a ValueError. Unbinds.
+  /// sizes and a few numbers go between them (Zeng et al., Appendix F). BCD with splitting 2 throws a
+  /// ValueError, as does RelaxedBCD with row_blocks. Unbinds.
   void set_sum_over_ranks(std::function<void(const at::Tensor&)> sum);
   /// The same for the processes of a group of torch.distributed, by its name. The model's parameters are
   /// first set to those of the group's rank 0. `rank`, this process's, is how errors in the others call it.
   void set_process_group(const std::string& name, int64_t rank = -1);
+  /// In place of a bind or a step that this process cannot begin, for a reason of its own: throws it as a
+  /// ValueError, in every process, none of which then waits for this one.
+  void refuse(const std::string& reason);
   /// Whether other processes have rows too.
   bool has_other_ranks() const;
   /// The bytes of the tensors that the last bind or step has summed over the processes, and what was read
@@ -102,6 +105,8 @@ class TORCHBCD_API SplitOptimizer {
   /// The objective at the current point with the options as they are now, accumulated in float64.
   double objective() { return objective_terms().total(); }
   virtual ObjectiveTerms objective_terms() = 0;
+  /// Throws a c10::Error where the optimizer has moved on since a sweep.
+  void check_current(const SweepId& sweep) const;
   /// The last complete sweep, or none.
   SweepId last_sweep() const { return last_sweep_; }
   /// The objective after a sweep, with the options it had; before it, where that is asked for and still
@@ -161,14 +166,21 @@ class TORCHBCD_API SplitOptimizer {
   virtual bool takes_map_parameters() const { return false; }
   /// Whether weight_regularizers may be one's own (ProximalTerm).
   virtual bool takes_proximal() const { return false; }
-  /// Throws where the method, or its options, do not take rows in several processes.
-  virtual void check_takes_ranks() const;
+  /// Throws where the options do not take rows in several processes.
+  virtual void check_takes_ranks() const {}
   /// Forgets bound data.
   virtual void unbind() {}
   /// Begins a bind or a step, by `own`, what this process alone may refuse: the look at options and
   /// parameters, the checks of data. Where there are several processes, all of them throw where one does,
-  /// with its reason, or unless they have the same options, weights and `way` to go on.
-  void begin(const char* way, const std::function<void()>& own);
+  /// with its reason, or unless they have the same options, weights, `way` to go on and `state`, what else
+  /// decides how. `sums`, at most two, which `own` may set, become those of all processes.
+  void begin(const std::string& way, const std::function<void()>& own, const std::vector<double>& state = {},
+             const std::vector<double*>& sums = {});
+  /// Throws where no process has any rows.
+  void check_any_rows(double rows_of_all) const;
+  /// Ends a sweep whose blocks of rows may fail in one process alone, by `own`, which looks for that. Where
+  /// there are several processes, all of them throw where one does.
+  void end(const std::function<void()>& own);
   /// Parameters have been changed from outside.
   virtual void parameters_changed() {}
   /// The objective of the last sweep with the options it had.
@@ -185,7 +197,6 @@ class TORCHBCD_API SplitOptimizer {
   /// The end of a complete sweep.
   void commit();
   void moved() { ++revision_; }
-  void check_current(const SweepId& sweep) const;
   /// The end of a successful load_state.
   void loaded(int64_t sweeps);
 
