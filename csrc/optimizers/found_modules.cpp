@@ -20,9 +20,7 @@ void check_module(const FoundModule& found, bool holds, const std::string& reaso
 // What more there is to say of a module that is not supported.
 std::string reason_of(const std::string& text) {
   if (text.find("BatchNorm") != std::string::npos) {
-    return ", since its statistics join all rows, of which every block takes each by itself; a LayerNorm "
-           "does "
-           "not";
+    return ", since its statistics join all rows, of which blocks take each by itself; a LayerNorm does not";
   }
   if (text.find("Conv") != std::string::npos) {
     return ", since its weights are shared by places, so that a step of their block does little of what its "

@@ -337,8 +337,8 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     if (std::holds_alternative<functors::Sign>(activation(i))) {
       set_flips(problem, options_.over_relaxation()[l], rows_.population, totals_);
     } else {
-      // V, which has not moved since the weights read it, is of the size that U's moves are measured by;
-      // where it is normalised, U's own spread is.
+      // U's moves are measured by the size of V, as the weights have read it, and where that is normalised by
+      // U's own spread.
       const double square = problem_.normalized(i) ? rows_.spreads[i] * rows_.population *
                                                          static_cast<double>(rows_.v[i].size(1))
                                                    : input_squares_[l];
