@@ -27,7 +27,9 @@ void models_are_read() {
   EXPECT(named(torch::nn::CELU(torch::nn::CELUOptions().alpha(2)), "elu(2, 1, 0.5)"));
   EXPECT(named(torch::nn::Softplus(), "softplus(1, 20)") && named(torchbcd::nn::Sine(), "sine"));
   const torch::nn::PReLU prelu;
-  EXPECT_THROWS(c10::ValueError, named(prelu, ""), "PReLU (of one slope that requires no gradients)");
+  EXPECT(named(prelu, "prelu"));
+  const torch::nn::PReLU several(torch::nn::PReLUOptions().num_parameters(2));
+  EXPECT_THROWS(c10::ValueError, named(several, ""), "PReLU (of one slope)");
   prelu->weight.set_requires_grad(false);
   EXPECT(named(prelu, "leaky_relu(0.25)"));
   EXPECT(mlp.flatten && mlp.depth() == 2 && !mlp.biases[0].defined());
