@@ -253,7 +253,8 @@ def main() -> None:
         search(results, present, store)
         results.drop_stale()
         final(results, present, store)
-    training_report.write(results.trials, results.runs, arguments.results)
+    nets = ", on nets with skip connections, LayerNorm and GELU" if arguments.residual else ""
+    training_report.write(results.trials, results.runs, arguments.results, nets)
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ def settings(table: Table, trials: Entries) -> Iterator[str]:
                 yield row(set_, contestant.name, best["trial"], f"{best['score']:.2f}", f"{before:.2f}", setting)
 
 
-def markdown(table: Table, trials: Entries, plot: str) -> str:
+def markdown(table: Table, trials: Entries, plot: str, nets: str) -> str:
     """All tables."""
     each = Counter((t["set"], t["contestant"]) for t in trials)
     number = sorted(set(each.values()))
@@ -216,7 +216,7 @@ def markdown(table: Table, trials: Entries, plot: str) -> str:
     seeds = {b: sorted({len(table.scores[s, name, b]) for s in table.sets_at(b) for name in table.names})
              for b in table.budgets}  # fmt: skip
     lines = [
-        "# RelaxedBCD beside other optimizers, for equal seconds\n",
+        f"# RelaxedBCD beside other optimizers, for equal seconds{nets}\n",
         f"Written by `benchmarks/compare_training.py`, whose text says how. Trials of the search: "
         f"{'-'.join(map(str, number))} for each optimizer and set, {'/'.join(map(seconds, spent))} each. "
         f"Seeds: {', '.join(f'{seconds(b)}: ' + '-'.join(map(str, n)) for b, n in seeds.items())}.\n",
@@ -274,7 +274,9 @@ def limits(table: Table, set_: str) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def write(trials: Entries, runs: Entries, path: Path, say: Callable[[str], object] = print) -> None:
+def write(
+    trials: Entries, runs: Entries, path: Path, nets: str = "", say: Callable[[str], object] = print
+) -> None:
     """FILE.md and FILE.png beside FILE.json, and the ranks on the screen."""
     if not runs:
         say("there are no runs to report")
@@ -282,5 +284,5 @@ def write(trials: Entries, runs: Entries, path: Path, say: Callable[[str], objec
     table = Table(runs)
     plot = path.with_suffix(".png")
     draw(table, plot)
-    path.with_suffix(".md").write_text(markdown(table, trials, plot.name))
+    path.with_suffix(".md").write_text(markdown(table, trials, plot.name, nets))
     say("\n".join([*ranks(table), *firsts(table), f"\nall of it: {path.with_suffix('.md')}, {plot}"]))
