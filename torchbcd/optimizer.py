@@ -50,7 +50,7 @@ def _same(listed: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
 
 def _of_maps(parameters: Sequence[LayerParameters]) -> list[list[Tensor | None]]:
     """Scales, shifts and slopes as the library takes them: none where no layer has any."""
-    scales, shifts, slopes = ([layer[k] for layer in parameters] for k in (2, 3, 4))
+    *_, scales, shifts, slopes = map(list, zip(*parameters, strict=True))
     norms = any(p is not None for p in (*scales, *shifts))
     return [
         scales if norms else [],

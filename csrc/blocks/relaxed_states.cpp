@@ -102,8 +102,8 @@ at::Tensor gradient_and_image(const StateProblem& problem, const at::Tensor& gra
                               const at::Tensor& z, const at::Tensor& image) {
   if (problem.map.elementwise()) {
     masked(problem, gradient);
-    const at::Tensor squares =
-        passes::state_direction(gradient, problem.u, pulls.slack, problem.map.sigma(), pulls.keep, z, image);
+    const at::Tensor squares = passes::state_direction(gradient, problem.u, pulls.slack,
+                                                       problem.map.activation, pulls.keep, z, image);
     masked(problem, image);
     return squares;
   }
@@ -170,7 +170,7 @@ void move_rows(const StateProblem& problem, StateMoved& moved) {
   if (problem.has_line) {
     const passes::LineMove line =
         passes::line_move(problem.u, problem.v, problem.direction, problem.slack_or_any(),
-                          problem.map.sigma(), problem.keep(), problem.ratio, problem.residual,
+                          problem.map.activation, problem.keep(), problem.ratio, problem.residual,
                           problem.product, problem.weight, problem.length, moved.slack, moved.change);
     moved.slack_sums = line.slack_sums;
     moved.sums = line.sums;
@@ -279,9 +279,9 @@ void set_flips(StateProblem& problem, double omega, double population, const Tot
 void move_unchecked(const StateProblem& problem, StateMoved& moved) {
   if (problem.map.elementwise()) {
     const at::Tensor from =
-        problem.map.mask.defined() ? passes::activation(problem.u, problem.map.sigma()) : problem.v;
+        problem.map.mask.defined() ? passes::activation(problem.u, problem.map.activation) : problem.v;
     moved.slack_sums =
-        passes::state_move(problem.u, from, problem.direction, problem.slack_or_any(), problem.map.sigma(),
+        passes::state_move(problem.u, from, problem.direction, problem.slack_or_any(), problem.map.activation,
                            problem.keep(), problem.length, moved.slack, moved.change);
     masked(problem, moved.change);
     return;

@@ -58,25 +58,24 @@ at::Tensor StateMap::with_affine(const at::Tensor& n) const {
   return shift.defined() ? scaled + shift : scaled;
 }
 
-functors::AnyActivation StateMap::sigma() const {
-  if (!slope.defined()) {
-    return activation;
+void StateMap::read_slope() {
+  if (slope.defined()) {
+    functors::LeakyReLU leaky;
+    leaky.slope = slope.item<double>();
+    activation = leaky;
   }
-  functors::LeakyReLU leaky;
-  leaky.slope = slope.item<double>();
-  return leaky;
 }
 
 at::Tensor StateMap::normalized_values(const at::Tensor& u) const {
-  return std::get<0>(normalized_rows(before() ? u : activated(u, sigma()), normalization.eps));
+  return std::get<0>(normalized_rows(before() ? u : activated(u, activation), normalization.eps));
 }
 
 void StateMap::out(const at::Tensor& u, const at::Tensor& out) const {
   at::Tensor v = out;
   if (elementwise()) {
-    passes::activation(u, sigma(), v);
+    passes::activation(u, activation, v);
   } else if (before()) {
-    passes::activation(with_affine(normalized_values(u)), sigma(), v);
+    passes::activation(with_affine(normalized_values(u)), activation, v);
   } else {
     v.copy_(with_affine(normalized_values(u)));
   }
@@ -94,16 +93,16 @@ at::Tensor StateMap::operator()(const at::Tensor& u) const {
 StateTangent StateMap::tangent(const at::Tensor& u) const {
   StateTangent tangent;
   if (elementwise()) {
-    tangent.left_ = product(slope_at(u, sigma()), mask);
+    tangent.left_ = product(slope_at(u, activation), mask);
     return tangent;
   }
   std::tie(tangent.n_, tangent.inverse_spread_) =
-      normalized_rows(before() ? u : activated(u, sigma()), normalization.eps);
+      normalized_rows(before() ? u : activated(u, activation), normalization.eps);
   tangent.left_ = product(mask, scale);
   if (before()) {
-    tangent.left_ = product(slope_at(with_affine(tangent.n_), sigma()), tangent.left_);
+    tangent.left_ = product(slope_at(with_affine(tangent.n_), activation), tangent.left_);
   } else {
-    tangent.right_ = slope_at(u, sigma());
+    tangent.right_ = slope_at(u, activation);
   }
   return tangent;
 }
@@ -120,7 +119,7 @@ ParameterTangent StateMap::parameter_tangent(const at::Tensor& u) const {
     tangent.gain = mask;
     if (before()) {
       argument = with_affine(tangent.n);
-      tangent.gain = product(slope_at(argument, sigma()), mask);
+      tangent.gain = product(slope_at(argument, activation), mask);
     }
   }
   if (slope.defined()) {
@@ -137,7 +136,7 @@ ParameterTangent StateMap::parameter_tangent(const at::Tensor& u) const {
 }
 
 at::Tensor StateMap::variances(const at::Tensor& u) const {
-  const at::Tensor a = before() ? u : activated(u, sigma());
+  const at::Tensor a = before() ? u : activated(u, activation);
   return at::var(a.to(at::kDouble), at::IntArrayRef{1}, /*unbiased=*/false, /*keepdim=*/true)
       .add_(normalization.eps);
 }

@@ -46,11 +46,11 @@ class StateMap {
   functors::AnyActivation activation;
   Normalization normalization = {};
   at::Tensor scale = {}, shift = {};  // of the normalisation; undefined: one, zero
-  at::Tensor slope = {};              // (1,), that of a leaky ReLU in the place of `activation`
+  at::Tensor slope = {};              // (1,), of the activation, a leaky ReLU, once it is read
   at::Tensor mask = {};               // that V is multiplied by, entry by entry; undefined: ones
 
-  /// The activation, with the slope as it is now, for which a GPU is waited for.
-  functors::AnyActivation sigma() const;
+  /// Makes the activation the leaky ReLU of the slope, where there is one, for which a GPU is waited for.
+  void read_slope();
   /// Whether a unit's V is its activation alone, or that times the mask.
   bool elementwise() const { return normalization.none(); }
 

@@ -131,6 +131,7 @@ std::optional<StateMapMoved> state_map_step(const StateMapProblem& problem, cons
       const at::Tensor& from = problem.map.*part.parameter;
       moved.map.*part.parameter = (from + part.step * length).to(from.scalar_type());
     }
+    moved.map.read_slope();
     moved.change = moved.map(problem.u).sub_(problem.v);
     moved.residual = at::addmm(problem.residual, moved.change, problem.weight.t(), 1, -1);
     moved.sums = square_norm_of_rows(moved.residual, totals);

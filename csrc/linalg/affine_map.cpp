@@ -9,15 +9,18 @@
 #include <ATen/ops/sub.h>
 #include <ATen/ops/zeros_like.h>
 
-#include <array>
-
 namespace torchbcd {
 namespace {
 
 template <typename F>
 AffineMap image(const AffineMap& map, F f) {
-  const auto of = [&f](const at::Tensor& t) { return t.defined() ? f(t) : at::Tensor(); };
-  return {f(map.weight), of(map.bias), of(map.scale), of(map.shift), of(map.slope)};
+  AffineMap result;
+  for (const MapPart& part : kMapParts) {
+    if ((map.*part.tensor).defined()) {
+      result.*part.tensor = f(map.*part.tensor);
+    }
+  }
+  return result;
 }
 
 template <typename F>
@@ -29,15 +32,12 @@ std::vector<AffineMap> each(const std::vector<AffineMap>& maps, F f) {
   return result;
 }
 
-constexpr std::array kMembers = {&AffineMap::weight, &AffineMap::bias, &AffineMap::scale, &AffineMap::shift,
-                                 &AffineMap::slope};
-
 // Calls f(a's, b's) for each tensor that there is of `a`.
 template <typename F>
 void each_pair(const AffineMap& a, const AffineMap& b, F f) {
-  for (const auto member : kMembers) {
-    if ((a.*member).defined()) {
-      f(a.*member, b.*member);
+  for (const MapPart& part : kMapParts) {
+    if ((a.*part.tensor).defined()) {
+      f(a.*part.tensor, b.*part.tensor);
     }
   }
 }
@@ -79,10 +79,10 @@ void add_map_(const AffineMap& map, const AffineMap& step, double times) {
 void difference_out(const std::vector<AffineMap>& a, const std::vector<AffineMap>& b,
                     const std::vector<AffineMap>& out) {
   for (size_t l = 0; l < a.size(); ++l) {
-    for (const auto member : kMembers) {
-      if ((a[l].*member).defined()) {
-        at::Tensor difference = out[l].*member;
-        at::sub_out(difference, a[l].*member, b[l].*member);
+    for (const MapPart& part : kMapParts) {
+      if ((a[l].*part.tensor).defined()) {
+        at::Tensor difference = out[l].*part.tensor;
+        at::sub_out(difference, a[l].*part.tensor, b[l].*part.tensor);
       }
     }
   }
@@ -129,9 +129,16 @@ AffineMap affine_part(const AffineMap& map) { return {map.weight, map.bias}; }
 AffineMap state_map_part(const AffineMap& map) { return {{}, {}, map.scale, map.shift, map.slope}; }
 
 AffineMap trained_part(const AffineMap& map, Trained trained) {
-  return {trained.weight ? map.weight : map.weight.narrow(1, 0, 0), trained.bias ? map.bias : at::Tensor(),
-          trained.scale ? map.scale : at::Tensor(), trained.shift ? map.shift : at::Tensor(),
-          trained.slope ? map.slope : at::Tensor()};
+  AffineMap result;
+  for (const MapPart& part : kMapParts) {
+    if (trained.*part.trained) {
+      result.*part.tensor = map.*part.tensor;
+    }
+  }
+  if (!trained.weight) {
+    result.weight = map.weight.narrow(1, 0, 0);
+  }
+  return result;
 }
 
 std::vector<at::Tensor> tensors_of(const AffineMap& map) {

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <vector>
 
 namespace torchbcd {
@@ -33,6 +34,22 @@ struct Trained {
   bool any() const { return affine() || state_map(); }
   bool operator==(const Trained&) const = default;
 };
+
+/// One of a layer's parameters.
+struct MapPart {
+  const char* key;   // in states
+  const char* name;  // in errors
+  at::Tensor AffineMap::* tensor;
+  bool Trained::* trained;
+  bool of_affine;  // rather than of the map behind it
+};
+inline constexpr std::array<MapPart, 5> kMapParts = {{
+    {"weight", "weight", &AffineMap::weight, &Trained::weight, true},
+    {"bias", "bias", &AffineMap::bias, &Trained::bias, true},
+    {"scale", "LayerNorm weight", &AffineMap::scale, &Trained::scale, false},
+    {"shift", "LayerNorm bias", &AffineMap::shift, &Trained::shift, false},
+    {"slope", "PReLU slope", &AffineMap::slope, &Trained::slope, false},
+}};
 
 /// out = v W^T + 1 b^T
 void affine_out(const at::Tensor& v, const AffineMap& map, const at::Tensor& out);

@@ -29,6 +29,10 @@ std::string reason_of(const std::string& text) {
   return "";
 }
 
+std::string not_supported(const FoundModule& found, const std::string& supported) {
+  return "is not supported" + reason_of(found.text) + "; supported are " + supported;
+}
+
 // Of a LayerNorm.
 constexpr const char* kNoLayerBefore =
     "must follow a Linear module; before the first one it may stand once its parameters require no "
@@ -40,18 +44,15 @@ class Layers {
   explicit Layers(std::string known) : known_(std::move(known)) {}
 
   void add(const FoundModule& found, bool is_first) {
-    check_module(found, found.kind != Kind::kUnknown,
-                 "is not supported" + reason_of(found.text) + "; supported are " + known_);
+    check_module(found, found.kind != Kind::kUnknown, not_supported(found, known_));
     for (int k = 0; k < found.begins; ++k) {
       const bool begun = activated_ || normalized_ || dropped_ != nullptr;
       open_.push_back({last(), 0, begun});
       midway_ = midway_ || (begun && mlp_.depth() > 0);
     }
-    if (midway_ && found.kind != Kind::kLinear) {
-      check_module(found, false,
-                   "begins a Residual, or stands behind one that begins, within what is between two Linear "
-                   "modules; a Residual must begin before or behind all of it");
-    }
+    check_module(found, !midway_ || found.kind == Kind::kLinear,
+                 "begins a Residual, or stands behind one that begins, within what is between two Linear "
+                 "modules; a Residual must begin before or behind all of it");
     if (found.kind == Kind::kActivation) {
       add_activation(found);
     } else if (found.kind == Kind::kLayerNorm) {
@@ -222,7 +223,7 @@ Mlp mlp_of(const std::vector<FoundModule>& modules, size_t begin, const std::str
   for (size_t i = 0; i < begin; ++i) {
     trained = trained || modules[i].trainable;
     check_module(modules[i], !trained || modules[i].kind != Kind::kUnknown,
-                 "is not supported" + reason_of(modules[i].text) + "; supported are " + supported +
+                 not_supported(modules[i], supported) +
                      "; any module may stand before the layers, once no parameter requires gradients "
                      "there: requires_grad_(False)");
     check_module(modules[i], modules[i].kind != Kind::kLayerNorm || !modules[i].trainable, kNoLayerBefore);

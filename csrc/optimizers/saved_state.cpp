@@ -8,19 +8,15 @@
 namespace torchbcd {
 
 void save_maps(SavedState& state, const std::vector<AffineMap>& maps, const std::string& suffix) {
-  for (const AffineMap& map : clone_maps(maps)) {
-    state.tensors["weight" + suffix].push_back(map.weight);
-    state.tensors["bias" + suffix].push_back(map.bias);
-    state.tensors["scale" + suffix].push_back(map.scale);
-    state.tensors["shift" + suffix].push_back(map.shift);
-    state.tensors["slope" + suffix].push_back(map.slope);
-  }
-  for (const char* of_maps :
-       {"scale", "shift", "slope"}) {  // where there are none, there are no lists either
-    const auto found = state.tensors.find(of_maps + suffix);
-    if (found != state.tensors.end() && std::none_of(found->second.begin(), found->second.end(),
-                                                     [](const at::Tensor& t) { return t.defined(); })) {
-      state.tensors.erase(found);
+  const std::vector<AffineMap> copies = clone_maps(maps);
+  for (const MapPart& part : kMapParts) {
+    std::vector<at::Tensor> list;
+    for (const AffineMap& map : copies) {
+      list.push_back(map.*part.tensor);
+    }
+    const bool any = std::any_of(list.begin(), list.end(), [](const at::Tensor& t) { return t.defined(); });
+    if (any || (part.of_affine && !list.empty())) {  // what no layer has is no list
+      state.tensors[part.key + suffix] = list;
     }
   }
 }
@@ -110,21 +106,17 @@ void StateReader::copy(const std::string& key, const std::vector<at::Tensor>& ta
 std::vector<AffineMap> StateReader::maps(const std::vector<AffineMap>& like,
                                          const std::string& suffix) const {
   std::vector<AffineMap> maps = allocate_like(like);
-  const auto copy_part = [&](const char* key, const at::Tensor AffineMap::* member, bool needed) {
+  for (const MapPart& part : kMapParts) {
     std::vector<at::Tensor> parts;
+    bool needed = part.of_affine;
     for (const AffineMap& map : maps) {
-      parts.push_back(map.*member);
+      parts.push_back(map.*part.tensor);
       needed = needed || parts.back().defined();
     }
     if (needed) {
-      copy(key + suffix, parts);
+      copy(part.key + suffix, parts);
     }
-  };
-  copy_part("weight", &AffineMap::weight, true);
-  copy_part("bias", &AffineMap::bias, true);
-  copy_part("scale", &AffineMap::scale, false);
-  copy_part("shift", &AffineMap::shift, false);
-  copy_part("slope", &AffineMap::slope, false);
+  }
   return maps;
 }
 

@@ -107,9 +107,11 @@ void SplitOptimizer::begin(const std::string& way, const std::function<void()>& 
       for (const at::Tensor& t : tensors_of(mlp_->committed[l])) {
         fingerprint.add(t);
       }
-      const auto& [weight, bias, scale, shift, slope] = mlp_->trained[l];
-      fingerprint.add(
-          std::vector<double>{double(weight), double(bias), double(scale), double(shift), double(slope)});
+      std::vector<double> trained;
+      for (const MapPart& part : kMapParts) {
+        trained.push_back(mlp_->trained[l].*part.trained ? 1 : 0);
+      }
+      fingerprint.add(trained);
     }
   }
   const at::Device device = mlp_->committed[0].weight.device();

@@ -8,7 +8,6 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -30,17 +29,6 @@ std::vector<AffineMap> maps_of(const Mlp& mlp) {
   }
   return maps;
 }
-
-// A layer's tensors, and what errors call them.
-struct NamedPart {
-  const char* name;
-  at::Tensor AffineMap::* part;
-};
-constexpr std::array<NamedPart, 5> kParts = {{{"weight", &AffineMap::weight},
-                                              {"bias", &AffineMap::bias},
-                                              {"LayerNorm weight", &AffineMap::scale},
-                                              {"LayerNorm bias", &AffineMap::shift},
-                                              {"PReLU slope", &AffineMap::slope}}};
 
 std::vector<AffineMap> checked_parameters(const char* name, const Mlp& mlp) {
   const std::vector<at::Tensor>& weights = mlp.weights;
@@ -166,8 +154,8 @@ void check_memory(const char* name, const std::vector<AffineMap>& maps) {
     }
   };
   for (size_t l = 0; l < maps.size(); ++l) {
-    for (const auto& [which, part] : kParts) {
-      add(which, l, maps[l].*part);
+    for (const MapPart& part : kMapParts) {
+      add(part.name, l, maps[l].*part.tensor);
     }
   }
   std::sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.begin < b.begin; });
@@ -252,8 +240,10 @@ std::vector<Trained> TrainedMlp::now_trained() const {
     const auto is_trained = [&](const at::Tensor& t) {
       return t.defined() && (!mlp.can_be_frozen || t.requires_grad());
     };
-    now.push_back({is_trained(map.weight), is_trained(map.bias), is_trained(map.scale), is_trained(map.shift),
-                   is_trained(map.slope)});
+    now.emplace_back();
+    for (const MapPart& part : kMapParts) {
+      now.back().*part.trained = is_trained(map.*part.tensor);
+    }
     any = any || now.back().any();
   }
   TORCH_CHECK_VALUE(any, name, ": at least one parameter must require gradients; all are frozen");
@@ -270,9 +260,9 @@ bool TrainedMlp::sync() {
     follow(maps_of(now), dropout);
   }
   for (size_t l = 0; l < depth(); ++l) {
-    for (const auto& [which, part] : kParts) {
-      if ((committed[l].*part).defined()) {
-        check_kind(name, which, l, parameters[l].*part, committed[l].*part);
+    for (const MapPart& part : kMapParts) {
+      if ((committed[l].*part.tensor).defined()) {
+        check_kind(name, part.name, l, parameters[l].*part.tensor, committed[l].*part.tensor);
       }
     }
   }
@@ -311,20 +301,10 @@ void TrainedMlp::commit() {
       if (parameters[l].weight.is_inference()) {
         as_they_are.emplace();
       }
-      if (trained[l].weight) {
-        parameters[l].weight.copy_(values[l].weight);
-      }
-      if (trained[l].bias) {
-        parameters[l].bias.copy_(values[l].bias);
-      }
-      if (trained[l].scale) {
-        parameters[l].scale.copy_(values[l].scale);
-      }
-      if (trained[l].shift) {
-        parameters[l].shift.copy_(values[l].shift);
-      }
-      if (trained[l].slope) {
-        parameters[l].slope.copy_(values[l].slope);
+      for (const MapPart& part : kMapParts) {
+        if (trained[l].*part.trained) {
+          (parameters[l].*part.tensor).copy_(values[l].*part.tensor);
+        }
       }
     }
   };

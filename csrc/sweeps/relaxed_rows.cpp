@@ -67,6 +67,7 @@ std::vector<StateMap> RelaxedProblem::state_maps(const std::vector<AffineMap>& m
   for (size_t l = 0; l < depth(); ++l) {
     result.push_back({activations[l], normalizations[l], maps[l].scale, maps[l].shift, maps[l].slope,
                       masks.empty() ? at::Tensor() : masks[l]});
+    result.back().read_slope();
   }
   return result;
 }
