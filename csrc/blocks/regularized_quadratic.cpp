@@ -2,10 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/cholesky_solve.h>
 #include <ATen/ops/diag_embed.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mv.h>
 #include <ATen/ops/ones.h>
@@ -16,24 +13,23 @@
 
 #include <algorithm>
 #include <cmath>
-#include <tuple>
 #include <vector>
 
 #include "functors/scalar.h"
 #include "linalg/reductions.h"
+#include "linalg/spd.h"
 
 namespace torchbcd {
 namespace {
 
 using functors::kInfinity;
-constexpr int64_t kColumns = 32;       // columns between two products with H
-constexpr int kPasses = 400;           // of coordinate descent, at the most
-constexpr int kFirstPasses = 8;        // before the first Newton step
-constexpr double kStalled = 1e-15;     // relative decrease between two Newton steps that ends it
-constexpr int kPassesBetween = 2;      // and the next ones
-constexpr int kNewtonSteps = 4;        // in a row: each leaves an entry on the kink that it has met
-constexpr double kLevel = 2e-15;       // relative rise of the value that is rounding's
-constexpr int64_t kSystems = 1 << 21;  // entries of all matrices that are factored at once
+constexpr int64_t kColumns = 32;    // columns between two products with H
+constexpr int kPasses = 400;        // of coordinate descent, at the most
+constexpr int kFirstPasses = 8;     // before the first Newton step
+constexpr double kStalled = 1e-15;  // relative decrease between two Newton steps that ends it
+constexpr int kPassesBetween = 2;   // and the next ones
+constexpr int kNewtonSteps = 4;     // in a row: each leaves an entry on the kink that it has met
+constexpr double kLevel = 2e-15;    // relative rise of the value that is rounding's
 
 }  // namespace
 
@@ -235,22 +231,10 @@ class QuadraticPlusRegularizer::Rows {
     at::Tensor slope = gradient_.clone();
     covered(slope).add_(covered(x_).sign(), problem_.l1_);
     const at::Tensor wanted = at::where(real, slope.gather(1, index).neg_(), 0);
-    const at::Tensor step = at::empty_like(wanted);
-    const int64_t size = std::max<int64_t>(1, kSystems / (most * most));
-    for (int64_t begin = 0; begin < x_.size(0); begin += size) {
-      const int64_t count = std::min(size, x_.size(0) - begin);
-      const at::Tensor in = index.narrow(0, begin, count), used = real.narrow(0, begin, count);
-      at::Tensor system = problem_.hessian_.index({in.unsqueeze(2), in.unsqueeze(1)});
-      system.mul_(used.unsqueeze(2)).mul_(used.unsqueeze(1));
-      system.diagonal(0, 1, 2).add_(used.logical_not());
-      if (ridge_.defined()) {
-        const at::Tensor covers = in.lt(problem_.regularized_).logical_and_(used);
-        system.diagonal(0, 1, 2).add_(ridge_.narrow(0, begin, count) * covers);
-      }
-      const at::Tensor factor = std::get<0>(at::linalg_cholesky_ex(system));
-      step.narrow(0, begin, count)
-          .copy_(at::cholesky_solve(wanted.narrow(0, begin, count).unsqueeze(2), factor).squeeze(2));
-    }
+    const at::Tensor ridge =
+        ridge_.defined() ? ridge_ * index.lt(problem_.regularized_).logical_and_(real) : ridge_;
+    const at::Tensor step =
+        solve_on_entries(problem_.hessian_, index, real, wanted.unsqueeze(2), ridge).squeeze(2);
     const at::Tensor move = at::zeros_like(x_).scatter_(1, index, at::where(real, step, 0));
     const at::Tensor up_to_a_kink = reach(move);
     std::vector<at::Tensor> points = {stopped_at_kinks((move * up_to_a_kink).add_(x_))};

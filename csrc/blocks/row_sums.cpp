@@ -1,8 +1,5 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/cholesky_solve.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/linalg_eigvalsh.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/minimum.h>
@@ -14,12 +11,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <tuple>
 #include <utility>
 
 #include "blocks/normed_quadratic.h"
 #include "blocks/weight_terms.h"
 #include "linalg/reductions.h"
+#include "linalg/spd.h"
 
 namespace torchbcd {
 namespace {
@@ -29,8 +26,7 @@ constexpr int kFirstSumSteps = 20;  // gradient steps of the first round; twice 
 constexpr int kMostSumSteps = 640;  // up to so many
 constexpr int kSumNewtonSteps = 4;  // in a row: each leaves an entry at the zero that it has met
 constexpr double kOnSum = 1e-12;    // relative distance of a 1-norm from the radius that is rounding's
-constexpr double kSumStalled = 1e-15;     // relative decrease in a round that ends it
-constexpr int64_t kSumSystems = 1 << 21;  // entries of all matrices that are factored at once
+constexpr double kSumStalled = 1e-15;  // relative decrease in a round that ends it
 
 at::Tensor sums_of_rows(const at::Tensor& w) { return row_sum(w.abs()); }
 
@@ -101,18 +97,7 @@ class RowSums::Rows {
     const at::Tensor signs = at::where(real, w_.sign().gather(1, index), 0);
     const at::Tensor downhill = at::where(real, gradient_.gather(1, index).neg_(), 0).sub_(signs, sums_.l1_);
     const at::Tensor wanted = at::stack({downhill, signs}, 2);
-    const at::Tensor solved = at::zeros_like(wanted);
-    const int64_t size = std::max<int64_t>(1, kSumSystems / (most * most));
-    for (int64_t begin = 0; begin < w_.size(0); begin += size) {
-      const int64_t count = std::min(size, w_.size(0) - begin);
-      const at::Tensor in = index.narrow(0, begin, count), used = real.narrow(0, begin, count);
-      at::Tensor system = sums_.system_.index({in.unsqueeze(2), in.unsqueeze(1)});
-      system.mul_(used.unsqueeze(2)).mul_(used.unsqueeze(1));
-      system.diagonal(0, 1, 2).add_(used.logical_not());
-      solved.narrow(0, begin, count)
-          .copy_(at::cholesky_solve(wanted.narrow(0, begin, count),
-                                    std::get<0>(at::linalg_cholesky_ex(system))));
-    }
+    const at::Tensor solved = solve_on_entries(sums_.system_, index, real, wanted);
     const at::Tensor size_now = sums_of_rows(w_);
     const at::Tensor touches = size_now >= sums_.radius_ * (1 - kOnSum);
     const at::Tensor free_move = solved.select(2, 0), along_signs = solved.select(2, 1);

@@ -1,6 +1,7 @@
 #include "linalg/spd.h"
 
 #include <ATen/ops/bmm.h>
+#include <ATen/ops/cholesky_solve.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/eye.h>
@@ -17,6 +18,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -312,6 +314,27 @@ double spectral_norm_squared(const at::Tensor& weight) {
   const PowerIteration found =
       power_iteration([&](const at::Tensor& v) { return at::mv(weight.t(), at::mv(weight, v)); }, weight, 10);
   return found.norm > 0 ? at::mv(weight, found.vector).to(at::kDouble).square().sum().item<double>() : 0;
+}
+
+at::Tensor solve_on_entries(const at::Tensor& hessian, const at::Tensor& index, const at::Tensor& used,
+                            const at::Tensor& b, const at::Tensor& ridge) {
+  constexpr int64_t kEntries = 1 << 21;  // of all matrices that are factored at once
+  const int64_t order = index.size(1);
+  const int64_t size = std::max<int64_t>(1, kEntries / (order * order));
+  const at::Tensor x = at::empty_like(b);
+  for (int64_t begin = 0; begin < index.size(0); begin += size) {
+    const int64_t count = std::min(size, index.size(0) - begin);
+    const at::Tensor in = index.narrow(0, begin, count), here = used.narrow(0, begin, count);
+    at::Tensor system = hessian.index({in.unsqueeze(2), in.unsqueeze(1)});
+    system.mul_(here.unsqueeze(2)).mul_(here.unsqueeze(1));
+    system.diagonal(0, 1, 2).add_(here.logical_not());
+    if (ridge.defined()) {
+      system.diagonal(0, 1, 2).add_(ridge.narrow(0, begin, count));
+    }
+    const at::Tensor factor = std::get<0>(at::linalg_cholesky_ex(system));
+    x.narrow(0, begin, count).copy_(at::cholesky_solve(b.narrow(0, begin, count), factor));
+  }
+  return x;
 }
 
 }  // namespace torchbcd

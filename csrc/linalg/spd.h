@@ -78,4 +78,10 @@ namespace cpu {
 void small_cholesky(const at::Tensor& k, const at::Tensor& inverse, const at::Tensor& pivots);
 }  // namespace cpu
 
+/// For each row i the solution X_i (k, c) of H[index_i, index_i] X_i = B_i, where an entry that is not `used`
+/// stands for a row and a column of the identity; `ridge` (m, k), where defined, is added to the diagonals. H
+/// (d, d) is symmetric, index and used are (m, k), B is (m, k, c). In as many rows at once as fit.
+at::Tensor solve_on_entries(const at::Tensor& hessian, const at::Tensor& index, const at::Tensor& used,
+                            const at::Tensor& b, const at::Tensor& ridge = {});
+
 }  // namespace torchbcd
