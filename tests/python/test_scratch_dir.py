@@ -56,6 +56,7 @@ CASES = {
         "order": "layer_parallel",
     },
     "given": {"given": True, "weight_regularizer": L2(0.1)},
+    "two splittings": {"splitting": 2},
 }
 
 
@@ -210,8 +211,6 @@ def test_what_is_refused(tmp_path):
     refused(ValueError, "to write in .*proc", scratch_dir="/proc/self")
     refused(TypeError, "scratch_dir must be the path", scratch_dir=3)
     refused(ValueError, "resume needs a scratch_dir", resume=True)
-    two = torchbcd.BCD(make_mlp(WIDTHS, dtype=torch.float32), splitting=2)
-    refused(ValueError, "needs splitting=3", of=two, scratch_dir=run)
     refused(ValueError, "x must be finite", x / 0, y, scratch_dir=run)
     refused(ValueError, "classes from 0 to 2", x, y + 1, scratch_dir=run)
     assert not [file.name for file in run.iterdir() if file.name != "torchbcd.lock"]
@@ -234,6 +233,8 @@ def test_what_is_refused(tmp_path):
     refused(ValueError, "y must be what the run", x, (y + 1) % 3, scratch_dir=run, resume=True)
     refused(ValueError, "data and layers of the same sizes", x[:-1], y[:-1], scratch_dir=run, resume=True)
     refused(ValueError, "_weight must be there", x, y, torch.ones(ROWS), scratch_dir=run, resume=True)
+    two = torchbcd.BCD(make_mlp(WIDTHS, dtype=torch.float32), "cross_entropy", splitting=2)
+    refused(ValueError, "must have this splitting .3 there, 2 here", of=two, scratch_dir=run, resume=True)
     hinge = torchbcd.BCD(make_mlp(WIDTHS, dtype=torch.float32), "squared")
     refused(ValueError, "the run in scratch_dir's loss must be squared", of=hinge, scratch_dir=run, resume=True)
     wide = torchbcd.BCD(make_mlp([6, 8, 7, 3], dtype=torch.float32), "cross_entropy")
