@@ -79,9 +79,9 @@ void BCD::check_options_together() const {
   }
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     const bool plain = data_->options.weight_regularizer()[l].of_entries();
-    TORCH_CHECK_VALUE(plain || data_->options.splitting() == 3, mlp_->name,
+    TORCH_CHECK_VALUE(plain || has_least_squares(l), mlp_->name,
                       ": splitting 2 needs weight_regularizers that are sums over entries, without norms and "
-                      "signs of inputs (layer ",
+                      "signs of inputs, in layers with an activation (layer ",
                       l + 1, " has another one)");
     TORCH_CHECK_VALUE(
         plain || !data_->options.regularize_bias(), mlp_->name,
@@ -96,6 +96,11 @@ void BCD::check_options_together() const {
   if (data_->options.order() == "joint") {
     check_joint();
   }
+}
+
+// Whether the W block of a layer is (regularised) least squares: no activation is inside it.
+bool BCD::has_least_squares(size_t l) const {
+  return data_->options.splitting() == 3 || std::holds_alternative<functors::Identity>(mlp_->activations[l]);
 }
 
 // The block of all V is nonlinear least squares.
@@ -121,9 +126,14 @@ void BCD::parameters_changed() {
 }
 
 void BCD::check_takes_ranks() const {
-  TORCH_CHECK_VALUE(data_->options.splitting() == 3, mlp_->name,
-                    ": a process_group needs splitting=3, whose W blocks are least squares (got ",
-                    data_->options.splitting(), ")");
+  TORCH_CHECK_VALUE(data_->options.order() != "joint", mlp_->name,
+                    ": a process_group needs another order than 'joint'");
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    TORCH_CHECK_VALUE(has_least_squares(l), mlp_->name,
+                      ": a process_group needs splitting=3, or no activations, where W blocks are least "
+                      "squares (got splitting 2 with '",
+                      mlp_->mlp.activations[l].text(), "' in layer ", l + 1, ")");
+  }
   check_same_in_processes(mlp_->name, data_->options.weight_regularizer());
 }
 
@@ -142,7 +152,8 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
   std::unique_ptr<ScratchRun> run;
   std::optional<ScratchMemory::Use> in_files;
   std::vector<at::Tensor> outputs, states;
-  begin("bind", [&] {
+  double population = 0;
+  const auto own = [&] {
     sync();
     run = open_run(scratch);
     in_files.emplace(run ? run->memory() : nullptr);
@@ -163,8 +174,10 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
                         l + 1, " must lie within the bounds of its state_regularizer, ", bounds.low, " and ",
                         bounds.high);
     }
-  });
-  rows.population = mlp_->rows_of_all_ranks(rows.rows());
+    population = static_cast<double>(rows.rows());
+  };
+  begin("bind", own, {}, {&population});
+  rows.population = static_cast<int64_t>(population);
   rows.cache.enabled = true;
   if (run && run->resumed()) {
     const SavedState recorded = run->recorded();
@@ -231,19 +244,22 @@ void BCD::step() {
 void BCD::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
   const Call call = mlp_->call(Call::Kind::kStep);
   at::Tensor inputs, targets, row_weight;
-  begin("batch", [&] {
+  double population = 0;
+  const auto own = [&] {
     sync();
     inputs = mlp_->inputs("x", x);
     targets = mlp_->targets("y", y, inputs.size(0));
     row_weight = mlp_->row_weight(sample_weight, inputs.size(0));
-  });
+    population = static_cast<double>(inputs.size(0));
+  };
+  begin("batch", own, {}, {&population});
   moved();
   BcdRows& batch = data_->batch;
   data_->resize_batch(inputs.size(0), mlp_->committed);
   batch.x = inputs;
   batch.y = targets;
   batch.row_weight = row_weight;
-  batch.population = mlp_->rows_of_all_ranks(batch.rows());
+  batch.population = static_cast<int64_t>(population);
   forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, batch);
   sweep(/*batch=*/true);
   data_->bound.residuals = Residuals::kStale;

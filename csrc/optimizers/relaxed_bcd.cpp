@@ -115,10 +115,6 @@ std::vector<at::Tensor> drawn_masks(const std::vector<Activation>& activations,
 
 }  // namespace
 
-RelaxedData RelaxedBCD::Data::Given::measured(const TrainedMlp& mlp) const {
-  return RelaxedData::of(mlp.name, x, y, row_weight, classes, mlp.sum_over_ranks);
-}
-
 void RelaxedBCD::Data::check_takes_weights(const char* name) const {
   for (const int64_t blocks : options.row_blocks().values()) {
     TORCH_CHECK_VALUE(blocks == 1, name,
@@ -132,16 +128,16 @@ RelaxedBCD::Data::Given RelaxedBCD::Data::checked(const RelaxedBCD& optimizer, c
                                                   const at::Tensor& y, const at::Tensor& sample_weight,
                                                   const RowStorage& storage) const {
   const TrainedMlp& mlp = *optimizer.mlp_;
-  Given given{mlp.inputs("x", x, storage), {}, {}, true};
-  given.y = mlp.targets("y", y, given.x.size(0), storage);
+  const at::Tensor inputs = mlp.inputs("x", x, storage);
+  const at::Tensor targets = mlp.targets("y", y, inputs.size(0), storage);
+  at::Tensor row_weight;
   at::Tensor counting = y;  // rows of weight zero say nothing of what targets are
   if (sample_weight.defined()) {
     check_takes_weights(mlp.name);
-    given.row_weight = mlp.row_weight(sample_weight, given.x.size(0), storage);
-    counting = at::index_select(y, 0, given.row_weight.squeeze(1).nonzero().squeeze(1));
+    row_weight = mlp.row_weight(sample_weight, inputs.size(0), storage);
+    counting = at::index_select(y, 0, row_weight.squeeze(1).nonzero().squeeze(1));
   }
-  given.classes = optimizer.tells_classes(counting);
-  return given;
+  return {mlp, inputs, targets, row_weight, optimizer.tells_classes(counting)};
 }
 
 // Views of the first n rows of the storage, which grows as it has to.
@@ -304,14 +300,15 @@ void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor
   std::unique_ptr<ScratchRun> run;
   std::optional<ScratchMemory::Use> in_files;
   Data::Given given;
-  begin("bind", [&] {
+  const auto own = [&] {
     sync();
     run = open_run(scratch);
     in_files.emplace(run ? run->memory() : nullptr);
     given = data_->checked(*this, x, y, sample_weight, run ? run->storage() : RowStorage());
-  });
-  RelaxedRows rows = RelaxedRows::allocate(given.x.size(0), mlp_->committed);
-  static_cast<RelaxedData&>(rows) = given.measured(*mlp_);
+  };
+  begin("bind", own, {}, given.sums.all());
+  RelaxedRows rows = RelaxedRows::allocate(given.data.x.size(0), mlp_->committed);
+  static_cast<RelaxedData&>(rows) = given.measured(mlp_->name);
   data_->standardize = run ? begin_run(*run, rows) : std::nullopt;
   data_->bound = std::move(rows);
   keep_in(std::move(run));
@@ -336,14 +333,15 @@ const RelaxedReport& RelaxedBCD::step(const at::Tensor& x, const at::Tensor& y,
                                       const at::Tensor& sample_weight) {
   const Call call = mlp_->call(Call::Kind::kStep);
   Data::Given given;
-  begin("batch", [&] {
+  const auto own = [&] {
     sync();
     TORCH_CHECK_VALUE(!data_->options.persistent(), mlp_->name,
                       ": persistent variables need bound data; call bind(x, y) and step()");
     given = data_->checked(*this, x, y, sample_weight);
-  });
-  RelaxedData data = given.measured(*mlp_);  // before the last batch's rows go
-  static_cast<RelaxedData&>(data_->resize_batch(given.x.size(0), mlp_->committed)) = std::move(data);
+  };
+  begin("batch", own, {}, given.sums.all());
+  RelaxedData data = given.measured(mlp_->name);  // before the last batch's rows go
+  static_cast<RelaxedData&>(data_->resize_batch(data.x.size(0), mlp_->committed)) = std::move(data);
   sweep(/*batch=*/true);
   return data_->report;
 }
@@ -420,10 +418,13 @@ void RelaxedBCD::load_state(const SavedState& state) {
     const at::Tensor x = mlp_->layer_inputs("state['x']", reader.tensor("x"));
     const at::Tensor y = mlp_->encoded_targets("state['y']", reader.tensor("y"), x.size(0));
     const at::Tensor weight = reader.has("row_weight") ? reader.sample_weight() : at::Tensor();
-    const Data::Given given{x, y, weight.defined() ? mlp_->row_weight(weight, x.size(0)) : weight,
-                            reader.number("classes") != 0};
+    Data::Given given(*mlp_, x, y, weight.defined() ? mlp_->row_weight(weight, x.size(0)) : weight,
+                      reader.number("classes") != 0);
+    if (has_other_ranks()) {
+      sum_over_ranks(mlp_->sum_over_ranks, x.device(), given.sums.all());
+    }
     rows = RelaxedRows::allocate(x.size(0), mlp_->committed);
-    static_cast<RelaxedData&>(rows) = given.measured(*mlp_);
+    static_cast<RelaxedData&>(rows) = given.measured(mlp_->name);
     if (reader.has("U")) {
       rows.saved = RelaxedStates::allocate(x.size(0), mlp_->committed);
       reader.copy("U", rows.saved.u);

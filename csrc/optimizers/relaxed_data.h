@@ -14,11 +14,19 @@ namespace torchbcd {
 struct RelaxedBCD::Data {
   // Rows that have been checked, in this process alone.
   struct Given {
-    at::Tensor x, y, row_weight;  // the weights (n, 1), undefined where all are one
-    bool classes = true;
+    RelaxedData data;
+    RelaxedData::Sums sums;
 
-    // What follows from them, in all processes.
-    RelaxedData measured(const TrainedMlp& mlp) const;
+    Given(const TrainedMlp& mlp, const at::Tensor& x, const at::Tensor& y, const at::Tensor& row_weight,
+          bool are_classes)
+        : data(RelaxedData::of(x, y, row_weight)),
+          sums(data.sums(are_classes, static_cast<bool>(mlp.sum_over_ranks))) {}
+    Given() = default;
+    // Once the sums are those of all processes.
+    RelaxedData measured(const char* name) {
+      data.measure(name, sums);
+      return std::move(data);
+    }
   };
 
   RelaxedBCDOptions options;

@@ -34,9 +34,20 @@ struct RelaxedData {
   double target_square = 1;  // the mean square of a row of numbers
 
   /// Inputs, targets, encoded as the loss takes them, and weights (n, 1), undefined where all are one.
-  /// Measures targets that are numbers, in all processes. Throws in the name of `where` where no row counts.
-  static RelaxedData of(const char* where, at::Tensor x, at::Tensor y, const at::Tensor& row_weight,
-                        bool are_classes, const SumOverRanks& sum);
+  static RelaxedData of(at::Tensor x, at::Tensor y, const at::Tensor& row_weight);
+
+  /// Sums over rows that the rest follows from.
+  struct Sums {
+    double count = 0;
+    double numbers = 0;  // processes whose targets are such
+    double square = 0;   // of all targets, unless they are classes
+
+    std::vector<double*> all() { return {&count, &numbers, &square}; }
+  };
+  /// Those of the rows here.
+  Sums sums(bool are_classes, bool several_processes) const;
+  /// Sets what follows from those of all processes. Throws in the name of `where` where no row counts.
+  void measure(const char* where, const Sums& sums);
   Totals totals(const SumOverRanks& sum) const { return {sum, x.device(), weights}; }
 };
 

@@ -101,6 +101,7 @@ class TORCHBCD_API BCD : public SplitOptimizer {
   void parameters_changed() override;
   ObjectiveTerms last_sweep_terms(bool before) override;
 
+  bool has_least_squares(size_t l) const;
   void check_joint() const;
   BlockObserver observer_of_run() const;
   void record_stale(const BcdRows& rows);

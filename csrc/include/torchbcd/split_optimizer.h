@@ -73,7 +73,7 @@ class TORCHBCD_API SplitOptimizer {
   /// same parameters, have the others and take the same steps at the same time. `sum` adds a tensor up over
   /// all of them in place, to the same bits in each, such as c10d's all-reduce. Only matrices of the layers'
   /// sizes and a few numbers go between them (Zeng et al., Appendix F). BCD with splitting 2 throws a
-  /// ValueError, as does RelaxedBCD with row_blocks. Unbinds.
+  /// ValueError where there are activations, as does RelaxedBCD with row_blocks. Unbinds.
   void set_sum_over_ranks(std::function<void(const at::Tensor&)> sum);
   /// The same for the processes of a group of torch.distributed, by its name. The model's parameters are
   /// first set to those of the group's rank 0. `rank`, this process's, is how errors in the others call it.
@@ -176,7 +176,7 @@ class TORCHBCD_API SplitOptimizer {
   /// Begins a bind or a step, by `own`, what this process alone may refuse: the look at options and
   /// parameters, the checks of data. Where there are several processes, all of them throw where one does,
   /// with its reason, or unless they have the same options, weights, `way` to go on and `state`, what else
-  /// decides how. `sums`, at most two, which `own` may set, become those of all processes.
+  /// decides how. `sums`, at most three, which `own` may set, become those of all processes.
   void begin(const std::string& way, const std::function<void()>& own, const std::vector<double>& state = {},
              const std::vector<double*>& sums = {});
   /// Throws where no process has any rows.
