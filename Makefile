@@ -4,7 +4,7 @@
 #   make test         build and run what can be tested without a GPU
 #   make test-all     with the combinations that `make test` samples, too (30 min more of a core)
 #   make lint         clang-format, ruff, mypy
-#   make bench        time sweeps against the published formulas and the floor
+#   make bench        time sweeps against the published formulas and the floor, and write the table of docs/speed.md
 #   make docs         build the pages of docs/ into build/docs/html, every warning an error; runs the gallery
 #   make cuda-check   beside torch's CUDA build: build and train without a toolkit; compile and link the CUDA kernels
 #   make gpu-test     on a machine with a GPU: build for it with the python at hand, run what needs it, time it
@@ -55,9 +55,10 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix $(PYTHON_SOURCES)
 
 bench: build
-	$(BIN)/python benchmarks/bench_sweep.py
-	$(BIN)/python benchmarks/bench_dlam.py
-	$(BIN)/python benchmarks/bench_relaxed.py
+	$(BIN)/python benchmarks/bench_sweep.py --threads 1
+	$(BIN)/python benchmarks/bench_dlam.py --threads 1
+	$(BIN)/python benchmarks/bench_relaxed.py --threads 1
+	$(BIN)/python benchmarks/speed_report.py
 
 # Sphinx, in the same environment, since it imports torchbcd. All pages anew, since one that has not changed would keep its
 # warnings to itself. Doxygen reads the C++ headers where the machine has it; where not, the C++ reference says so.

@@ -1,8 +1,10 @@
-"""Time one sweep of mDLAM: torchbcd, and the formulas as their authors' published program has them.
+"""Time a sweep of mDLAM: torchbcd, and the formulas as their authors' published program has them; and of dlADMM.
 
-In float32, on the same data, taking turns, so that a machine whose speed drifts slows both alike. The
-published program recomputes F from scratch, in full, before and after every block (its W, b, z and a), finds
-theta and tau by doubling from 1, and solves for z_L by FISTA; its extrapolations come out as zero.
+In float32, on the same data, taking turns, so that a machine whose speed drifts slows all alike; beside the
+floor (floors.py) at the rate of a large matrix product, measured in turn with them. On one thread seconds are
+those of the process. The published program recomputes F from scratch, in full, before and after every block
+(its W, b, z and a), finds theta and tau by doubling from 1, and solves for z_L by FISTA; its extrapolations
+come out as zero.
 
     python benchmarks/bench_dlam.py [--threads N] [--rounds N] [--quick] [--out benchmark_dlam.json]
 """
@@ -12,11 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import floors
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,6 +30,7 @@ WORKLOADS = {
     "10,000 rows, 784-100-100-10": (10_000, (784, 100, 100, 10)),
     "10,000 rows, 784-500-500-10": (10_000, (784, 500, 500, 10)),
 }
+OURS = ("mDLAM", "joint", "dlADMM")
 QUICK = {"500 rows, 784-50-50-10": (500, (784, 50, 50, 10))}
 
 
@@ -135,13 +138,6 @@ def make_model(widths: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(*modules[:-1])
 
 
-def seconds_of(call: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def measure(name: str, rows: int, widths: tuple[int, ...], rounds: int) -> dict[str, object]:
     """Medians over rounds in which the contestants take turns."""
     x = torch.randn(rows, widths[0], generator=torch.Generator().manual_seed(1))
@@ -152,14 +148,25 @@ def measure(name: str, rows: int, widths: tuple[int, ...], rounds: int) -> dict[
         optimizer = torchbcd.DLAM(make_model(widths), rho=RHO, eps=schedule, **options)
         optimizer.bind(x, y)
         contestants[variant] = optimizer.step
+    admm = torchbcd.DLADMM(make_model(widths), rho=RHO)
+    admm.bind(x, y)
+    contestants |= {"dlADMM": admm.step, "product": floors.product()}
     times: dict[str, list[float]] = {contestant: [] for contestant in contestants}
     for round_ in range(rounds + 2):  # the first two warm up
         for contestant, call in contestants.items():
-            elapsed = seconds_of(call)
+            elapsed = floors.seconds_of(call)
             if round_ > 1:
                 times[contestant].append(elapsed)
     medians = {contestant: statistics.median(values) for contestant, values in times.items()}
-    return {"workload": name, **{f"{contestant}_seconds": value for contestant, value in medians.items()}}
+    rate = floors.rate(medians.pop("product"))
+    mdlam, dladmm = (floor(rows, widths) / rate for floor in (floors.dlam, floors.dladmm))
+    return {
+        "workload": name,
+        "threads": torch.get_num_threads(),
+        "gflops": rate / 1e9,
+        **{f"{contestant}_seconds": value for contestant, value in medians.items()},
+        "floors": {"mDLAM": mdlam, "joint": mdlam, "dlADMM": dladmm},
+    }
 
 
 def main() -> None:
@@ -174,13 +181,17 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     workloads = QUICK if arguments.quick else WORKLOADS
     results = [measure(name, rows, widths, arguments.rounds) for name, (rows, widths) in workloads.items()]
-    print(f"{'workload':32}{'published':>12}{'mDLAM':>10}{'joint':>10}{'ratio':>8}{'ratio':>8}")
+    print(f"{'workload':30}{'published':>10}" + "".join(f"{name:>9}{'ratio':>7}{'share':>7}" for name in OURS))
     for result in results:
-        published, strict, joint = (float(str(result[f"{k}_seconds"])) for k in ("published", "mDLAM", "joint"))
-        print(
-            f"{result['workload']!s:32}{published:>11.3f}s{strict:>9.3f}s{joint:>9.3f}s"
-            f"{published / strict:>8.1f}{published / joint:>8.1f}"
+        seconds = {name: float(str(result[f"{name}_seconds"])) for name in ("published", *OURS)}
+        shares: dict[str, float] = result["floors"]  # type: ignore[assignment]
+        cells = "".join(
+            f"{seconds[name]:>8.3f}s{seconds['published'] / seconds[name]:>7.1f}"
+            f"{floors.share(shares[name], seconds[name]):>7}"
+            for name in OURS
         )
+        print(f"{result['workload']!s:30}{seconds['published']:>9.3f}s{cells}")
+    print("ratio: published over it; share: the floor of it")
     arguments.out.write_text(json.dumps(results, indent=2) + "\n")
 
 

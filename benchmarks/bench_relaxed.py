@@ -2,9 +2,11 @@
 
 In float32, taking turns in one run, so that a machine whose speed drifts slows both alike; medians. Adam is
 torch.optim.Adam(fused=True), with denormal numbers flushed. RelaxedBCD with its defaults, and with those of
-before.py and several row_blocks, of which more than one is not exact.
+before.py and several row_blocks, of which more than one is not exact. Adam's floor and that of an exact step are
+those of floors.py, at the rate of a large matrix product that takes turns with them, too. On one thread
+milliseconds are those of the process.
 
-    python benchmarks/bench_relaxed.py [--rounds N] [--quick] [--out benchmark_relaxed.json]
+    python benchmarks/bench_relaxed.py [--rounds N] [--threads N ...] [--quick] [--out benchmark_relaxed.json]
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import floors
 import torch
 from before import BEFORE
 from torch import Tensor, nn
@@ -54,8 +57,8 @@ def adam_step(model: nn.Sequential) -> Callable[[Tensor, Tensor], object]:
     return step
 
 
-def measure(widths: tuple[int, ...], threads: int, rounds: int) -> dict[str, float]:
-    """Median milliseconds of a step."""
+def measure(widths: tuple[int, ...], threads: int, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Median milliseconds of a step, and the floors of two of them."""
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(1)
     contestants: dict[str, Callable[[Tensor, Tensor], object]]
@@ -65,36 +68,46 @@ def measure(widths: tuple[int, ...], threads: int, rounds: int) -> dict[str, flo
         contestants[f"row_blocks={blocks}"] = optimizer.step
     contestants["adam"] = adam_step(make_model(widths))
     times: dict[str, list[float]] = {name: [] for name in contestants}
+    product, products = floors.product(), []
     for round_ in range(rounds + 5):  # the first five warm up
         x = torch.rand(BATCH, widths[0], generator=generator)
         y = torch.randint(10, (BATCH,), generator=generator)
         for name, step in contestants.items():
-            start = time.perf_counter()
-            step(x, y)
+            elapsed = floors.seconds_of(partial(step, x, y))
             if round_ >= 5:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
+                times[name].append(1e3 * elapsed)
+        if round_ % 10 == 5:  # it takes as long as many steps
+            products.append(floors.seconds_of(product))
+    operations = {"defaults": floors.relaxed(BATCH, widths), "adam": floors.backpropagation(BATCH, widths)}
+    rate = floors.rate(statistics.median(products))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return medians, {name: 1e3 * number / rate for name, number in operations.items()}
 
 
 def main() -> None:
     """Measure, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=50, help="timed steps (default: 50)")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="of PyTorch (default: 1 and then 2)"
+    )
     parser.add_argument("--quick", action="store_true", help="a small net, to try the benchmark out")
     parser.add_argument("--out", type=Path, default=Path("benchmark_relaxed.json"), help="JSON file to write")
     arguments = parser.parse_args()
     torch.set_flush_denormal(True)
     results = []
     names = ["defaults", *(f"row_blocks={blocks}" for blocks in ROW_BLOCKS)]
-    columns = "".join(f"{name:>14}{'ratio':>8}" for name in names)
-    print(f"{'net':16}{'threads':>8}{'Adam':>10}{columns}")
+    columns = "".join(f"{name:>14}{'ratio':>6}" for name in names)
+    print(f"{'net':13}{'threads':>8}{'Adam':>9}{'share':>6}{'share':>6}{columns}")
     for net, widths in (QUICK if arguments.quick else NETS).items():
-        for threads in (1, 2):
-            medians = measure(widths, threads, arguments.rounds)
+        for threads in arguments.threads:
+            medians, least = measure(widths, threads, arguments.rounds)
             ratios = {name: time / medians["adam"] for name, time in medians.items() if name != "adam"}
-            results.append({"net": net, "threads": threads, **medians, "ratios": ratios})
-            cells = "".join(f"{medians[name]:>12.2f}ms{ratio:>8.2f}" for name, ratio in ratios.items())
-            print(f"{net:16}{threads:>8}{medians['adam']:>8.2f}ms{cells}")
+            results.append({"net": net, "threads": threads, **medians, "ratios": ratios, "floors": least})
+            cells = "".join(f"{medians[name]:>12.2f}ms{ratio:>6.2f}" for name, ratio in ratios.items())
+            shares = "".join(f"{floors.share(least[name], medians[name]):>6}" for name in ("adam", "defaults"))
+            print(f"{net:13}{threads:>8}{medians['adam']:>7.2f}ms{shares}{cells}")
+    print("share: the floor of Adam, and that of an exact step of the defaults; ratio: over Adam")
     arguments.out.write_text(json.dumps(results, indent=2) + "\n")
 
 

@@ -1,8 +1,10 @@
-"""Time one sweep of Algorithm 2: torchbcd, the formulas as their authors published them, and the floor.
+"""Time one sweep of BCD: torchbcd, the formulas as their authors published them (Algorithm 2), and the floor.
 
-All in one run and on the same work, in float32. The floor is the sweep's unavoidable floating-point
-operations divided by the rate of a large matrix product measured here; times are medians over rounds in
-which the contestants take turns, so that a machine whose speed drifts slows all of them alike.
+All in one run and on the same work, in float32. The floor is the sweep's unavoidable floating-point operations
+(floors.py) divided by the rate of a large matrix product measured here; times are medians over rounds in which
+the contestants take turns, so that a machine whose speed drifts slows all of them alike; on one thread they are
+those of the process. Algorithm 1 has a floor where its blocks are least squares, which they are with the
+identity.
 
     python benchmarks/bench_sweep.py [--threads N] [--rounds N] [--quick] [--out benchmark.json]
 """
@@ -12,12 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import floors
 import torch
 from torch import Tensor, nn
 
@@ -27,39 +29,26 @@ GAMMA, ALPHA = 1.0, 0.05
 
 
 class Workload(NamedTuple):
-    """Rows and widths of a net, and whether the rows are bound (full batch) or a new mini-batch."""
+    """Rows, widths, whether the rows are bound (full batch) or a new mini-batch, and the splitting."""
 
     name: str
     rows: int
     widths: tuple[int, ...]
     full_batch: bool
+    splitting: int = 3  # 2: Algorithm 1, with the identity
 
 
 WORKLOADS = (
     Workload("20,000 rows, 784-1024x3-10, full batch", 20_000, (784, 1024, 1024, 1024, 10), True),
     Workload("60,000 rows, 784-300x3-10, full batch", 60_000, (784, 300, 300, 300, 10), True),
     Workload("200 rows, 784-2048x3-10, mini-batch", 200, (784, 2048, 2048, 2048, 10), False),
+    Workload("20,000 rows, 784-300x3-10, identity", 20_000, (784, 300, 300, 300, 10), True, 2),
 )
 QUICK = (
     Workload("2,000 rows, 784-256x3-10, full batch", 2_000, (784, 256, 256, 256, 10), True),
     Workload("100 rows, 784-256x3-10, mini-batch", 100, (784, 256, 256, 256, 10), False),
+    Workload("500 rows, 784-64x3-10, identity", 500, (784, 64, 64, 64, 10), True, 2),
 )
-
-
-def floor_operations(work: Workload) -> float:
-    """The floating-point operations that a sweep cannot do without."""
-    n, total = work.rows, 0.0
-    for layer, (inputs, outputs) in enumerate(pairwise(work.widths)):
-        d = inputs + 1
-        total += 4 * n * d * outputs  # the product V W^T, and V^T times the residual
-        if layer > 0 or not work.full_batch:  # the first layer's factor is cached on bound data
-            primal = n * d**2 + d**3 / 3 + 2 * d**2 * outputs
-            dual = n**2 * d + n**3 / 3 + 2 * n**2 * outputs
-            total += min(primal, dual) if n < d else primal
-        if layer > 0:  # the V block between this layer and the one before
-            small, large = sorted((inputs, outputs))
-            total += 4 * n * inputs * outputs + small**2 * large + 2 * n * small**2 + small**3 / 3
-    return total
 
 
 class Published:
@@ -128,8 +117,9 @@ def torchbcd_sweep(work: Workload, x: Tensor, y: Tensor) -> Callable[[], object]
         linear = nn.Linear(inputs, outputs)
         nn.init.normal_(linear.weight, std=0.01)
         nn.init.constant_(linear.bias, 0.1)
-        modules += [linear, nn.ReLU()]
-    optimizer = torchbcd.BCD(nn.Sequential(*modules[:-1]), gamma=GAMMA, alpha=ALPHA)
+        modules += [linear, nn.ReLU() if work.splitting == 3 else nn.Identity()]
+    model = nn.Sequential(*modules[:-1])
+    optimizer = torchbcd.BCD(model, splitting=work.splitting, gamma=GAMMA, alpha=ALPHA)
     if work.full_batch:
         optimizer.bind(x, y)
         return optimizer.step
@@ -151,44 +141,40 @@ def published_sweep(work: Workload, x: Tensor, y: Tensor) -> Callable[[], object
     return step
 
 
-def seconds_of(call: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def measure(work: Workload, rounds: int) -> dict[str, object]:
     """Medians over `rounds` rounds in which product, torchbcd and the published formulas take turns."""
     x = torch.rand(work.rows, work.widths[0], generator=torch.Generator().manual_seed(1))
     y = torch.randint(work.widths[-1], (work.rows,), generator=torch.Generator().manual_seed(2))
-    left, right = torch.randn(4096, 1024), torch.randn(1024, 1024)
-    out = torch.empty(4096, 1024)
-    contestants = {
-        "product": lambda: torch.mm(left, right, out=out),
-        "torchbcd": torchbcd_sweep(work, x, y),
-        "published": published_sweep(work, x, y),
-    }
+    contestants = {"product": floors.product(), "torchbcd": torchbcd_sweep(work, x, y)}
+    if work.splitting == 3:
+        contestants["published"] = published_sweep(work, x, y)
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for round_ in range(rounds + 1):  # the first is a warm-up
         for name, call in contestants.items():
             repeats = 5 if name == "product" else 1
-            elapsed = min(seconds_of(call) for _ in range(repeats))
+            elapsed = min(floors.seconds_of(call) for _ in range(repeats))
             if round_ > 0:
                 times[name].append(elapsed)
-    rate = 2 * 4096 * 1024 * 1024 / statistics.median(times["product"])
-    floor = floor_operations(work) / rate
-    ours, theirs = (statistics.median(times[name]) for name in ("torchbcd", "published"))
-    return {
+    rate = floors.rate(statistics.median(times["product"]))
+    floor = floors.bcd(work.rows, work.widths, work.full_batch) / rate
+    ours = statistics.median(times["torchbcd"])
+    result: dict[str, object] = {
+        "method": f"BCD, Algorithm {work.splitting - 1}",
         "workload": work.name,
+        "threads": torch.get_num_threads(),
         "gflops": rate / 1e9,
         "floor_seconds": floor,
         "torchbcd_seconds": ours,
-        "published_seconds": theirs,
         "torchbcd_over_floor": ours / floor,
-        "published_over_floor": theirs / floor,
-        "published_over_torchbcd": theirs / ours,
     }
+    if work.splitting == 3:
+        theirs = statistics.median(times["published"])
+        result |= {
+            "published_seconds": theirs,
+            "published_over_floor": theirs / floor,
+            "published_over_torchbcd": theirs / ours,
+        }
+    return result
 
 
 def main() -> None:
@@ -202,18 +188,22 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, float32")
-    print(f"{'workload':42}{'GFLOP/s':>9}{'floor s':>9}{'torchbcd':>10}{'published':>11}{'speed-up':>10}")
+    heads = f"{'workload':42}{'GFLOP/s':>9}{'floor s':>9}{'torchbcd':>10}{'share':>7}"
+    print(f"{heads}{'published':>11}{'speed-up':>10}")
     results = []
     for work in QUICK if arguments.quick else WORKLOADS:
         result = measure(work, arguments.rounds)
         results.append(result)
+        floor, ours = (float(str(result[f"{name}_seconds"])) for name in ("floor", "torchbcd"))
+        published = ""
+        if "published_seconds" in result:
+            published = f"{result['published_over_floor']:>10.2f}x{result['published_over_torchbcd']:>9.2f}x"
         print(
-            f"{result['workload']:42}{result['gflops']:>9.0f}{result['floor_seconds']:>9.3f}"
-            f"{result['torchbcd_over_floor']:>9.2f}x{result['published_over_floor']:>10.2f}x"
-            f"{result['published_over_torchbcd']:>9.2f}x",
+            f"{result['workload']:42}{result['gflops']:>9.0f}{floor:>9.3f}{ours / floor:>9.2f}x"
+            f"{floors.share(floor, ours):>7}{published}",
             flush=True,
         )
-    print("torchbcd, published: times over the floor; speed-up: published over torchbcd")
+    print("torchbcd, published: times over the floor, share: the floor of it; speed-up: published over torchbcd")
     arguments.out.write_text(json.dumps(results, indent=2) + "\n")
 
 

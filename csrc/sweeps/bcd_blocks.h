@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/passes.h"
@@ -86,6 +88,27 @@ class BcdBlocks : public Blocks<BcdSweep> {
     passes::loss_update(rows_.y.narrow(0, begin, size), v, rows_.row_weights(begin, size), problem_.loss,
                         options_.state_regularizer()[l], row_loss_weight(options_, rows_.population),
                         options_.gamma()[l] + options_.alpha()[l], v);
+  }
+
+  // W_l and b_l by least squares for what is left of their targets. Over bound data the first layer's block,
+  // whose inputs never change, is factored once, and where `primal` on the side of the unknowns.
+  void solve_weights(size_t l, const TrainedLayer& layer, const WeightPenalties& penalties,
+                     const at::Tensor& residual, bool primal) {
+    const auto make = [&](bool keep) {
+      const std::string name = where("W", l);
+      return std::make_unique<WeightBlock>(layer.input, layer.outputs(), layer.bias(), penalties,
+                                           keep && primal, name.c_str(), problem_.sum_over_ranks,
+                                           RowWeights(), keep ? at::Tensor() : residual);
+    };
+    InputBlockCache& cache = rows_.cache;
+    const bool keep = l == 0 && cache.enabled;
+    if (keep && !(cache.block && cache.penalties == penalties && cache.trained == problem_.trained[l])) {
+      cache.block = make(/*keep=*/true);
+      cache.penalties = penalties;
+      cache.trained = problem_.trained[l];
+    }
+    const std::unique_ptr<WeightBlock> passing = keep ? nullptr : make(/*keep=*/false);
+    (keep ? *cache.block : *passing).solve(residual, layer.map, layer.next);
   }
 
   std::vector<Where> product_;

@@ -4,7 +4,6 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sub.h>
 
-#include <memory>
 #include <optional>
 
 #include "sweeps/bcd_blocks.h"
@@ -182,22 +181,7 @@ class ThreeSplitting final : public BcdBlocks {
     const double alpha = options_.alpha_weight_of(l);
     const WeightPenalties penalties{options_.rho_of(l), alpha, alpha, options_.weight_regularizer()[l],
                                     options_.regularize_bias()};
-    const at::Tensor r = residual(l);
-    const auto make = [&](bool keep) {
-      const std::string name = where("W", l);
-      return std::make_unique<WeightBlock>(layer.input, layer.outputs(), layer.bias(), penalties, keep,
-                                           name.c_str(), problem_.sum_over_ranks, RowWeights(),
-                                           keep ? at::Tensor() : r);
-    };
-    InputBlockCache& cache = rows_.cache;
-    const bool keep = l == 0 && cache.enabled;
-    if (keep && !(cache.block && cache.penalties == penalties && cache.trained == problem_.trained[l])) {
-      cache.block = make(/*keep=*/true);
-      cache.penalties = penalties;
-      cache.trained = problem_.trained[l];
-    }
-    const std::unique_ptr<WeightBlock> passing = keep ? nullptr : make(/*keep=*/false);
-    (keep ? *cache.block : *passing).solve(r, layer.map, layer.next);
+    solve_weights(l, layer, penalties, residual(l), /*primal=*/true);
   }
 
   // The residual of all rows, in the next point, where the W block may overwrite it.

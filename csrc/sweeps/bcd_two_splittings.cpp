@@ -37,7 +37,9 @@ class TwoSplitting final : public BcdBlocks {
 
   void state_blocks(size_t l, bool, bool) override {
     const at::Tensor& v = rows_.next.v[l];
-    const at::Tensor previous = this->v(l).clone();
+    // Iterations move what they start from. A copy of many rows is one that the kernel maps anew each time.
+    const bool iterative = l + 1 < depth() && !(linear(l + 1) && options_.state_regularizer()[l].quadratic());
+    const at::Tensor previous = iterative ? this->v(l).clone() : this->v(l);
     // V moves: what gamma/2 |V - sigma(P)|^2 and the proximal term have in common is its centre.
     passes::output_centre(previous, product(l), activation(l), options_.gamma()[l], options_.alpha()[l], v);
     if (l + 1 == depth()) {
@@ -82,8 +84,11 @@ class TwoSplitting final : public BcdBlocks {
     at::Tensor product = rows_.next.u[l + 1];
     if (linear(l + 1)) {
       const at::Tensor& residual = rows_.next.residual[l + 1];
-      HiddenStateBlock(map, curvature, gamma, regularizer, rows_.rows(), name.c_str())
-          .solve_(v, previous, target, residual);
+      const HiddenStateBlock block(map, curvature, gamma, regularizer, rows_.rows(), name.c_str());
+      for_each_chunk(rows_.rows(), [&](int64_t begin, int64_t size) {
+        const auto cut = [&](const at::Tensor& t) { return t.narrow(0, begin, size); };
+        block.solve_(cut(v), cut(previous), cut(target), cut(residual));
+      });
       at::sub_out(product, target, residual);
       return;
     }
@@ -107,7 +112,6 @@ class TwoSplitting final : public BcdBlocks {
   }
 
   void weight_block(size_t l, const TrainedLayer& layer, const at::Tensor& input) override {
-    const std::string name = where("W", l);
     const at::Tensor target = v(l);
     const at::Tensor predicted = product(l);
     const double gamma = options_.gamma()[l];
@@ -117,11 +121,11 @@ class TwoSplitting final : public BcdBlocks {
     if (linear(l)) {
       at::Tensor residual = rows_.next.residual[l];
       at::sub_out(residual, target, predicted);
-      WeightBlock(layer.input, layer.outputs(), layer.bias(), {gamma, alpha, alpha, regularizer, of_bias},
-                  /*always_primal=*/false, name.c_str(), problem_.sum_over_ranks, RowWeights(), residual)
-          .solve(residual, layer.map, layer.next);
+      // The unknowns may be more than the rows, and the penalty next to nothing.
+      solve_weights(l, layer, {gamma, alpha, alpha, regularizer, of_bias}, residual, /*primal=*/false);
       return;
     }
+    const std::string name = where("W", l);
     const at::Tensor ones = at::ones({layer.input.size(0), 1}, layer.input.options());
     const at::Tensor design = layer.bias() ? at::cat({layer.input, ones}, 1) : layer.input;
     const at::Tensor centre = joined(layer.map);

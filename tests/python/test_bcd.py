@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 
 import pytest
@@ -103,17 +104,43 @@ class TestReports:
         assert report.objective < optimizer.objective()
 
 
-def test_no_allocation_of_rows_after_the_first_sweep():
+@pytest.mark.parametrize(("splitting", "hidden"), [(3, "relu"), (2, "identity")])
+def test_no_allocation_of_rows_after_the_first_sweep(splitting, hidden):
     """A sweep's own arrays are chunks of rows and matrices of widths, never (n, d)."""
     from torch.profiler import ProfilerActivity, profile
 
     n, d = 20_000, 50
-    model = make_mlp([d, d, d, 10], dtype=torch.float32)
+    model = make_mlp([d, d, d, 10], dtype=torch.float32, hidden=hidden)
     x, y = make_data(n, d, 10, dtype=torch.float32)
-    optimizer = torchbcd.BCD(model)
+    optimizer = torchbcd.BCD(model, splitting=splitting)
     optimizer.bind(x, y)
     optimizer.step()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         optimizer.step()
     sizes = [event.self_cpu_memory_usage for event in profiler.events()]
     assert max(sizes) < n * 10 * 4
+
+
+@pytest.mark.parametrize("rows", [40, 4], ids=["more rows than inputs", "fewer"])
+def test_algorithm_1s_kept_factor_is_that_of_the_penalties_as_they_are(rows):
+    """Beside an optimizer from the state, which has kept nothing."""
+    model = make_mlp([6, 5, 3], hidden="identity")
+    optimizer = torchbcd.BCD(model, splitting=2, gamma=0.7, alpha=0.2)
+    optimizer.bind(*make_data(rows, 6, 3))
+
+    def change(what):
+        if what == "gamma":
+            optimizer.param_groups[0]["gamma"] = 1.3
+        elif what == "alpha":
+            optimizer.param_groups[0]["alpha"] = 0.1
+        else:
+            model[0].bias.requires_grad_(what == "trained")
+
+    for what in ("gamma", "frozen", "alpha", "trained"):
+        optimizer.step()
+        optimizer.step()
+        change(what)
+        twin, twin_optimizer = copy.deepcopy((model, optimizer))
+        assert optimizer.step().objective == pytest.approx(twin_optimizer.step().objective, rel=1e-12)
+        for mine, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-14)
