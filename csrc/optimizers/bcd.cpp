@@ -101,8 +101,8 @@ void BCD::check_options_together() const {
 
 // The block of all V is nonlinear least squares.
 void BCD::check_joint() const {
-  TORCH_CHECK_VALUE(std::holds_alternative<functors::SquaredLoss>(mlp_->loss), mlp_->name,
-                    ": order 'joint' needs the loss 'squared' (got '", mlp_->loss_name, "')");
+  TORCH_CHECK_VALUE(mlp_->loss.squared(), mlp_->name, ": order 'joint' needs the loss 'squared' (got '",
+                    mlp_->loss.text, "')");
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     std::visit(
         [&](const auto& f) {

@@ -115,7 +115,7 @@ std::vector<at::Tensor> drawn_masks(const std::vector<Activation>& activations,
 }  // namespace
 
 RelaxedData RelaxedBCD::Data::Given::measured(const TrainedMlp& mlp) const {
-  return RelaxedData::of(mlp.name, x, y, row_weight, classes, mlp.sum_over_ranks);
+  return RelaxedData::of(mlp.name, x, y, row_weight, classes, mlp.loss, mlp.sum_over_ranks);
 }
 
 void RelaxedBCD::Data::check_takes_weights(const char* name) const {
@@ -163,9 +163,9 @@ RelaxedBCD::RelaxedBCD(const torch::nn::Sequential& model, const RelaxedBCDOptio
 RelaxedBCD::RelaxedBCD(Mlp mlp, const RelaxedBCDOptions& options)
     : SplitOptimizer("torchbcd.RelaxedBCD", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {
   const size_t depth = mlp_->depth();
-  TORCH_CHECK_VALUE(std::holds_alternative<functors::SquaredLoss>(mlp_->loss) ||
-                        std::holds_alternative<functors::Identity>(mlp_->activations.back()),
-                    mlp_->name, ": the last layer must have no activation, unless the loss is 'squared'");
+  TORCH_CHECK_VALUE(
+      mlp_->loss.squared() || std::holds_alternative<functors::Identity>(mlp_->activations.back()),
+      mlp_->name, ": the last layer must have no activation, unless the loss is 'squared'");
   data_->options = options;
   relaxed_options().spread(&data_->options, depth);
   set_layer_defaults(options, mlp_->mlp.skips, data_->options);

@@ -36,7 +36,7 @@ struct RelaxedData {
   /// Inputs, targets, encoded as the loss takes them, and weights (n, 1), undefined where all are one.
   /// Measures targets that are numbers, in all processes. Throws in the name of `where` where no row counts.
   static RelaxedData of(const char* where, at::Tensor x, at::Tensor y, const at::Tensor& row_weight,
-                        bool are_classes, const SumOverRanks& sum);
+                        bool are_classes, const OutputLoss& loss, const SumOverRanks& sum);
   Totals totals(const SumOverRanks& sum) const { return {sum, x.device(), weights}; }
 };
 

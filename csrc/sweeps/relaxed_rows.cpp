@@ -11,9 +11,23 @@
 
 namespace torchbcd {
 
+namespace {
+
+// |Y|^2 of the outputs that are to be their targets.
+double square_of_numbers(const at::Tensor& y, const OutputLoss& loss, const Totals& totals) {
+  double square = 0;
+  for (const OutputLoss::Part& part : loss.parts) {
+    if (predicts_targets(part.loss)) {
+      square += passes::sum_of_squares(totals.scaled(part.of(y).contiguous()));
+    }
+  }
+  return square;
+}
+
+}  // namespace
+
 bool RelaxedProblem::clamped() const {
-  return std::holds_alternative<functors::SquaredLoss>(loss) &&
-         std::holds_alternative<functors::Identity>(activations.back());
+  return loss.squared() && std::holds_alternative<functors::Identity>(activations.back());
 }
 
 RelaxedRows RelaxedRows::allocate(int64_t n, const std::vector<AffineMap>& maps) {
@@ -43,13 +57,13 @@ RelaxedRows RelaxedRows::narrow(int64_t n) const {
 }
 
 RelaxedData RelaxedData::of(const char* where, at::Tensor x, at::Tensor y, const at::Tensor& row_weight,
-                            bool are_classes, const SumOverRanks& sum) {
+                            bool are_classes, const OutputLoss& loss, const SumOverRanks& sum) {
   RelaxedData data{std::move(x), std::move(y),
                    row_weight.defined() ? RowWeights::of(row_weight) : RowWeights()};
   const Totals totals = data.totals(sum);
   double count = totals.count_here(data.y.size(0));
   double numbers = are_classes ? 0 : 1;  // processes whose targets are such
-  double square = are_classes && !sum ? 0 : passes::sum_of_squares(totals.scaled(data.y));
+  double square = are_classes && !sum ? 0 : square_of_numbers(data.y, loss, totals);
   if (sum) {
     sum_over_ranks(sum, data.y.device(), {&count, &numbers, &square});
   }
@@ -57,7 +71,10 @@ RelaxedData RelaxedData::of(const char* where, at::Tensor x, at::Tensor y, const
                     ": the rows' weights must have a sum that is finite and > 0 (got ", count, ")");
   data.population = count;
   data.classes = numbers == 0;
-  data.target_square = data.classes ? 1 : square / count;
+  const bool all_numbers =
+      std::all_of(loss.parts.begin(), loss.parts.end(),
+                  [](const OutputLoss::Part& part) { return predicts_targets(part.loss); });
+  data.target_square = data.classes ? 1 : std::max(square / count, all_numbers ? 0.0 : 1.0);
   return data;
 }
 

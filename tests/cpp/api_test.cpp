@@ -225,6 +225,21 @@ void losses_have_numbers() {
                 "tau must be between 0 and 1 (got 2)");
 }
 
+// Several losses, each of outputs of its own, whose targets are joined.
+void losses_have_parts() {
+  const Batch batch;
+  torchbcd::RelaxedBCD optimizer(
+      make_model(), torchbcd::RelaxedBCDOptions().loss("multi_output(2:cross_entropy, 1:0.50*quantile)"));
+  EXPECT(optimizer.loss() == "multi_output(2: cross_entropy, 1: 0.5 * quantile)");
+  const at::Tensor classes = batch.y.remainder(2);
+  const at::Tensor numbers = batch.x.select(1, 0).sin();
+  const at::Tensor joined = optimizer.joined_targets({classes, numbers});
+  EXPECT(at::equal(joined, at::cat({at::one_hot(classes, 2).to(at::kDouble), numbers.unsqueeze(1)}, 1)));
+  const double before = optimizer.step(batch.x, joined).before.value();
+  EXPECT(optimizer.objective() < before);
+  EXPECT_THROWS(c10::ValueError, optimizer.step(batch.x, batch.y), "for each of the 2 parts of the loss");
+}
+
 // One call at a time: an observer may look, another thread has to wait its turn.
 void calls_one_at_a_time() {
   const Batch batch;
@@ -462,6 +477,7 @@ int main(int argc, char** argv) {
   dlam_and_dladmm();
   refusals_change_nothing();
   losses_have_numbers();
+  losses_have_parts();
   test_models();
   calls_one_at_a_time();
   options_have_names();
