@@ -89,9 +89,8 @@ class TestBlocks:
         _, optimizer = make("BCD", LOSS, dtype, gamma=0.7, alpha=0.2, loss_weight=1.5)
         optimizer.bind(x, y)
         b = optimizer.variables().V[-1]
-        states = []
-        optimizer.set_observer(lambda block, layer: states.append(optimizer.variables().V[-1]))
         optimizer.step()
+        found = optimizer.variables().V[-1]
         target = joined(y)
         scaled = {0: 1.5, 1: 1.5 * 0.3, 2: 1.5 * 2}
         expected = [
@@ -100,7 +99,7 @@ class TestBlocks:
             F.prox_quantile_loss(target[:, 5:], b[:, 5:], 0.9 / scaled[2], 0.9),
         ]
         unit = torch.finfo(dtype).eps
-        torch.testing.assert_close(states[0], torch.cat(expected, 1), rtol=20 * unit, atol=20 * unit)
+        torch.testing.assert_close(found, torch.cat(expected, 1), rtol=20 * unit, atol=20 * unit)
 
     @both_dtypes
     def test_the_certificate(self, dtype):
@@ -216,7 +215,7 @@ class TestTargets:
         pairs = [(x[k : k + 20], tuple(part[k : k + 20] for part in y)) for k in (0, 20)]
         for given in ((x, y), (x, joined(y)), (pairs,), (DataLoader(TensorDataset(x, *y), 20),)):
             model, optimizer = make("RelaxedBCD", LOSS, torch.float32)
-            rows = {} if len(given) == 1 else {"batch_size": ROWS}
+            rows = {} if len(given) == 1 else {"batch_size": 20, "generator": torch.Generator().manual_seed(0)}
             reports = optimizer.fit(*given, epochs=2, validation=(x, y), average=None, **rows)
             found.append(parameters_of(model))
         assert_identical(*found[:2])
@@ -228,8 +227,12 @@ class TestTargets:
     @pytest.mark.parametrize("method", ["BCD", "DLAM"])
     def test_fit_to_a_residual(self, method):
         _, optimizer = make(method, LOSS)
-        result = optimizer.fit(*data(), max_sweeps=5, tol=0)
-        assert result.objectives[-1] < result.objectives[0]
+        x, y = data()
+        optimizer.bind(x, y)
+        before = optimizer.objective()
+        result = optimizer.fit(x, y, max_sweeps=5, tol=0)
+        assert result.sweeps == 5
+        assert result.objective < before
 
     def test_rows_of_bound_data_and_a_closure(self):
         x, y = data()
@@ -292,9 +295,7 @@ class TestDoors:
         for _ in range(2):
             optimizer.step(x, y)
             loaded(x, *y)
-        saved = loaded.optimizer.__getstate__()[0]
-        last = [p for layer in zip(saved, loaded.optimizer.__getstate__()[1], strict=True) for p in layer]
-        assert_identical(parameters_of(model), [p.detach() for p in last])
+        assert loaded.optimizer.objective() == optimizer.objective()
 
     def test_a_state_of_other_parts_is_refused(self):
         _, optimizer = make("BCD", LOSS)
@@ -310,7 +311,7 @@ class TestDoors:
         """The operators and steps take the text, or the object, and targets as columns."""
         x, y = data()
         model, optimizer = make("RelaxedBCD", LOSS)
-        parameters, network = F.network_of(model)
+        parameters, network = F.network_of(copy.deepcopy(model))
         optimizer.step(x, y)
         made, _ = F.relaxed_step(x, joined(y), parameters, network=network, loss=LOSS)
         assert_identical(parameters_of(model), made)
