@@ -5,6 +5,7 @@
 #include <c10/util/Exception.h>
 
 #include <cmath>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -17,6 +18,7 @@
 #include "optimizers/found_modules.h"
 #include "optimizers/option_table.h"
 #include "optimizers/saved_state.h"
+#include "optimizers/scratch_run.h"
 #include "optimizers/weight_constraints.h"
 #include "sweeps/bcd_order.h"
 #include "sweeps/layers.h"
@@ -90,9 +92,6 @@ void BCD::check_options_together() const {
   if (data_->options.splitting() == 2) {
     mlp_->refuse_skips("splitting 2");
   }
-  if (data_->run) {
-    check_takes_scratch();
-  }
   blocks_in_order(data_->options, mlp_->depth());
   if (data_->options.order() == "joint") {
     check_joint();
@@ -130,7 +129,7 @@ void BCD::check_takes_ranks() const {
 
 void BCD::unbind() {
   data_->bound = {};
-  data_->run.reset();
+  keep_in(nullptr);
   data_->stepped = Data::Stepped::kNothing;
   data_->has_before = false;
 }
@@ -141,17 +140,12 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
   const Call call = mlp_->call(Call::Kind::kChange);
   BcdRows rows;
   std::unique_ptr<ScratchRun> run;
+  std::optional<ScratchMemory::Use> in_files;
   std::vector<at::Tensor> outputs, states;
   begin("bind", [&] {
     sync();
-    TORCH_CHECK_VALUE(!scratch.resume || !scratch.path.empty(), mlp_->name, ": resume needs a scratch_dir");
-    if (!scratch.path.empty()) {
-      check_takes_scratch();
-      run = std::make_unique<ScratchRun>(mlp_->name, scratch);
-    }
-    if (run && run->resumed()) {
-      check_description(run->found(), "the run in scratch_dir");
-    }
+    run = open_run(scratch);
+    in_files.emplace(run ? run->memory() : nullptr);
     const RowStorage storage = run ? run->storage() : RowStorage();
     rows.x = mlp_->inputs("x", x, storage);
     rows.y = mlp_->targets("y", y, rows.rows(), storage);
@@ -173,7 +167,13 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
   rows.population = mlp_->rows_of_all_ranks(rows.rows());
   rows.cache.enabled = true;
   if (run && run->resumed()) {
-    take_up(*run, rows);
+    const SavedState recorded = run->recorded();
+    const StateReader reader(mlp_->name, recorded);
+    TORCH_CHECK_VALUE(reader.count("splitting") == data_->options.splitting(), mlp_->name,
+                      ": the run in scratch_dir must have this splitting (", reader.count("splitting"),
+                      " there, ", data_->options.splitting(), " here)");
+    take_up(reader, rows.rows(), rows.row_weight.size(0));
+    rows.residuals = static_cast<Residuals>(reader.count("residuals"));
   } else {
     forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, rows, outputs, states);
     if (run) {
@@ -182,7 +182,7 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
   }
   data_->recorded_stale = rows.residuals == Residuals::kStale;
   data_->bound = std::move(rows);
-  data_->run = std::move(run);
+  keep_in(std::move(run));
   data_->stepped = Data::Stepped::kBound;
   data_->has_before = false;
   moved();
@@ -257,7 +257,7 @@ void BCD::step_rows(const at::Tensor& index, const at::Tensor& x, const at::Tens
   at::Tensor rows;
   begin("rows", [&] {
     sync();
-    TORCH_CHECK_VALUE(!data_->run, mlp_->name,
+    TORCH_CHECK_VALUE(!run_, mlp_->name,
                       ": step(index=...) needs data bound in memory: it changes rows of the point in place, "
                       "which a process killed in the middle would leave between two sweeps");
     data_->check_index(mlp_->name, index);
@@ -360,10 +360,7 @@ SavedState BCD::state() const {
   if (!bound()) {
     return state;
   }
-  TORCH_CHECK_VALUE(
-      !data_->run, mlp_->name,
-      ": a state of data bound with a scratch_dir would be all of it in memory; the folder has it: "
-      "keep the folder, and bind with it and resume=True");
+  refuse_state_in_folder();
   const BcdRows& rows = data_->bound;
   save_data(state, rows.x, rows.y, rows.row_weight);
   state.tensors["U"] = clone_all(rows.current.u);
@@ -411,7 +408,7 @@ void BCD::load_state(const SavedState& state) {
   }
   data_->stepped = rows.defined() ? Data::Stepped::kBound : Data::Stepped::kNothing;
   data_->bound = std::move(rows);
-  data_->run.reset();
+  keep_in(nullptr);
   data_->has_before = false;
   mlp_->committed = std::move(committed);
   loaded(sweeps);

@@ -40,6 +40,15 @@ struct RelaxedData {
   Totals totals(const SumOverRanks& sum) const { return {sum, x.device(), weights}; }
 };
 
+/// U and V, a tensor (n, d_l) a layer; none where there are none.
+struct RelaxedStates {
+  std::vector<at::Tensor> u, v;
+
+  bool empty() const { return u.empty(); }
+  static RelaxedStates allocate(int64_t n, const std::vector<AffineMap>& maps, const RowStorage& storage = {},
+                                const std::string& set = {});
+};
+
 /// Rows with what a sweep keeps of them, a tensor (n, d_l) a layer.
 struct RelaxedRows : RelaxedData {
   std::vector<at::Tensor> p;        // V_{l-1} W_l^T + 1 b_l^T with the weights that the sweep started from
@@ -48,10 +57,10 @@ struct RelaxedRows : RelaxedData {
   std::vector<at::Tensor> change;   // of the states, by their block
   std::vector<at::Tensor> scratch;  // four, as large as the widest layer's
   std::vector<at::Tensor> masks;    // M of V = M sigma(U), entry by entry; undefined, or none: ones
-  std::vector<at::Tensor> saved_u;  // persistent: U and V at the last complete sweep
-  std::vector<at::Tensor> saved_v;
-  std::vector<double> penalties;  // those of the last sweep, or, where they persist, of all
-  std::vector<double> spreads;    // the mean over rows of var a + eps of what a layer normalises; else 0
+  RelaxedStates saved;              // persistent: U and V at the last complete sweep
+  RelaxedStates next_saved;         // and where those of the running one will be
+  std::vector<double> penalties;    // those of the last sweep, or, where they persist, of all
+  std::vector<double> spreads;      // the mean over rows of var a + eps of what a layer normalises; else 0
 
   bool defined() const { return x.defined(); }
   int64_t rows() const { return x.size(0); }

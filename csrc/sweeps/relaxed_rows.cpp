@@ -30,6 +30,12 @@ bool RelaxedProblem::clamped() const {
   return loss.squared() && std::holds_alternative<functors::Identity>(activations.back());
 }
 
+RelaxedStates RelaxedStates::allocate(int64_t n, const std::vector<AffineMap>& maps,
+                                      const RowStorage& storage, const std::string& set) {
+  return {allocate_states(n, maps, /*with_last=*/true, storage, set + "U"),
+          allocate_states(n, maps, /*with_last=*/true, storage, set + "V")};
+}
+
 RelaxedRows RelaxedRows::allocate(int64_t n, const std::vector<AffineMap>& maps) {
   RelaxedRows rows;
   for (std::vector<at::Tensor>* list : {&rows.p, &rows.v, &rows.slack, &rows.change}) {

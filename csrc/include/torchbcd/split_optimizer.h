@@ -16,10 +16,13 @@
 #include "torchbcd/export.h"
 #include "torchbcd/mlp.h"
 #include "torchbcd/reports.h"
+#include "torchbcd/scratch_dir.h"
 
 namespace torchbcd {
 
 class OptionTable;
+class ScratchRun;
+class StateReader;
 struct TrainedMlp;
 
 /// Lists of tensors by name; an entry may be undefined.
@@ -200,12 +203,27 @@ class TORCHBCD_API SplitOptimizer {
   void sync();
   /// The end of a complete sweep.
   void commit();
+  /// The same, where bound data are in a folder with its record, made of what the point is after the sweep;
+  /// of the variables' other set, or else the one that they were in.
+  void commit(const std::function<SavedState(bool after)>& record, bool other_set);
   void moved() { ++revision_; }
   /// The end of a successful load_state.
   void loaded(int64_t sweeps);
 
+  /// Throws where bound data cannot be in a folder.
+  void check_takes_folder() const;
+  /// The folder that bound data are to be in, and the run in it; null where `dir` is none.
+  std::unique_ptr<ScratchRun> open_run(const ScratchDir& dir) const;
+  /// Takes over the weights and the count of sweeps that a run has recorded, which must be of so many rows.
+  void take_up(const StateReader& recorded, int64_t rows, int64_t row_weights);
+  /// Bound data, and what calls need for them, are in a folder from now on, or in memory.
+  void keep_in(std::unique_ptr<ScratchRun> run);
+  /// Throws where bound data are in a folder.
+  void refuse_state_in_folder() const;
+
   std::unique_ptr<TrainedMlp> mlp_;
   BlockObserver observer_;
+  std::unique_ptr<ScratchRun> run_;  // where bound data are, unless in memory
 
  private:
   void change_options(const std::function<void()>& change);
