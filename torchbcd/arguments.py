@@ -12,7 +12,9 @@ from torch import Tensor
 
 from torchbcd.regularizers import Monotone, Regularizer
 
-Closure: TypeAlias = Callable[[], tuple[Tensor, Tensor] | None]
+# One tensor, or one for each part of a losses.MultiOutput.
+Targets: TypeAlias = Tensor | Sequence[Tensor]
+Closure: TypeAlias = Callable[[], tuple[Tensor, Targets] | None]
 PerLayer: TypeAlias = float | Sequence[float]
 PerLayerRegularizer: TypeAlias = Regularizer | Monotone | Sequence[Regularizer | None] | None
 
@@ -73,9 +75,12 @@ def tensors(name: str, values: object) -> list[Tensor]:
 
 
 def batch(
-    inputs: Tensor | Closure | None, targets: Tensor | None, closure: Closure | None = None
+    inputs: Tensor | Closure | None,
+    targets: Targets | None,
+    closure: Closure | None,
+    joined: Callable[[str, object], Tensor],
 ) -> tuple[Tensor, Tensor] | None:
-    """What a step is given: inputs and targets, or a closure's result, or neither."""
+    """What a step is given: inputs and targets, which `joined` makes one tensor; or a closure's; or neither."""
     if callable(inputs) and not isinstance(inputs, Tensor):
         if closure is not None:
             raise TypeError("step takes one closure (got two)")
@@ -95,7 +100,7 @@ def batch(
         inputs = tensor("inputs", inputs)
     if (inputs is None) != (targets is None):
         raise ValueError("step needs both inputs and targets, or neither")
-    return None if inputs is None else (tensor("x", inputs), tensor("targets", targets))
+    return None if inputs is None else (tensor("x", inputs), joined("targets", targets))
 
 
 def order(value: str | Sequence[tuple[str, int]]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from torch import Tensor, nn
 
 from torchbcd import _C, arguments, diagnostics, fitting, lifted, losses
-from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
+from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer, Targets
 from torchbcd.optimizer import SweepOptimizer
 from torchbcd.reports import FitResult, SweepReport
 from torchbcd.terms import Regularizer, from_numbers
@@ -171,7 +171,7 @@ class BCD(SweepOptimizer[_C.BCD]):
     def bind(
         self,
         x: Tensor,
-        y: Tensor,
+        y: Targets,
         sample_weight: Tensor | None = None,
         *,
         u: Sequence[Tensor] | None = None,
@@ -190,7 +190,8 @@ class BCD(SweepOptimizer[_C.BCD]):
 
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
-            y: Targets: class indices, shape (n,), or values of the model's dtype, shape (n, d_N).
+            y: Targets: class indices, shape (n,), or values of the model's dtype, shape (n, d_N); or, of a
+                :class:`torchbcd.losses.MultiOutput`, a tuple of one such tensor for each part.
             sample_weight: Weight of each row's loss, >= 0, shape (n,). None: 1.
             u: What U starts from, one tensor (n, d_i) for each of the N layers (``splitting=3`` only). None:
                 :math:`V_{i-1} W_i^\top + 1 b_i^\top`.
@@ -224,7 +225,7 @@ class BCD(SweepOptimizer[_C.BCD]):
             weight = arguments.optional_tensor("sample_weight", sample_weight)
             starts = arguments.tensors("u", u), arguments.tensors("v", v)
             folder = arguments.folder("scratch_dir", scratch_dir)
-            data = arguments.tensor("x", x), arguments.tensor("y", y)
+            data = arguments.tensor("x", x), self._targets("y", y)
             library = self._push()
         library.bind(*data, weight, *starts, folder, bool(resume))
 
@@ -232,7 +233,7 @@ class BCD(SweepOptimizer[_C.BCD]):
     def step(  # type: ignore[override]
         self,
         inputs: Tensor | Closure | None = None,
-        targets: Tensor | None = None,
+        targets: Targets | None = None,
         *,
         index: Tensor | None = None,
         sample_weight: Tensor | None = None,
@@ -261,7 +262,7 @@ class BCD(SweepOptimizer[_C.BCD]):
                 and block.
         """
         with self._refused_by_all():
-            batch = arguments.batch(inputs, targets, closure)
+            batch = arguments.batch(inputs, targets, closure, self._targets)
             weight = arguments.optional_tensor("sample_weight", sample_weight)
             if weight is not None and (batch is None or index is not None):
                 raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
@@ -312,7 +313,7 @@ class BCD(SweepOptimizer[_C.BCD]):
     def fit(
         self,
         x: Tensor,
-        y: Tensor,
+        y: Targets,
         max_sweeps: int = 100,
         tol: float = 1e-3,
         *,

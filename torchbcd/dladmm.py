@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from torch import Tensor, nn
 
 from torchbcd import _C, arguments, losses
-from torchbcd.arguments import Closure, PerLayerRegularizer
+from torchbcd.arguments import Closure, PerLayerRegularizer, Targets
 from torchbcd.optimizer import SweepOptimizer
 from torchbcd.reports import DladmmReport
 
@@ -103,12 +103,12 @@ class DLADMM(SweepOptimizer[_C.DLADMM]):
         options = {"rho": rho, "nu": nu, "weight_regularizer": weight_regularizer}
         super().__init__(model, loss, loss_weight, options, process_group)
 
-    def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
+    def bind(self, x: Tensor, y: Targets, sample_weight: Tensor | None = None) -> None:
         """Keep a copy of a full batch, set its z and a by one forward pass and the multiplier to zero.
 
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
-            y: Targets: class indices, shape (n,), or values of the model's dtype, shape (n, d_L).
+            y: Targets, as for :meth:`torchbcd.BCD.bind`.
             sample_weight: Weight of each row's loss, >= 0, shape (n,). None: 1.
 
         Raises:
@@ -118,7 +118,7 @@ class DLADMM(SweepOptimizer[_C.DLADMM]):
         """
         with self._refused_by_all():
             weight = arguments.optional_tensor("sample_weight", sample_weight)
-            data = arguments.tensor("x", x), arguments.tensor("y", y)
+            data = arguments.tensor("x", x), self._targets("y", y)
             library = self._push()
         library.bind(*data, weight)
 
@@ -126,7 +126,7 @@ class DLADMM(SweepOptimizer[_C.DLADMM]):
     def step(  # type: ignore[override]
         self,
         inputs: Tensor | Closure | None = None,
-        targets: Tensor | None = None,
+        targets: Targets | None = None,
         *,
         closure: Closure | None = None,
     ) -> DladmmReport:
@@ -146,7 +146,7 @@ class DLADMM(SweepOptimizer[_C.DLADMM]):
             torch.linalg.LinAlgError: An update is not finite; the message names layer and block.
         """
         with self._refused_by_all():
-            batch = arguments.batch(inputs, targets, closure)
+            batch = arguments.batch(inputs, targets, closure, self._targets)
         if batch is not None:
             self.bind(*batch)
         with self._refused_by_all():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchbcd import _C, arguments, fitting, losses
-from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
+from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer, Targets
 from torchbcd.distributed import Ranks, same_everywhere
 from torchbcd.dlam_stationarity import DlamProblem, DlamStationarity, SublinearRate, dlam_stationarity
 from torchbcd.eps_schedule import Eps, EpsSchedule, as_options
@@ -157,7 +157,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
     def bind(
         self,
         x: Tensor,
-        y: Tensor,
+        y: Targets,
         sample_weight: Tensor | None = None,
         *,
         z: Sequence[Tensor] | None = None,
@@ -167,7 +167,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
 
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
-            y: Targets: class indices, shape (n,), or values of the model's dtype, shape (n, d_L).
+            y: Targets, as for :meth:`torchbcd.BCD.bind`.
             sample_weight: Weight of each row's loss, >= 0, shape (n,). None: 1.
             z: Of every layer, shape (n, d_l). None: :math:`q_l = a_{l-1} W_l^\top + 1 b_l^\top`, but for a
                 given ``a`` what minimises F there, the point nearest to q_l with |a_l - h_l(z_l)| <= eps.
@@ -188,7 +188,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
         """
         with self._refused_by_all():
             weight = arguments.optional_tensor("sample_weight", sample_weight)
-            data = arguments.tensor("x", x), arguments.tensor("y", y), weight
+            data = arguments.tensor("x", x), self._targets("y", y), weight
             start = arguments.tensors("z", z), arguments.tensors("a", a)
             library = self._push(sweep=0)
         library.bind(*data, *start)
@@ -200,7 +200,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
     def step(  # type: ignore[override]
         self,
         inputs: Tensor | Closure | None = None,
-        targets: Tensor | None = None,
+        targets: Targets | None = None,
         *,
         sweeps: int | None = None,
         sample_weight: Tensor | None = None,
@@ -230,7 +230,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
             torch.linalg.LinAlgError: An update is not finite; the message names layer and block.
         """
         with self._refused_by_all():
-            batch = arguments.batch(inputs, targets, closure)
+            batch = arguments.batch(inputs, targets, closure, self._targets)
             weight = arguments.optional_tensor("sample_weight", sample_weight)
             count = None if sweeps is None else arguments.whole("sweeps", sweeps)
             if weight is not None and batch is None:
@@ -254,7 +254,7 @@ class DLAM(SweepOptimizer[_C.DLAM]):
     def fit(
         self,
         x: Tensor,
-        y: Tensor,
+        y: Targets,
         max_sweeps: int = 100,
         tol: float = 1e-3,
         *,

@@ -5,12 +5,14 @@ Activations, losses and regularisers are the library's own (``torch.ops.torchbcd
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from torchbcd.losses import outputs_of_parts
 from torchbcd.regularizers import Regularizer, WeightRegularizer
 
 __all__ = ["Activation", "Interval", "Penalties", "Point", "Problem"]
@@ -106,18 +108,25 @@ def slopes(activation: Activation, u: Tensor, rounding: Tensor) -> Interval:
 class LossSubdifferential(NamedTuple):
     """A set in every row, {g + t segment: low <= g <= high, 0 <= t <= 1}, with one t for all of its entries.
 
-    A loss that is a sum over entries has no segment, one that couples a row's entries no intervals.
+    A loss that is a sum over entries has no segment, one that couples a row's entries no intervals. A loss of
+    several parts is such a set in the columns of each, with a t of its own.
     """
 
     low: Tensor
     high: Tensor
     segment: Tensor
+    outputs: Sequence[int] = ()  # of each part, where there are several
 
     def shortest_with(self, *intervals: Interval) -> Tensor:
         """The element of its sum with intervals that is nearest to zero; inf where one of them is empty."""
         low, high = add((self.low, self.high), *intervals)
-        segment = self.segment
+        if not self.outputs:
+            return self._shortest(low, high, self.segment)
+        parts = (torch.split(t, list(self.outputs), 1) for t in (low, high, self.segment))
+        return torch.cat(list(map(self._shortest, *parts)), 1)
 
+    @staticmethod
+    def _shortest(low: Tensor, high: Tensor, segment: Tensor) -> Tensor:
         def rate(t: Tensor) -> Tensor:
             """Half of what the square of the shortest element's length changes by with t: it never falls."""
             at = shortest(low + t * segment, high + t * segment).masked_fill(low > high, 0)
@@ -148,7 +157,7 @@ def loss_subdifferential(
     """
     unit = torch.finfo(dtype).eps
     low, high, segment = torch.ops.torchbcd.loss_subdifferential(y, v, loss, unit)
-    return LossSubdifferential(weight * low, weight * high, weight * segment)
+    return LossSubdifferential(weight * low, weight * high, weight * segment, outputs_of_parts(loss))
 
 
 def regularizer_subdifferential(terms: Regularizer, x: Tensor, dtype: torch.dtype) -> Interval:

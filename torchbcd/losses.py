@@ -5,13 +5,18 @@ the rows. Integer targets of shape (n,) are class indices. For squared loss, Hub
 cross-entropy they become one-hot rows; for both hinges, logistic and exponential loss one class against the rest,
 +1 and -1, and with a single output the classes 0 and 1 become -1 and +1; for binary cross-entropy likewise, 1 and
 0. In TorchScript and C++ a loss is its name and, in parentheses, its numbers: ``str(loss)``.
+
+:class:`MultiOutput` is several of them, each of outputs of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import operator
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +29,7 @@ __all__ = [
     "Huber",
     "Logistic",
     "Loss",
+    "MultiOutput",
     "Poisson",
     "Quantile",
     "RowHinge",
@@ -297,6 +303,99 @@ class CrossEntropy(Loss):
         return (self.label_smoothing, *weight) if weight or self.label_smoothing else ()
 
 
+@dataclass(frozen=True)
+class MultiOutput(Loss):
+    r"""Several losses, each of outputs of its own: a class and a number, say, from one net.
+
+    .. math:: R(V; Y) = \sum_k w_k\, \ell_k(V_k; Y_k), \qquad V = [V_1 \dots V_K]
+
+    Part k has the next :math:`d_k` columns of the last layer's outputs. R is separable over the parts, so that
+    each block that asks for R's prox, gradient or value asks each part's by itself, exactly as where the part is
+    the only loss. ``sample_weight`` and ``loss_weight`` weigh all parts alike. It is what other frameworks call
+    a multi-output model, with their ``loss_weights``.
+
+    Args:
+        parts: At least two, in the order of the outputs: tuples of the number of outputs :math:`d_k`, the loss,
+            a name or an object of this module, and, where it is not 1, its weight :math:`w_k > 0`.
+        reduction: "sum" over rows, or "mean". The parts' own reductions are to be "sum".
+
+    Targets are a tuple of one tensor for each part, as that part's loss takes them: class indices (n,), or values
+    (n, d_k), or (n,) where that is one. Or they are one tensor of values (n, d_N), whose columns are the parts',
+    with a class as a one-hot row; that is what a tuple becomes. A ``DataLoader`` for
+    :meth:`torchbcd.RelaxedBCD.fit` gives pairs of inputs and such targets, or inputs and the parts' tensors one
+    after the other, as one over ``TensorDataset(x, y1, y2)`` does.
+
+    Losses are compared by their size: a part whose loss is large moves the hidden layers more. Give numbers a
+    scale of about one, or their part a weight. :class:`torchbcd.RelaxedBCD` clamps outputs to their targets for
+    the squared loss alone; a squared part beside others goes by its prox, halfway there with
+    ``output_penalty=1`` and weight one.
+
+    Raises:
+        TypeError: A part is no such tuple, or its loss no loss.
+        ValueError: There are fewer than two parts, a number of outputs or a weight is not > 0, a part has a
+            reduction of its own or parts of its own, or ``reduction`` is something else. An optimizer raises one
+            where the parts have not as many outputs as the last layer, or the tuple not as many tensors.
+
+    Example:
+        >>> import torchbcd
+        >>> x, y = torch.randn(60, 4), torch.randint(3, (60,))
+        >>> size = x.norm(dim=1)
+        >>> loss = torchbcd.losses.MultiOutput([(3, "cross_entropy"), (1, torchbcd.losses.Quantile(0.9), 0.5)])
+        >>> str(loss)
+        'multi_output(3: cross_entropy, 1: 0.5 * quantile(0.9))'
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
+        >>> optimizer = torchbcd.RelaxedBCD(model, loss)
+        >>> reports = optimizer.fit(x, (y, size), epochs=3, batch_size=20)
+        >>> classes, sizes = model(x).split([3, 1], dim=1)
+        >>> classes.argmax(1).shape, sizes.shape
+        (torch.Size([60]), torch.Size([60, 1]))
+
+    Source:
+        Caruana, "Multitask learning", Machine Learning 28 (1997).
+    """
+
+    name: ClassVar[str] = "multi_output"
+
+    parts: Sequence[tuple[int, str | Loss] | tuple[int, str | Loss, float]] = ()
+    reduction: str = field(default="sum", kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Check the parts; they are kept as tuples of outputs, loss and weight."""
+        super().__post_init__()
+        if isinstance(self.parts, str) or not isinstance(self.parts, Iterable):
+            raise TypeError(f"parts must be a list of tuples (got {self.parts!r})")
+        parts = tuple(map(_checked_part, self.parts))
+        if len(parts) < 2:
+            raise ValueError(f"parts must be at least two (got {len(parts)})")
+        object.__setattr__(self, "parts", parts)
+
+    def __str__(self) -> str:
+        """The loss as TorchScript and C++ have it, its reduction aside."""
+        checked = cast("tuple[tuple[int, Loss, float], ...]", self.parts)
+        texts = [f"{outputs}: {'' if w == 1 else f'{w!r} * '}{loss}" for outputs, loss, w in checked]
+        return f"{self.name}({', '.join(texts)})"
+
+
+def _checked_part(part: object) -> tuple[int, Loss, float]:
+    if not isinstance(part, tuple | list) or len(part) not in (2, 3):
+        raise TypeError(f"a part must be a tuple of outputs, loss and, if any, weight (got {part!r})")
+    try:
+        outputs = operator.index(part[0])
+        weight = float(part[2]) if len(part) == 3 else 1.0
+    except (TypeError, ValueError):
+        raise TypeError(f"a part must be a tuple of a whole number, a loss and a number (got {part!r})") from None
+    loss = resolve(part[1])
+    if outputs < 1:
+        raise ValueError(f"a part must have at least one output (got {outputs})")
+    if not (weight > 0 and math.isfinite(weight)):
+        raise ValueError(f"the weight of a part must be finite and > 0 (got {part[2]!r})")
+    if isinstance(loss, MultiOutput):
+        raise ValueError("a part must be a loss of its own, not a MultiOutput again")
+    if loss.reduction != "sum":
+        raise ValueError(f"the reduction is that of all parts; a part's must be 'sum' (got {loss.reduction!r})")
+    return outputs, loss, weight
+
+
 _LOSSES = (
     Squared,
     Hinge,
@@ -326,6 +425,11 @@ def resolve(loss: str | Loss) -> Loss:
     if loss not in _BY_NAME:
         raise ValueError(f"loss must be one of {', '.join(map(repr, _BY_NAME))} (got {loss!r})")
     return _BY_NAME[loss]()
+
+
+def outputs_of_parts(loss: str) -> list[int]:
+    """How many outputs each part of a loss has, by its text; none where it is one of all outputs."""
+    return [int(outputs) for outputs in re.findall(r"(\d+): ", loss)]
 
 
 def row_losses(loss: str, outputs: Tensor, targets: Tensor) -> Tensor:

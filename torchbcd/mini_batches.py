@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "fit", "fit_loader"]
 
-Validation: TypeAlias = "tuple[Tensor, Tensor] | Callable[[nn.Module], float] | None"
+Validation: TypeAlias = "tuple[Tensor, arguments.Targets] | Callable[[nn.Module], float] | None"
+_Checked: TypeAlias = "tuple[Tensor, Tensor] | Callable[[nn.Module], float] | None"
 
 _ROWS_SEEN = 10000  # that tell whether inputs want to be standardised
 
@@ -49,7 +50,7 @@ class Settings:
     callback: Callable[[EpochReport], object] | None
 
 
-Pair: TypeAlias = tuple[Tensor, Tensor]
+Batches: TypeAlias = Iterable[Sequence[Any]]  # inputs and targets
 Batch: TypeAlias = tuple[Tensor, Tensor, Tensor | None]  # with the rows' weights
 
 
@@ -78,7 +79,7 @@ class _Rows:
 class _Loader:
     """Batches that somebody else makes, such as a DataLoader's, gone through once an epoch."""
 
-    def __init__(self, loader: Iterable[Pair], device: torch.device) -> None:
+    def __init__(self, loader: Batches, optimizer: RelaxedBCD) -> None:
         if not isinstance(loader, Iterable):
             raise TypeError(f"x must be a tensor, or batches of inputs and targets (got {type(loader).__name__})")
         if isinstance(loader, Iterator) or not isinstance(loader, Sized):
@@ -86,7 +87,8 @@ class _Loader:
                 "batches must be gone through once an epoch and have a length, which the schedule goes by, as a "
                 f"DataLoader has and an iterator has not (got {type(loader).__name__})"
             )
-        self._loader, self._device, self.steps = loader, device, len(loader)
+        self._optimizer, self._device = optimizer, optimizer._model.parameters()[0][0].device
+        self._loader, self.steps = loader, len(loader)
         self.counted = 0  # rows of the epoch
         first: list[Batch] = []
         for batch in self.epoch():
@@ -104,33 +106,40 @@ class _Loader:
     def epoch(self) -> Iterator[Batch]:
         """The batches."""
         self.counted = 0
-        for pair in islice(self._loader, self.steps):
+        loss = self._optimizer._loss
+        for batch in islice(self._loader, self.steps):
+            pair = batch
+            if isinstance(loss, losses.MultiOutput) and isinstance(batch, tuple | list):
+                # The parts' targets may come one by one, as a TensorDataset gives them.
+                pair = (batch[0], batch[1:]) if len(batch) == 1 + len(loss.parts) else batch
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise TypeError(f"a batch must be inputs and targets (got {type(pair).__name__})")
-            x, y = arguments.tensor("x", pair[0]), arguments.tensor("y", pair[1])
+            x, y = arguments.tensor("x", pair[0]), pair[1]
+            if isinstance(y, tuple | list):
+                y = [part.to(self._device) if isinstance(part, Tensor) else part for part in y]
             self.counted += len(x)
-            yield x.to(self._device), y.to(self._device), None
+            yield x.to(self._device), self._optimizer._targets("y", y).to(self._device), None
 
 
 def fit_loader(
-    optimizer: RelaxedBCD, loader: Iterable[Pair], validation: Validation, settings: Settings
+    optimizer: RelaxedBCD, loader: Batches, validation: Validation, settings: Settings
 ) -> list[EpochReport]:
     """Train on batches, of which no more than one is in memory, once the first rows have been looked at."""
     if optimizer._process_group is not None:
         raise ValueError("batches must be made of rows here, fit(x, y), where there is a process_group")
     library = optimizer._push()
-    source = _Loader(loader, optimizer._model.parameters()[0][0].device)
+    source = _Loader(loader, optimizer)
     _, encoded = library.checked(source.inputs, source.targets, "", None)
-    validation, classes = _checked(optimizer, validation)
+    checked_validation, classes = _checked(optimizer, validation)
     _standardize(optimizer, source.inputs[:_ROWS_SEEN], encoded[:_ROWS_SEEN], None, settings.standardize)
     del source.inputs
-    return _run(optimizer, source, validation, classes, settings)
+    return _run(optimizer, source, checked_validation, classes, settings)
 
 
 def fit(
     optimizer: RelaxedBCD,
     x: Tensor,
-    y: Tensor,
+    targets: arguments.Targets,
     weight: Tensor | None,
     validation: Validation,
     settings: Settings,
@@ -138,7 +147,7 @@ def fit(
     """Train; where modules run before the layers, on their features, which are kept where that is possible."""
     model = optimizer._model
     with same_everywhere(optimizer._process_group, "fit cannot begin") as described:
-        x, y = arguments.tensor("x", x), arguments.tensor("y", y)
+        x, y = arguments.tensor("x", x), optimizer._targets("y", targets)
         weight = arguments.optional_tensor("sample_weight", weight)
         library = optimizer._push()
         kept = model.frozen_first is not None and settings.noise == 0 and _fits(x, model.linears[0])
@@ -167,14 +176,13 @@ def fit(
         return _run(optimizer, source, checked_validation, classes, settings)
 
 
-def _checked(optimizer: RelaxedBCD, validation: Validation) -> tuple[Validation, Tensor | None]:
+def _checked(optimizer: RelaxedBCD, validation: Validation) -> tuple[_Checked, Tensor | None]:
     """Validation data as a step would take them, and the classes of their rows, if they have any."""
     if validation is None or callable(validation):
         return validation, None
-    inputs, targets = validation
-    checked = optimizer._push().checked(
-        arguments.tensor("validation x", inputs), arguments.tensor("validation y", targets), "validation ", None
-    )
+    inputs, targets = arguments.tensor("validation x", validation[0]), validation[1]
+    targets = optimizer._targets("validation y", targets)
+    checked = optimizer._push().checked(inputs, targets, "validation ", None)
     return checked, None if targets.is_floating_point() else targets.long()
 
 
@@ -193,7 +201,7 @@ def _fits(x: Tensor, first: nn.Linear) -> bool:
 def _run(
     optimizer: RelaxedBCD,
     source: _Rows | _Loader,
-    validation: Validation,
+    validation: _Checked,
     classes: Tensor | None,
     settings: Settings,
 ) -> list[EpochReport]:
@@ -287,11 +295,9 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, weight: Tensor | N
             with eval_mode(layers):
                 outputs = layers(rows[: len(y)])
         loss = str(optimizer._loss)
-        is_of_numbers = optimizer._loss.name in ("squared", "huber", "quantile")
         each = y.new_ones(1, 1).double() if weight is None else weight[: len(y), None].double().to(y.device)
-        constant = torch.zeros_like(y[0])
-        if is_of_numbers:
-            constant = y.mean(0) if weight is None else ((each * y).sum(0) / each.sum()).to(y.dtype)
+        mean = y.mean(0) if weight is None else ((each * y).sum(0) / each.sum()).to(y.dtype)
+        constant = torch.where(_of_numbers(optimizer._loss, mean), mean, 0)
         best = (each * losses.row_losses(loss, constant.expand_as(y).contiguous(), y).double()).sum()
         if (each * losses.row_losses(loss, outputs, y).double()).sum() < best:
             return
@@ -302,6 +308,13 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, weight: Tensor | N
             stacklevel=5,
         )
     standardize_first_(first, rows, counts)
+
+
+def _of_numbers(loss: losses.Loss, outputs: Tensor) -> Tensor:
+    """Which outputs are to be their targets, as numbers."""
+    parts = loss.parts if isinstance(loss, losses.MultiOutput) else [(len(outputs), loss)]
+    kinds = [losses.resolve(part[1]).name in ("squared", "huber", "quantile") for part in parts]
+    return torch.tensor(kinds).repeat_interleave(torch.tensor([part[0] for part in parts])).to(outputs.device)
 
 
 @torch.no_grad()

@@ -149,6 +149,14 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
         super().__init__(groups, defaults={name: kept[0][name] for name in self._scheduled})
         self._pushed = [value for group in self.param_groups for value in self._options_of(group)]
 
+    def _targets(self, name: str, y: object) -> Tensor:
+        """Targets as one tensor: a tuple's, one for each part of the loss, joined."""
+        if isinstance(self._loss, losses.MultiOutput) and isinstance(y, tuple | list):
+            return self._object.joined_targets(
+                [arguments.tensor(f"{name} of part {part}", own) for part, own in enumerate(y, 1)]
+            )
+        return arguments.tensor(name, y)
+
     def _push(self) -> ObjectT:
         """The library's object, once it knows parameters and options, which anyone may have changed."""
         self._follow()

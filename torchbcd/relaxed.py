@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchbcd import _C, arguments, distributed, losses, mini_batches
-from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer
+from torchbcd.arguments import Closure, PerLayer, PerLayerRegularizer, Targets
 from torchbcd.bcd import Variables
 from torchbcd.optimizer import SweepOptimizer
 from torchbcd.preprocessing import first_linear, is_first_poorly_scaled
@@ -213,7 +213,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
     def bind(
         self,
         x: Tensor,
-        y: Tensor,
+        y: Targets,
         sample_weight: Tensor | None = None,
         *,
         scratch_dir: str | os.PathLike[str] | None = None,
@@ -228,7 +228,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
 
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
-            y: Targets: class indices, shape (n,), or values of the model's dtype, shape (n, d_N).
+            y: Targets, as for :meth:`torchbcd.BCD.bind`.
             sample_weight: What each row counts, >= 0, of the model's dtype, shape (n,), with a sum > 0. None: 1.
                 Needs ``row_blocks=1``.
             scratch_dir: An existing folder with room for x, y and four arrays (n, d_i) for each layer, some of
@@ -264,7 +264,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         with self._refused_by_all():
             weight = arguments.optional_tensor("sample_weight", sample_weight)
             folder = arguments.folder("scratch_dir", scratch_dir)
-            data = arguments.tensor("x", x), arguments.tensor("y", y)
+            data = arguments.tensor("x", x), self._targets("y", y)
             library = self._push()
         library.bind(*data, weight, folder, bool(resume))
         self._warn_of_scale(x, stacklevel=3)
@@ -273,7 +273,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
     def step(  # type: ignore[override]
         self,
         inputs: Tensor | Closure | None = None,
-        targets: Tensor | None = None,
+        targets: Targets | None = None,
         *,
         sample_weight: Tensor | None = None,
         closure: Closure | None = None,
@@ -300,7 +300,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
                 block.
         """
         with self._refused_by_all():
-            batch = arguments.batch(inputs, targets, closure)
+            batch = arguments.batch(inputs, targets, closure, self._targets)
             weight = arguments.optional_tensor("sample_weight", sample_weight)
             if weight is not None and batch is None:
                 raise ValueError("the sample_weight of bound rows is given to bind (got one in step)")
@@ -315,13 +315,13 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
 
     def fit(
         self,
-        x: Tensor | Iterable[tuple[Tensor, Tensor]],
-        y: Tensor | None = None,
+        x: Tensor | Iterable[Sequence[Any]],
+        y: Targets | None = None,
         epochs: int = 5,
         batch_size: int = 100,
         *,
         sample_weight: Tensor | None = None,
-        validation: tuple[Tensor, Tensor] | Callable[[nn.Module], float] | None = None,
+        validation: tuple[Tensor, Targets] | Callable[[nn.Module], float] | None = None,
         patience: int | None = None,
         tol: float = 0.0,
         decay: bool = True,
@@ -344,7 +344,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
                 for every epoch. One is in memory at a time, once the first 10,000 rows have been looked at,
                 which alone decide about ``standardize``. They come as they are: shuffling is the loader's, and
                 ``batch_size`` is not used.
-            y: Targets: class indices, shape (n,), or values, shape (n, d_N).
+            y: Targets, as for :meth:`bind`.
             epochs: Passes over the data, >= 1.
             batch_size: Rows of a step, >= 1.
             sample_weight: What each row counts in its step, as for :meth:`bind`. Rows of weight zero are left out
@@ -397,7 +397,7 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
             if sample_weight is not None:
                 raise ValueError("sample_weight is of rows, fit(x, y); batches have none (got one)")
             return mini_batches.fit_loader(self, x, validation, settings)
-        return mini_batches.fit(self, cast("Tensor", x), cast("Tensor", y), sample_weight, validation, settings)
+        return mini_batches.fit(self, cast("Tensor", x), cast("Targets", y), sample_weight, validation, settings)
 
     @torch.no_grad()
     def _warn_of_scale(self, x: Tensor, stacklevel: int) -> None:

@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "kernels/passes.h"
-#include "kernels/registry.h"
 #include "linalg/reductions.h"
 
 namespace torchbcd {
@@ -15,9 +14,7 @@ namespace {
 
 constexpr double kFar = 3;  // from here on t (p - mean) is nearer to the targets than p, whatever they are
 
-}  // namespace
-
-bool match_output_scale(const at::Tensor& p, const at::Tensor& y, const functors::AnyLoss& loss,
+bool match_scale_of_one(const at::Tensor& p, const at::Tensor& y, const functors::AnyLoss& loss,
                         const AffineMap& map, const Totals& totals) {
   const at::Tensor outputs = p.to(at::kDouble);
   const at::Tensor targets = y.to(at::kDouble);
@@ -44,6 +41,24 @@ bool match_output_scale(const at::Tensor& p, const at::Tensor& y, const functors
     map.bias.copy_(centre + (map.bias.to(at::kDouble) - mean) * t);
   }
   return true;
+}
+
+}  // namespace
+
+bool match_output_scale(const at::Tensor& p, const at::Tensor& y, const OutputLoss& loss,
+                        const AffineMap& map, const Totals& totals) {
+  if (!loss.several()) {
+    return match_scale_of_one(p, y, loss.parts.front().loss, map, totals);
+  }
+  bool any = false;
+  for (const OutputLoss::Part& part : loss.parts) {
+    const auto rows = [&part](const at::Tensor& t) {
+      return t.defined() ? t.narrow(0, part.begin, part.outputs) : t;
+    };
+    const AffineMap own{rows(map.weight), rows(map.bias)};
+    any = match_scale_of_one(part.of(p).contiguous(), part.of(y).contiguous(), part.loss, own, totals) || any;
+  }
+  return any;
 }
 
 }  // namespace torchbcd

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/where.h>
 
+#include <algorithm>
 #include <cmath>
 #include <variant>
 
@@ -14,13 +15,7 @@ namespace {
 
 constexpr int kFistaIterations = 200;
 
-}  // namespace
-
-bool has_lipschitz_gradient(const functors::AnyLoss& loss) {
-  return std::visit([](const auto& l) { return l.lipschitz_gradient; }, loss);
-}
-
-void fista_output(const at::Tensor& y, const at::Tensor& q, const at::Tensor& z, const at::Tensor& row_weight,
+void fista_of_one(const at::Tensor& y, const at::Tensor& q, const at::Tensor& z, const at::Tensor& row_weight,
                   const functors::AnyLoss& loss, double weight, double rho, const at::Tensor& out) {
   const at::Tensor scale = row_weight * weight;  // (n, 1) or (1, 1)
   const auto value = [&](const at::Tensor& at) {
@@ -48,6 +43,22 @@ void fista_output(const at::Tensor& y, const at::Tensor& q, const at::Tensor& z,
   }
   at::Tensor result = out;
   result.copy_(at::where(value(x) < start, x, z));
+}
+
+}  // namespace
+
+bool has_lipschitz_gradient(const OutputLoss& loss) {
+  return std::all_of(loss.parts.begin(), loss.parts.end(), [](const OutputLoss::Part& part) {
+    return std::visit([](const auto& l) { return l.lipschitz_gradient; }, part.loss);
+  });
+}
+
+void fista_output(const at::Tensor& y, const at::Tensor& q, const at::Tensor& z, const at::Tensor& row_weight,
+                  const OutputLoss& loss, double weight, double rho, const at::Tensor& out) {
+  for (const OutputLoss::Part& part : loss.parts) {
+    fista_of_one(part.of(y), part.of(q), part.of(z), row_weight, part.loss, weight * part.weight, rho,
+                 part.of(out));
+  }
 }
 
 }  // namespace torchbcd

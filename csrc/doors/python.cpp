@@ -74,6 +74,9 @@ py::class_<Optimizer> optimizer_class(py::module_& m, const char* name) {
            wrap_pybind_function([](Optimizer& self, Rows x, Rows y, const std::string& of, Weight weight) {
              return self.checked(x, y, of, weight.value_or(at::Tensor()));
            }))
+      .def("joined_targets",
+           wrap_pybind_function_no_gil(
+               [](Optimizer& self, const std::vector<at::Tensor>& y) { return self.joined_targets(y); }))
       .def("layer_options", [](Optimizer& self) { return to_python(self.layer_options()); })
       .def("scheme_options", [](Optimizer& self) { return to_python(self.scheme_options()); })
       .def("documented_options", [](Optimizer& self) { return to_python(self.documented_options()); })

@@ -172,6 +172,10 @@ torch::class_<S> script_class(const char* name) {
            [](const Self& self, const std::string& option) { return self->optimizer.choice(option); })
       .def("set_choice", [](const Self& self, const std::string& option,
                             const std::string& value) { self->optimizer.set_choice(option, value); })
+      .def("joined_targets",
+           [](const Self& self, const std::vector<at::Tensor>& y) {
+             return self->optimizer.joined_targets(y);
+           })
       .def("state", [](const Self& self) { return to_script(self->optimizer.state()); })
       .def("load_state",
            [](const Self& self, const ScriptState& state) {

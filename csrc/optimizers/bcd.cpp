@@ -105,8 +105,8 @@ bool BCD::has_least_squares(size_t l) const {
 
 // The block of all V is nonlinear least squares.
 void BCD::check_joint() const {
-  TORCH_CHECK_VALUE(std::holds_alternative<functors::SquaredLoss>(mlp_->loss), mlp_->name,
-                    ": order 'joint' needs the loss 'squared' (got '", mlp_->loss_name, "')");
+  TORCH_CHECK_VALUE(mlp_->loss.squared(), mlp_->name, ": order 'joint' needs the loss 'squared' (got '",
+                    mlp_->loss.text, "')");
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     std::visit(
         [&](const auto& f) {

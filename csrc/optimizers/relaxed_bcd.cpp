@@ -160,9 +160,9 @@ RelaxedBCD::RelaxedBCD(const torch::nn::Sequential& model, const RelaxedBCDOptio
 RelaxedBCD::RelaxedBCD(Mlp mlp, const RelaxedBCDOptions& options)
     : SplitOptimizer("torchbcd.RelaxedBCD", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {
   const size_t depth = mlp_->depth();
-  TORCH_CHECK_VALUE(std::holds_alternative<functors::SquaredLoss>(mlp_->loss) ||
-                        std::holds_alternative<functors::Identity>(mlp_->activations.back()),
-                    mlp_->name, ": the last layer must have no activation, unless the loss is 'squared'");
+  TORCH_CHECK_VALUE(
+      mlp_->loss.squared() || std::holds_alternative<functors::Identity>(mlp_->activations.back()),
+      mlp_->name, ": the last layer must have no activation, unless the loss is 'squared'");
   data_->options = options;
   relaxed_options().spread(&data_->options, depth);
   set_layer_defaults(options, mlp_->mlp.skips, data_->options);
@@ -308,7 +308,7 @@ void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor
   };
   begin("bind", own, {}, given.sums.all());
   RelaxedRows rows = RelaxedRows::allocate(given.data.x.size(0), mlp_->committed);
-  static_cast<RelaxedData&>(rows) = given.measured(mlp_->name);
+  static_cast<RelaxedData&>(rows) = given.measured(*mlp_);
   data_->standardize = run ? begin_run(*run, rows) : std::nullopt;
   data_->bound = std::move(rows);
   keep_in(std::move(run));
@@ -340,7 +340,7 @@ const RelaxedReport& RelaxedBCD::step(const at::Tensor& x, const at::Tensor& y,
     given = data_->checked(*this, x, y, sample_weight);
   };
   begin("batch", own, {}, given.sums.all());
-  RelaxedData data = given.measured(mlp_->name);  // before the last batch's rows go
+  RelaxedData data = given.measured(*mlp_);  // before the last batch's rows go
   static_cast<RelaxedData&>(data_->resize_batch(data.x.size(0), mlp_->committed)) = std::move(data);
   sweep(/*batch=*/true);
   return data_->report;
@@ -424,7 +424,7 @@ void RelaxedBCD::load_state(const SavedState& state) {
       sum_over_ranks(mlp_->sum_over_ranks, x.device(), given.sums.all());
     }
     rows = RelaxedRows::allocate(x.size(0), mlp_->committed);
-    static_cast<RelaxedData&>(rows) = given.measured(mlp_->name);
+    static_cast<RelaxedData&>(rows) = given.measured(*mlp_);
     if (reader.has("U")) {
       rows.saved = RelaxedStates::allocate(x.size(0), mlp_->committed);
       reader.copy("U", rows.saved.u);

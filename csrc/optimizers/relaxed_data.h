@@ -20,11 +20,11 @@ struct RelaxedBCD::Data {
     Given(const TrainedMlp& mlp, const at::Tensor& x, const at::Tensor& y, const at::Tensor& row_weight,
           bool are_classes)
         : data(RelaxedData::of(x, y, row_weight)),
-          sums(data.sums(are_classes, static_cast<bool>(mlp.sum_over_ranks))) {}
+          sums(data.sums(are_classes, mlp.loss, static_cast<bool>(mlp.sum_over_ranks))) {}
     Given() = default;
     // Once the sums are those of all processes.
-    RelaxedData measured(const char* name) {
-      data.measure(name, sums);
+    RelaxedData measured(const TrainedMlp& mlp) {
+      data.measure(mlp.name, mlp.loss, sums);
       return std::move(data);
     }
   };

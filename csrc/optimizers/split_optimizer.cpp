@@ -3,9 +3,9 @@
 #include <ATen/TensorOperators.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <utility>
 
-#include "kernels/registry.h"
 #include "optimizers/dicts.h"
 #include "optimizers/option_table.h"
 #include "optimizers/proximal_value.h"
@@ -55,7 +55,7 @@ SplitOptimizer& SplitOptimizer::operator=(SplitOptimizer&&) noexcept = default;
 
 const Mlp& SplitOptimizer::mlp() const { return mlp_->mlp; }
 
-const std::string& SplitOptimizer::loss() const { return mlp_->loss_name; }
+const std::string& SplitOptimizer::loss() const { return mlp_->loss.text; }
 
 void SplitOptimizer::check_options() const {
   TORCH_CHECK_VALUE(takes_dropout() || !mlp_->drops(), mlp_->name,
@@ -119,12 +119,20 @@ std::pair<at::Tensor, at::Tensor> SplitOptimizer::checked(const at::Tensor& x, c
   return {inputs, mlp_->targets((of + "y").c_str(), y, inputs.size(0))};
 }
 
+at::Tensor SplitOptimizer::joined_targets(const std::vector<at::Tensor>& y) const {
+  const Call call = mlp_->call(Call::Kind::kLook);
+  return mlp_->joined_targets("y", y);
+}
+
 bool SplitOptimizer::tells_classes(const at::Tensor& y) const {
-  if (!y.is_floating_point() || !predicts_targets(mlp_->loss)) {
-    return true;
-  }
-  return y.dim() == 2 && y.size(1) > 1 &&
-         y.eq(1).sum(1).eq(1).logical_and_(y.ne(0).sum(1).eq(1)).all().item<bool>();
+  const auto is_one_hot = [](const at::Tensor& t) {
+    return t.dim() == 2 && t.size(1) > 1 &&
+           t.eq(1).sum(1).eq(1).logical_and_(t.ne(0).sum(1).eq(1)).all().item<bool>();
+  };
+  return !y.is_floating_point() ||
+         std::all_of(mlp_->loss.parts.begin(), mlp_->loss.parts.end(), [&](const OutputLoss::Part& part) {
+           return !predicts_targets(part.loss) || is_one_hot(part.of(y));
+         });
 }
 
 void SplitOptimizer::sync() {

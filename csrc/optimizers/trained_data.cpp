@@ -1,4 +1,5 @@
 // The data that an optimizer is given: checked, encoded and copied, some rows at a time.
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/ones.h>
@@ -147,15 +148,18 @@ at::Tensor TrainedMlp::kept_targets(const char* argument, const at::Tensor& y, i
                     rows, " (got ", y.sizes(), ")");
   const auto keep = [&](const Rows& encoded) {
     const auto of_rows = [&](int64_t begin, int64_t size) {
-      return weighted ? class_weighting(encoded(begin, size)) : encoded(begin, size);
+      return weighted ? loss.class_weighted(encoded(begin, size)) : encoded(begin, size);
     };
     return kept(argument, "y", {rows, outputs}, kRowsOfCopy, of_rows, storage);
   };
   if (c10::isIntegralType(y.scalar_type(), /*includeBool=*/true)) {
-    check_takes_classes(name, argument, outputs, loss);
+    TORCH_CHECK_VALUE(!loss.several(), name, ": ", argument, " must be a tuple of a tensor for each of the ",
+                      loss.parts.size(), " parts of the loss, or hold values (got integers)");
+    const functors::AnyLoss& of_all = loss.parts.front().loss;
+    check_takes_classes(name, argument, outputs, of_all);
     const auto encode = [&](const at::Tensor& classes) {
       const at::Tensor like = weight.detach().select(0, 0).select(0, 0).expand({classes.size(0), outputs});
-      return encode_classes(name, argument, classes, like, loss);
+      return encode_classes(name, argument, classes, like, of_all);
     };
     return y.dim() == 1 ? keep([&](int64_t begin, int64_t size) { return encode(y.narrow(0, begin, size)); })
                         : encode(y);  // which throws
@@ -168,9 +172,43 @@ at::Tensor TrainedMlp::kept_targets(const char* argument, const at::Tensor& y, i
   return keep([&](int64_t begin, int64_t size) {
     const at::Tensor own = copy_of(y.narrow(0, begin, size).reshape({size, outputs}));
     TORCH_CHECK_VALUE(all_finite(own), name, ": ", argument, " must be finite (got NaN or infinite entries)");
-    check_target_values(name, argument, own, loss);
+    loss.check_targets(name, argument, own);
     return own;
   });
+}
+
+at::Tensor TrainedMlp::joined_targets(const char* argument, const std::vector<at::Tensor>& y) const {
+  const at::Tensor& weight = parameters.back().weight;
+  TORCH_CHECK_VALUE(loss.several(), name, ": ", argument, " must be one tensor for the loss '", loss.text,
+                    "'");
+  TORCH_CHECK_VALUE(y.size() == loss.parts.size(), name, ": ", argument,
+                    " must hold a tensor for each of the ", loss.parts.size(), " parts of the loss (got ",
+                    y.size(), ")");
+  std::vector<at::Tensor> columns;
+  for (size_t k = 0; k < y.size(); ++k) {
+    const OutputLoss::Part& part = loss.parts[k];
+    const std::string of = loss.named(argument, k);
+    const at::Tensor& own = y[k];
+    check_dense(name, of.c_str(), own);
+    TORCH_CHECK_VALUE(own.device() == weight.device(), name, ": ", of,
+                      " must be on the device of the model, ", weight.device(), " (got ", own.device(), ")");
+    TORCH_CHECK_VALUE(own.dim() >= 1, name, ": ", of, " must have a row for each sample (got ", own.sizes(),
+                      ")");
+    const int64_t rows = y[0].size(0);
+    TORCH_CHECK_VALUE(own.size(0) == rows, name, ": ", of, " must have as many rows as that of part 1, ",
+                      rows, " (got ", own.sizes(), ")");
+    if (c10::isIntegralType(own.scalar_type(), /*includeBool=*/true)) {
+      check_takes_classes(name, of.c_str(), part.outputs, part.loss);
+      const at::Tensor like = weight.detach().select(0, 0).select(0, 0).expand({rows, part.outputs});
+      columns.push_back(encode_classes(name, of.c_str(), own, like, part.loss));
+      continue;
+    }
+    check_kind_of_model(name, of.c_str(), own, weight);
+    TORCH_CHECK_VALUE(own.dim() == 2 ? own.size(1) == part.outputs : own.dim() == 1 && part.outputs == 1,
+                      name, ": ", of, " must have shape (n, ", part.outputs, ") (got ", own.sizes(), ")");
+    columns.push_back(own.detach().reshape({rows, part.outputs}));
+  }
+  return at::cat(columns, 1);
 }
 
 std::vector<at::Tensor> TrainedMlp::states(const char* argument, const std::vector<at::Tensor>& given,

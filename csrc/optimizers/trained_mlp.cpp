@@ -174,9 +174,7 @@ void check_memory(const char* name, const std::vector<AffineMap>& maps) {
 TrainedMlp::TrainedMlp(const char* name, Mlp mlp, const std::string& loss)
     : name(name),
       mlp(std::move(mlp)),
-      loss_name(NamedFunctor::loss(loss).text()),
-      loss(loss_from(loss)),
-      class_weighting(ClassWeighting::of(NamedFunctor::loss(loss))),
+      loss(OutputLoss::of(loss)),
       parameters(checked_parameters(name, this->mlp)) {
   const Call made = call(Call::Kind::kChange);
   check_skips(name, this->mlp);
@@ -185,8 +183,7 @@ TrainedMlp::TrainedMlp(const char* name, Mlp mlp, const std::string& loss)
                               ? functors::LeakyReLU()  // of whatever slope a sweep finds
                               : activation_from(activation.name, activation.parameters));
   }
-  check_outputs(name, parameters.back().weight.size(0), this->loss);
-  class_weighting.check(name, parameters.back().weight.size(0));
+  this->loss.check_outputs(name, parameters.back().weight.size(0));
   check_memory(name, parameters);
   trained = now_trained();
   committed = clone_maps(parameters);

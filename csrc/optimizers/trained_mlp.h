@@ -9,8 +9,7 @@
 #include <vector>
 
 #include "functors/activations.h"
-#include "functors/losses.h"
-#include "kernels/registry.h"
+#include "kernels/output_loss.h"
 #include "linalg/affine_map.h"
 #include "linalg/reductions.h"
 #include "linalg/row_storage.h"
@@ -25,9 +24,7 @@ struct TrainedMlp {
 
   const char* name;
   Mlp mlp;
-  std::string loss_name;
-  functors::AnyLoss loss;
-  ClassWeighting class_weighting;
+  OutputLoss loss;
   std::vector<functors::AnyActivation> activations;
   std::vector<AffineMap> parameters;  // the model's own tensors, whatever storage they have by now
   std::vector<Trained> trained;       // those that require gradients, where the model says so
@@ -88,6 +85,9 @@ struct TrainedMlp {
                      const RowStorage& storage = {}) const;
   /// The same of what a state holds, which has a loss's smoothing and weights of classes in it already.
   at::Tensor encoded_targets(const char* argument, const at::Tensor& y, int64_t rows) const;
+  /// Targets (n, d_N) of what each part of a loss of several takes, classes encoded. Of values and classes
+  /// `targets` makes sure.
+  at::Tensor joined_targets(const char* argument, const std::vector<at::Tensor>& y) const;
   /// Copies, checked, (n, d_l) for every layer, or every hidden one, of values of a variable; or none where
   /// none are given.
   std::vector<at::Tensor> states(const char* argument, const std::vector<at::Tensor>& given, int64_t rows,

@@ -74,7 +74,7 @@ std::vector<StateMap> state_maps_of(const std::vector<functors::AnyActivation>& 
   return maps;
 }
 
-double weighted_loss(const at::Tensor& y, const at::Tensor& v, const functors::AnyLoss& loss,
+double weighted_loss(const at::Tensor& y, const at::Tensor& v, const OutputLoss& loss,
                      const at::Tensor& row_weight) {
   at::Tensor losses = passes::row_losses(y.to(at::kDouble), v.to(at::kDouble), loss);
   if (row_weight.defined()) {

@@ -13,7 +13,7 @@
 
 #include "blocks/state_map.h"
 #include "functors/activations.h"
-#include "functors/losses.h"
+#include "kernels/output_loss.h"
 #include "linalg/affine_map.h"
 #include "linalg/reductions.h"
 #include "linalg/row_storage.h"
@@ -55,7 +55,7 @@ std::vector<StateMap> state_maps_of(const std::vector<functors::AnyActivation>& 
 
 /// sum_j w_j l(v_j; y_j) over the rows, whose weights are (n, 1), (1, 1), or undefined where they are one. In
 /// float64, where it neither overflows nor loses what is small.
-double weighted_loss(const at::Tensor& y, const at::Tensor& v, const functors::AnyLoss& loss,
+double weighted_loss(const at::Tensor& y, const at::Tensor& v, const OutputLoss& loss,
                      const at::Tensor& row_weight = {});
 
 /// Sums the terms that are sums over rows over the processes that have them, in one message.
@@ -67,7 +67,7 @@ struct Problem {
   const char* name;  // of the optimizer, for errors
   const std::vector<functors::AnyActivation>& activations;
   const std::vector<Skip>& skips;
-  const functors::AnyLoss& loss;
+  const OutputLoss& loss;
   const std::vector<Trained>& trained;  // of each layer
   const Options& options;
   const SumOverRanks& sum_over_ranks;  // where the rows lie in several processes

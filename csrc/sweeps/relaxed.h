@@ -45,9 +45,9 @@ struct RelaxedData {
     std::vector<double*> all() { return {&count, &numbers, &square}; }
   };
   /// Those of the rows here.
-  Sums sums(bool are_classes, bool several_processes) const;
+  Sums sums(bool are_classes, const OutputLoss& loss, bool several_processes) const;
   /// Sets what follows from those of all processes. Throws in the name of `where` where no row counts.
-  void measure(const char* where, const Sums& sums);
+  void measure(const char* where, const OutputLoss& loss, const Sums& sums);
   Totals totals(const SumOverRanks& sum) const { return {sum, x.device(), weights}; }
 };
 

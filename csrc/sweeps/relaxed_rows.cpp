@@ -11,9 +11,23 @@
 
 namespace torchbcd {
 
+namespace {
+
+// |Y|^2 of the outputs that are to be their targets.
+double square_of_numbers(const at::Tensor& y, const OutputLoss& loss, const Totals& totals) {
+  double square = 0;
+  for (const OutputLoss::Part& part : loss.parts) {
+    if (predicts_targets(part.loss)) {
+      square += passes::sum_of_squares(totals.scaled(part.of(y).contiguous()));
+    }
+  }
+  return square;
+}
+
+}  // namespace
+
 bool RelaxedProblem::clamped() const {
-  return std::holds_alternative<functors::SquaredLoss>(loss) &&
-         std::holds_alternative<functors::Identity>(activations.back());
+  return loss.squared() && std::holds_alternative<functors::Identity>(activations.back());
 }
 
 RelaxedStates RelaxedStates::allocate(int64_t n, const std::vector<AffineMap>& maps,
@@ -52,20 +66,23 @@ RelaxedData RelaxedData::of(at::Tensor x, at::Tensor y, const at::Tensor& row_we
   return {std::move(x), std::move(y), row_weight.defined() ? RowWeights::of(row_weight) : RowWeights()};
 }
 
-RelaxedData::Sums RelaxedData::sums(bool are_classes, bool several_processes) const {
+RelaxedData::Sums RelaxedData::sums(bool are_classes, const OutputLoss& loss, bool several_processes) const {
   const SumOverRanks here;
   const Totals totals = this->totals(here);
   const bool wanted = !are_classes || several_processes;
   return {totals.count_here(y.size(0)), are_classes ? 0.0 : 1.0,
-          wanted ? passes::sum_of_squares(totals.scaled(y)) : 0};
+          wanted ? square_of_numbers(y, loss, totals) : 0};
 }
 
-void RelaxedData::measure(const char* where, const Sums& sums) {
+void RelaxedData::measure(const char* where, const OutputLoss& loss, const Sums& sums) {
   TORCH_CHECK_VALUE(sums.count > 0 && std::isfinite(sums.count), where,
                     ": the rows' weights must have a sum that is finite and > 0 (got ", sums.count, ")");
   population = sums.count;
   classes = sums.numbers == 0;
-  target_square = classes ? 1 : sums.square / sums.count;
+  const bool all_numbers =
+      std::all_of(loss.parts.begin(), loss.parts.end(),
+                  [](const OutputLoss::Part& part) { return predicts_targets(part.loss); });
+  target_square = classes ? 1 : std::max(sums.square / sums.count, all_numbers ? 0.0 : 1.0);
 }
 
 std::vector<StateMap> RelaxedProblem::state_maps(const std::vector<AffineMap>& maps,

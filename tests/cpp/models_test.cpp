@@ -217,6 +217,21 @@ void layer_norms_are_read() {
   EXPECT_THROWS(c10::ValueError, optimizer.step(x, y), "module 1 of the model");
 }
 
+// Several losses, each of outputs of its own, whose targets are joined.
+void losses_have_parts() {
+  const Batch batch;
+  torchbcd::RelaxedBCD optimizer(
+      make_model(), torchbcd::RelaxedBCDOptions().loss("multi_output(2:cross_entropy, 1:0.50*quantile)"));
+  EXPECT(optimizer.loss() == "multi_output(2: cross_entropy, 1: 0.5 * quantile)");
+  const at::Tensor classes = batch.y.remainder(2);
+  const at::Tensor numbers = batch.x.select(1, 0).sin();
+  const at::Tensor joined = optimizer.joined_targets({classes, numbers});
+  EXPECT(at::equal(joined, at::cat({at::one_hot(classes, 2).to(at::kDouble), numbers.unsqueeze(1)}, 1)));
+  const double before = optimizer.step(batch.x, joined).before.value();
+  EXPECT(optimizer.objective() < before);
+  EXPECT_THROWS(c10::ValueError, optimizer.step(batch.x, batch.y), "for each of the 2 parts of the loss");
+}
+
 // The model is looked at before every call: its parameters are followed, its modules have to stay.
 void models_change() {
   const Batch batch;
@@ -251,6 +266,7 @@ void test_models() {
   modules_before_the_layers();
   residuals_are_layers();
   models_change();
+  losses_have_parts();
   dropouts_are_read();
   layer_norms_are_read();
 }

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as nnf
 
+from torchbcd import losses
 from torchbcd import regularizers as reg
 
 # name -> (of the weights, of the states)
@@ -49,6 +50,10 @@ def regularizer_value(regularizer, values):
 
 
 def row_losses(loss, v, y):
+    if isinstance(loss, losses.MultiOutput):
+        columns = v.split([outputs for outputs, _, _ in loss.parts], 1)
+        parts = zip(loss.parts, columns, y, strict=True)
+        return sum(weight * row_losses(own.name, part, of_part) for (_, own, weight), part, of_part in parts)
     if loss == "cross_entropy":
         return nnf.cross_entropy(v, y, reduction="none")
     one_hot = nnf.one_hot(y, v.shape[1]).double()
@@ -77,8 +82,8 @@ def recomputed_objective(optimizer, model, loss, y, splitting, sample_weight=Non
         if isinstance(module, nn.Linear):
             after = modules[i + 1] if i + 1 < len(modules) else nn.Identity()
             activations.append(nn.Identity() if isinstance(after, nn.Linear) else after)
-    losses = row_losses(loss, v[-1].double(), y)
-    total = (losses if sample_weight is None else losses * sample_weight.double()).sum().item()
+    rows = row_losses(loss, v[-1].double(), y)
+    total = (rows if sample_weight is None else rows * sample_weight.double()).sum().item()
     for i, group in enumerate(optimizer.param_groups):
         product = v[i].double() @ w[i].double().t() + b[i].double()
         gamma = group["gamma"]

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from conftest import make_data, make_mlp
 
 import torchbcd
+from torchbcd import losses
 from torchbcd import regularizers as reg
 
 ROWS, WIDTHS, SWEEPS = 61, [6, 9, 7, 3], 5
@@ -22,6 +23,10 @@ CASES = {
     "numbers": {"numbers": True},
     "cross_entropy": {"loss": "cross_entropy", "loss_weight": "mean"},
     "hinge": {"loss": "hinge", "guard": True},
+    "parts": {
+        "loss": losses.MultiOutput([(2, "cross_entropy"), (1, losses.Quantile(0.8), 0.5)]),
+        "parts": True,
+    },
     "signs": {"activation": "sign"},
     "conjugate gradients": {"state_steps": 3, "cap": 0.02},
     "guard": {"guard": True, "relaxation": 1.9},
@@ -64,6 +69,8 @@ def data(case, options):
     x = scale * x + (options.pop("offset", 1e4) if scale > 1 else 0)
     if options.pop("numbers", False):
         y = torch.linspace(-2, 3, 3 * ROWS, dtype=dtype).reshape(ROWS, 3).sin()
+    if options.pop("parts", False):
+        y = torch.cat([torch.eye(2, dtype=dtype)[y % 2], x[:, :1].sin()], 1)
     if options.pop("sorted", False):
         order = y.argsort()
         x, y = x[order], y[order]

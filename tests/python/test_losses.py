@@ -54,6 +54,11 @@ def cross_entropy(**options):
     return nn.CrossEntropyLoss(weight, reduction="sum", **options)
 
 
+def of_parts(v, y):
+    first = cross_entropy(label_smoothing=0.2, weight=(1.0, 3.0))(v[:, :2], y[0])
+    return first + 0.5 * pinball(0.9)(v[:, 2:], y[1])
+
+
 # name -> (the loss, PyTorch's of outputs and targets, targets for (rows, outputs))
 CASES = {
     "binary": (losses.BinaryCrossEntropy(), nn.BCEWithLogitsLoss(reduction="sum"), soft),
@@ -72,8 +77,22 @@ CASES = {
         cross_entropy(label_smoothing=0.3, weight=WEIGHT),
         distributions,
     ),
+    "parts": (
+        losses.MultiOutput(
+            [(2, losses.CrossEntropy(label_smoothing=0.2, weight=(1.0, 3.0))), (1, losses.Quantile(0.9), 0.5)]
+        ),
+        of_parts,
+        lambda rows, outputs: (classes(rows, 2), soft(rows, 1)),
+    ),
 }
 every_case = pytest.mark.parametrize("case", CASES)
+
+
+def as_dtype(y, dtype):
+    """Targets, of each part, whose values have a dtype."""
+    if isinstance(y, tuple):
+        return tuple(as_dtype(part, dtype) for part in y)
+    return y.to(dtype) if y.is_floating_point() else y
 
 
 def problem(case, method, *, loss=None, dtype=torch.float64, **options):
@@ -82,8 +101,7 @@ def problem(case, method, *, loss=None, dtype=torch.float64, **options):
     model = make_mlp([6, 8, 7, 3], hidden=("relu", "tanh"), dtype=dtype)
     optimizer = getattr(torchbcd, method)(model, mine if loss is None else loss, **options)
     x, _ = make_data(40, 6, 3, dtype=dtype)
-    y = targets(40, 3)
-    return model, optimizer, theirs, x, y.to(dtype) if y.is_floating_point() else y
+    return model, optimizer, theirs, x, as_dtype(targets(40, 3), dtype)
 
 
 @every_case
@@ -105,7 +123,7 @@ class TestTorchs:
         options = {"DLAM": {"joint": True, "eps": 0.05}, "DLADMM": {"rho": 0.5}}.get(method, {})
         model, optimizer, theirs, x, y = problem(case, method, dtype=dtype, **options)
         double = copy.deepcopy(model).double()
-        y64 = y.double() if y.is_floating_point() else y
+        y64 = as_dtype(y, torch.float64)
         before = theirs(double(x.double()), y64).item()
         optimizer.bind(x, y)
         for _ in range(40):
@@ -159,7 +177,7 @@ class TestTorchs:
         model, optimizer, theirs, x, y = problem(case, "RelaxedBCD")
         (report,) = optimizer.fit(x, y, 1, 10, validation=(x, y), average=None)
         assert report.validation_loss == pytest.approx(theirs(model(x), y).item() / 40)
-        if y.is_floating_point():
+        if isinstance(y, tuple) or y.is_floating_point():
             assert report.validation_accuracy is None
         else:
             assert report.validation_accuracy == (model(x).argmax(1) == y).double().mean().item()

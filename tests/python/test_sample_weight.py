@@ -33,6 +33,7 @@ CASES = {
     "row hinge": {"loss": "row_hinge", "state_steps": 2},
     "binary cross-entropy": {"loss": "binary_cross_entropy", "hidden": "leaky_relu"},
     "quantile": {"loss": losses.Quantile(0.8), "numbers": True},
+    "parts": {"loss": losses.MultiOutput([(2, "cross_entropy"), (1, losses.Quantile(0.8), 0.5)]), "parts": True},
     "signs": {"hidden": "sign"},
     "conjugate gradients": {"state_steps": [1, 3, 2], "cap": 0.05, "hidden": "gelu"},
     "cap": {"cap": 0.01},
@@ -73,6 +74,8 @@ def problem(options):
     x = options.pop("scale", 1.0) * x + options.pop("offset", 0.0)
     if options.pop("numbers", False):
         y = torch.linspace(-0.9, 0.8, 3 * ROWS).double().reshape(ROWS, 3).sin()
+    if options.pop("parts", False):
+        y = torch.cat([nn.functional.one_hot(y % 2, 2).double(), x[:, :1].sin()], 1)
     model = make_mlp(
         widths,
         hidden=options.pop("hidden", "relu"),

@@ -3,6 +3,7 @@
 
 #include "doors/operators/functions.h"
 #include "kernels/checks.h"
+#include "kernels/output_loss.h"
 #include "kernels/passes.h"
 
 namespace torchbcd::operators {
@@ -14,6 +15,15 @@ void check_rows(const char* op, const Tensor& y, const Tensor& v) {
   checks::same_floating_kind(op, {{"v", v}, {"y", y}});
   checks::is_matrix(op, {"v", v}, "(n, d)");
   checks::has_shape(op, {"y", y}, v.sizes(), "that of v");
+}
+
+// Columns that are no more than a loss of several parts has; of one loss any are.
+OutputLoss loss_of_columns(const char* op, std::string_view text, const Tensor& v) {
+  const OutputLoss loss = OutputLoss::of(text);
+  if (loss.several()) {
+    loss.check_outputs(op, v.size(1));
+  }
+  return loss;
 }
 
 }  // namespace
@@ -38,7 +48,7 @@ Pair slopes_of_activation(const Tensor& u, std::string_view activation, c10::Arr
 
 Tensor losses_of_rows(const Tensor& y, const Tensor& v, std::string_view loss) {
   check_rows("torchbcd::row_losses", y, v);
-  return passes::row_losses(y, v, loss_from(loss));
+  return passes::row_losses(y, v, loss_of_columns("torchbcd::row_losses", loss, v));
 }
 
 Triple subdifferential_of_loss(const Tensor& y, const Tensor& v, std::string_view loss, double unit) {
@@ -46,8 +56,8 @@ Triple subdifferential_of_loss(const Tensor& y, const Tensor& v, std::string_vie
   check_rows(op, y, v);
   checks::non_negative(op, "unit", unit);
   const Triple parts = {new_like(v), new_like(v), new_like(v)};
-  passes::loss_subdifferential(y, v, loss_from(loss), unit, std::get<0>(parts), std::get<1>(parts),
-                               std::get<2>(parts));
+  passes::loss_subdifferential(y, v, loss_of_columns(op, loss, v), unit, std::get<0>(parts),
+                               std::get<1>(parts), std::get<2>(parts));
   return parts;
 }
 
@@ -69,18 +79,19 @@ Tensor targets_of_classes(const Tensor& y, const Tensor& outputs, std::string_vi
   checks::is_matrix(op, {"outputs", outputs}, "(n, C)");
   TORCH_CHECK_VALUE(y.device() == outputs.device(), op, ": y must be on the device of outputs, ",
                     outputs.device(), " (got ", y.device(), ")");
-  const functors::AnyLoss functor = loss_from(loss);
-  const ClassWeighting weighting = ClassWeighting::of(NamedFunctor::loss(loss));
-  weighting.check(op, outputs.size(1));
+  const OutputLoss of_outputs = OutputLoss::of(loss);
+  of_outputs.check_outputs(op, outputs.size(1));
   if (c10::isIntegralType(y.scalar_type(), /*includeBool=*/false)) {
-    return weighting(encode_classes(op, "y", y, outputs, functor));
+    TORCH_CHECK_VALUE(!of_outputs.several(), op, ": y must hold values for the loss '", loss,
+                      "' (got integers)");
+    return of_outputs.class_weighted(encode_classes(op, "y", y, outputs, of_outputs.parts.front().loss));
   }
   TORCH_CHECK_TYPE(y.scalar_type() == outputs.scalar_type(), op,
                    ": y must hold class indices or have the dtype of outputs, ", outputs.scalar_type(),
                    " (got ", y.scalar_type(), ")");
   checks::has_shape(op, {"y", y}, outputs.sizes(), "that of outputs");
-  check_target_values(op, "y", y, functor);
-  return weighting(y.clone(at::MemoryFormat::Contiguous));
+  of_outputs.check_targets(op, "y", y);
+  return of_outputs.class_weighted(y.clone(at::MemoryFormat::Contiguous));
 }
 
 }  // namespace torchbcd::operators

@@ -101,6 +101,10 @@ class TORCHBCD_API SplitOptimizer {
   /// are any; errors put `of` before "x" and "y".
   std::pair<at::Tensor, at::Tensor> checked(const at::Tensor& x, const at::Tensor& y, const std::string& of,
                                             const at::Tensor& sample_weight = {});
+  /// The targets (n, d_N) of what each part of a loss "multi_output(10: cross_entropy, 1: 0.5 * squared)"
+  /// takes, class indices (n,) or values (n, d_k), as bind and step take them: opt.bind(x,
+  /// opt.joined_targets({classes, sizes})).
+  at::Tensor joined_targets(const std::vector<at::Tensor>& y) const;
   /// Whether targets are classes to the loss, as indices or one-hot, rather than numbers of the outputs'
   /// scale.
   bool tells_classes(const at::Tensor& y) const;
