@@ -214,7 +214,7 @@ class ManyClassesSolver {
     if (!row.regularizer.none() || !set_out(row)) {
       return false;
     }
-    for (int k = 0; k < 8 && expected_ > kEnough; ++k) {
+    for (int k = 0; k < 8 && expected_ > kFar; ++k) {
       const double step = evaluate</*fine=*/false>();
       shift_ += step;
       expected_ = std::fabs(step) > 1e-2 ? functors::kInfinity : 0;
@@ -237,6 +237,9 @@ class ManyClassesSolver {
   static constexpr bool kFloat = std::is_same_v<T, float>;
   // A last step of h: its third power is nothing to the states.
   static constexpr double kEnough = kFloat ? 1e-3 : 2e-6;
+  // Where the start is this far off, steps in float come first; as dear as the other ones where data are
+  // float and entries small.
+  static constexpr double kFar = kFloat ? 0.03 : kEnough;
   // Entries beyond the classes, whole blocks of them, are of an x that is nothing to a sum.
   static constexpr T kNothing = -1e30f;
 
