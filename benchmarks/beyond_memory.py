@@ -1,11 +1,12 @@
-"""BCD with its bound data in a folder: memory, seconds a sweep beside data in memory, and cold starts.
+"""An optimizer with its bound data in a folder: memory, seconds a sweep beside data in memory, and cold starts.
 
 Each row of the table is a process of its own. "own pages" is the most anonymous memory that it has had (RssAnon,
 sampled), which is what cannot be written out to a file; "before" is that of torch, the model and the data's maps.
-"files" is what the folder takes. A sweep's seconds are the median of those after the first. The last row goes on
-with the run of the row before it, its files dropped from the page cache where the system lets a program do so.
+"files" is what is on the folder's disk, files without names included. A sweep's seconds are the median of those
+after the first. The last row goes on with the run of the row before it, its files dropped from the page cache
+where the system lets a program do so.
 
-    python benchmarks/beyond_memory.py --rows 400000 --folder /data/scratch
+    python benchmarks/beyond_memory.py --optimizer RelaxedBCD --rows 400000 --folder /data/scratch
 """
 
 from __future__ import annotations
@@ -38,6 +39,13 @@ def _own_mb() -> float:
         if line.startswith("RssAnon"):
             return int(line.split()[1]) / 1024
     return float("nan")
+
+
+def _unnamed_bytes() -> int:
+    """Of files that have no name any more."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    ends = [line.split()[0].split("-") for line in lines if "torchbcd.memory." in line]
+    return sum(int(end, 16) - int(begin, 16) for begin, end in ends)
 
 
 class _Peak:
@@ -81,7 +89,12 @@ def _train(job: dict[str, Any]) -> dict[str, float]:
     x, y = _data(Path(job["data"]), job["rows"], job["widths"])
     if not job["scratch"]:
         x, y = x.clone(), y.clone()
-    optimizer = torchbcd.BCD(nn.Sequential(*modules[:-1]), "cross_entropy", alpha=0.1)
+    model = nn.Sequential(*modules[:-1])
+    optimizer: torchbcd.BCD | torchbcd.RelaxedBCD
+    if job["optimizer"] == "BCD":
+        optimizer = torchbcd.BCD(model, "cross_entropy", alpha=0.1)
+    else:
+        optimizer = torchbcd.RelaxedBCD(model, "cross_entropy")
     before = _own_mb()
     seconds = []
     with _Peak() as peak:
@@ -92,7 +105,9 @@ def _train(job: dict[str, Any]) -> dict[str, float]:
             start = time.perf_counter()
             optimizer.step()
             seconds.append(time.perf_counter() - start)
+    folder = [file.stat().st_size for file in Path(job["scratch"]).iterdir()] if job["scratch"] else []
     return {
+        "files": sum(folder) + _unnamed_bytes(),
         "before": before,
         "most": peak.most,
         "bind": bound,
@@ -126,6 +141,7 @@ def main() -> None:
     )
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 128, 10])
     parser.add_argument("--sweeps", type=int, default=4)
+    parser.add_argument("--optimizer", choices=["BCD", "RelaxedBCD"], default="BCD")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--folder", type=Path, default=None, help="on the disk to measure; a temporary one if not given"
@@ -140,7 +156,7 @@ def main() -> None:
         "| bound | rows | files, GiB | before, MiB | own pages, MiB | bind, s | first, s | sweep, s | objective |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    common = {"widths": args.widths, "sweeps": args.sweeps, "threads": args.threads}
+    common = {name: getattr(args, name) for name in ("widths", "sweeps", "threads", "optimizer")}
     sweeps = {}
     with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
         for rows in (args.rows // 4, args.rows):
@@ -158,11 +174,10 @@ def main() -> None:
                 if kind.endswith("again"):
                     _drop(scratch)
                 m = _run(rows=rows, data=str(data), scratch=str(scratch) if in_folder else None, **common)
-                size = sum(file.stat().st_size for file in scratch.iterdir()) / 2**30 if in_folder else 0
                 sweeps[kind] = m["sweep"]
                 print(
-                    f"| {kind} | {rows:,} | {size:.2f} | {m['before']:.0f} | {m['most']:.0f} | {m['bind']:.1f} | "
-                    f"{m['first']:.2f} | {m['sweep']:.2f} | {m['objective']:.6g} |",
+                    f"| {kind} | {rows:,} | {m['files'] / 2**30:.2f} | {m['before']:.0f} | {m['most']:.0f} | "
+                    f"{m['bind']:.1f} | {m['first']:.2f} | {m['sweep']:.2f} | {m['objective']:.6g} |",
                     flush=True,
                 )
             shutil.rmtree(data)

@@ -197,7 +197,7 @@ class BCD(SweepOptimizer[_C.BCD]):
             v: What V_1 to V_N start from, likewise, within the bounds of ``state_regularizer``. None:
                 :math:`\sigma_i(U_i)`, projected onto those bounds.
             scratch_dir: An existing folder with room for x, y and six arrays (n, d_i) for each layer, which no
-                other optimizer uses (``splitting=3``, on the CPU, without ``process_group``).
+                other optimizer uses (on the CPU, without ``process_group``).
                 ``step(index=...)``, ``state_dict()`` and copies are refused then; the files stay when the
                 optimizer goes. None: memory.
             resume: Where the folder holds a run of the same model, x, y and ``sample_weight``, go on with it:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RelaxedBCD"]
 
-_ROWS_SEEN = 1024  # of a batch, where modules run before the layers, to tell how inputs are scaled
+_ROWS_SEEN = 10_000  # of a batch, evenly spaced, to tell how inputs are scaled
+_ROWS_SEEN_MADE = 1024  # the same where modules run before the layers
 
 
 class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
@@ -208,19 +210,42 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         """
         return cls(model, loss, **{**_C.relaxed_options_for_any_depth(), **options})
 
-    def bind(self, x: Tensor, y: Tensor, sample_weight: Tensor | None = None) -> None:
+    def bind(
+        self,
+        x: Tensor,
+        y: Tensor,
+        sample_weight: Tensor | None = None,
+        *,
+        scratch_dir: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+    ) -> None:
         """Keep a copy of a full batch for ``step()``.
+
+        With ``scratch_dir`` the copies, and all else that is as large as they, are in files there, so that they
+        may be larger than memory; x and y may be memory maps. The results are the same, to the bit. Every
+        complete step is recorded in the folder, which a process that is killed, at any moment, leaves at its
+        last one.
 
         Args:
             x: Inputs, shape (n, d_0), or (n, ...) where the model begins with ``nn.Flatten``.
             y: Targets: class indices, shape (n,), or values of the model's dtype, shape (n, d_N).
             sample_weight: What each row counts, >= 0, of the model's dtype, shape (n,), with a sum > 0. None: 1.
                 Needs ``row_blocks=1``.
+            scratch_dir: An existing folder with room for x, y and four arrays (n, d_i) for each layer, some of
+                the widest one's size (four more for each layer where variables are ``persistent``), which no
+                other optimizer uses (on the CPU, without ``process_group``). ``state_dict()`` and copies are
+                refused then; the files stay when the optimizer goes. None: memory.
+            resume: Where the folder holds a run of the same model, x, y and ``sample_weight``, go on with it: the
+                model's weights, their momentum, persistent variables and the count of steps become those of its
+                last complete step. Options are the optimizer's own. Where it holds none, begin one. False: a
+                folder with a run in it is refused.
 
         Raises:
             TypeError: A dtype is not the model's.
             ValueError: A shape does not fit, an entry is NaN or infinite, a class or a weight is out of range,
-                or a device is not the model's.
+                or a device is not the model's; or ``scratch_dir`` is no folder to write in, is in use, or holds
+                another run.
+            RuntimeError: The disk has no room; nothing has changed.
 
         Example:
             >>> import copy
@@ -238,9 +263,10 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         """
         with self._refused_by_all():
             weight = arguments.optional_tensor("sample_weight", sample_weight)
+            folder = arguments.folder("scratch_dir", scratch_dir)
             data = arguments.tensor("x", x), arguments.tensor("y", y)
             library = self._push()
-        library.bind(*data, weight)
+        library.bind(*data, weight, folder, bool(resume))
         self._warn_of_scale(x, stacklevel=3)
 
     # The base class declares step(closure) alone; a data-taking step is what a block method needs.
@@ -378,7 +404,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         if self._object.sweeps == 0 and not self._scale_seen:
             with suppress(TypeError, ValueError):  # which the step itself reports
                 self._scale_seen = True
-                some = x if self._model.frozen_first is None else x[:_ROWS_SEEN]
+                most = _ROWS_SEEN if self._model.frozen_first is None else _ROWS_SEEN_MADE
+                some = x[:: -(-len(x) // most)]
                 if is_first_poorly_scaled(*first_linear(self._model, some)):
                     warnings.warn(
                         "x has a common offset, or columns far larger than others, which hide the rest of it "

@@ -15,6 +15,7 @@
 #include "functors/scalar.h"
 #include "kernels/passes.h"
 #include "linalg/reductions.h"
+#include "linalg/scratch_memory.h"
 
 namespace torchbcd {
 namespace {
@@ -210,6 +211,7 @@ void prox_weight_regularizer_(const WeightRegularizer& r, double times, const at
 }
 
 double value_of(const ProximalTerm& term, const at::Tensor& weight, const std::string& where) {
+  const ScratchMemory::Use usual(nullptr);
   const double value = term.value(weight.detach().to(at::kDouble, /*non_blocking=*/false, /*copy=*/true));
   TORCH_CHECK_VALUE(!std::isnan(value), where, ": the value of the regulariser '", term.name,
                     "' must be a number or infinity (got nan)");
@@ -222,6 +224,7 @@ at::Tensor prox_of(const ProximalTerm& term, const at::Tensor& weight, double st
   const auto complain = [&](const char* what) {
     return c10::str(where, ": the prox of '", term.name, "' must ", what);
   };
+  const ScratchMemory::Use usual(nullptr);
   at::Tensor z = term.prox(weight.clone(), step);
   TORCH_CHECK_VALUE(
       z.defined() && z.sizes() == weight.sizes() && z.scalar_type() == weight.scalar_type() &&

@@ -116,7 +116,7 @@ void bind_bcd(py::module_& m) {
       .def_property_readonly("order", [](const BCD::Point& self) { return self.options.order(); })
       .def_property_readonly("blocks", blocks_of)
       .def("penalties", penalties_of);
-  with_steps(with_bind_in_folder(optimizer_class<BCD, BCDOptions>(m, "BCD")))
+  with_steps(with_bind_from_in_folder(optimizer_class<BCD, BCDOptions>(m, "BCD")))
       .def("step_rows", wrap_pybind_function_no_gil([](BCD& self, const at::Tensor& index,
                                                        const OptionalTensor& x, const OptionalTensor& y) {
              self.step_rows(index, x.value_or(at::Tensor()), y.value_or(at::Tensor()));
@@ -141,7 +141,7 @@ void bind_relaxed(py::module_& m) {
                              })
       .def_readonly("halved", &RelaxedReport::halved)
       .def_readonly("guard_halvings", &RelaxedReport::guard_halvings);
-  with_steps(with_bind(optimizer_class<RelaxedBCD, RelaxedBCDOptions>(m, "RelaxedBCD")))
+  with_steps(with_bind_in_folder(optimizer_class<RelaxedBCD, RelaxedBCDOptions>(m, "RelaxedBCD")))
       .def("default_weight_decay", [](RelaxedBCD& self, size_t layer, const at::Tensor& y) {
         return self.options().default_weight_decay(layer, self.tells_classes(y));
       });

@@ -35,9 +35,18 @@ py::class_<Optimizer> with_bind_from(py::class_<Optimizer> c) {
                }));
 }
 
-/// The same, and a scratch folder and whether to go on with the run in it.
+/// bind(x, y, sample_weight, a scratch folder, whether to go on with the run in it).
 template <typename Optimizer>
 py::class_<Optimizer> with_bind_in_folder(py::class_<Optimizer> c) {
+  return c.def("bind", wrap_pybind_function_no_gil([](Optimizer& self, Rows x, Rows y, Weight weight,
+                                                      const std::string& folder, bool resume) {
+                 self.bind(x, y, weight.value_or(at::Tensor()), {folder, resume});
+               }));
+}
+
+/// Both.
+template <typename Optimizer>
+py::class_<Optimizer> with_bind_from_in_folder(py::class_<Optimizer> c) {
   return c.def("bind", wrap_pybind_function_no_gil(
                            [](Optimizer& self, Rows x, Rows y, Weight weight, const StartingStates& first,
                               const StartingStates& second, const std::string& folder, bool resume) {

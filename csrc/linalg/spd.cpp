@@ -1,5 +1,6 @@
 #include "linalg/spd.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cholesky_solve.h>
 #include <ATen/ops/empty.h>

@@ -5,6 +5,7 @@
 #include <c10/util/Exception.h>
 
 #include <cmath>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -17,6 +18,7 @@
 #include "optimizers/found_modules.h"
 #include "optimizers/option_table.h"
 #include "optimizers/saved_state.h"
+#include "optimizers/scratch_run.h"
 #include "optimizers/weight_constraints.h"
 #include "sweeps/bcd_order.h"
 #include "sweeps/layers.h"
@@ -77,9 +79,9 @@ void BCD::check_options_together() const {
   }
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     const bool plain = data_->options.weight_regularizer()[l].of_entries();
-    TORCH_CHECK_VALUE(plain || data_->options.splitting() == 3, mlp_->name,
+    TORCH_CHECK_VALUE(plain || has_least_squares(l), mlp_->name,
                       ": splitting 2 needs weight_regularizers that are sums over entries, without norms and "
-                      "signs of inputs (layer ",
+                      "signs of inputs, in layers with an activation (layer ",
                       l + 1, " has another one)");
     TORCH_CHECK_VALUE(
         plain || !data_->options.regularize_bias(), mlp_->name,
@@ -90,13 +92,15 @@ void BCD::check_options_together() const {
   if (data_->options.splitting() == 2) {
     mlp_->refuse_skips("splitting 2");
   }
-  if (data_->run) {
-    check_takes_scratch();
-  }
   blocks_in_order(data_->options, mlp_->depth());
   if (data_->options.order() == "joint") {
     check_joint();
   }
+}
+
+// Whether the W block of a layer is (regularised) least squares: no activation is inside it.
+bool BCD::has_least_squares(size_t l) const {
+  return data_->options.splitting() == 3 || std::holds_alternative<functors::Identity>(mlp_->activations[l]);
 }
 
 // The block of all V is nonlinear least squares.
@@ -122,15 +126,20 @@ void BCD::parameters_changed() {
 }
 
 void BCD::check_takes_ranks() const {
-  TORCH_CHECK_VALUE(data_->options.splitting() == 3, mlp_->name,
-                    ": a process_group needs splitting=3, whose W blocks are least squares (got ",
-                    data_->options.splitting(), ")");
+  TORCH_CHECK_VALUE(data_->options.order() != "joint", mlp_->name,
+                    ": a process_group needs another order than 'joint'");
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    TORCH_CHECK_VALUE(has_least_squares(l), mlp_->name,
+                      ": a process_group needs splitting=3, or no activations, where W blocks are least "
+                      "squares (got splitting 2 with '",
+                      mlp_->mlp.activations[l].text(), "' in layer ", l + 1, ")");
+  }
   check_same_in_processes(mlp_->name, data_->options.weight_regularizer());
 }
 
 void BCD::unbind() {
   data_->bound = {};
-  data_->run.reset();
+  keep_in(nullptr);
   data_->stepped = Data::Stepped::kNothing;
   data_->has_before = false;
 }
@@ -141,17 +150,13 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
   const Call call = mlp_->call(Call::Kind::kChange);
   BcdRows rows;
   std::unique_ptr<ScratchRun> run;
+  std::optional<ScratchMemory::Use> in_files;
   std::vector<at::Tensor> outputs, states;
-  begin("bind", [&] {
+  double population = 0;
+  const auto own = [&] {
     sync();
-    TORCH_CHECK_VALUE(!scratch.resume || !scratch.path.empty(), mlp_->name, ": resume needs a scratch_dir");
-    if (!scratch.path.empty()) {
-      check_takes_scratch();
-      run = std::make_unique<ScratchRun>(mlp_->name, scratch);
-    }
-    if (run && run->resumed()) {
-      check_description(run->found(), "the run in scratch_dir");
-    }
+    run = open_run(scratch);
+    in_files.emplace(run ? run->memory() : nullptr);
     const RowStorage storage = run ? run->storage() : RowStorage();
     rows.x = mlp_->inputs("x", x, storage);
     rows.y = mlp_->targets("y", y, rows.rows(), storage);
@@ -169,11 +174,19 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
                         l + 1, " must lie within the bounds of its state_regularizer, ", bounds.low, " and ",
                         bounds.high);
     }
-  });
-  rows.population = mlp_->rows_of_all_ranks(rows.rows());
+    population = static_cast<double>(rows.rows());
+  };
+  begin("bind", own, {}, {&population});
+  rows.population = static_cast<int64_t>(population);
   rows.cache.enabled = true;
   if (run && run->resumed()) {
-    take_up(*run, rows);
+    const SavedState recorded = run->recorded();
+    const StateReader reader(mlp_->name, recorded);
+    TORCH_CHECK_VALUE(reader.count("splitting") == data_->options.splitting(), mlp_->name,
+                      ": the run in scratch_dir must have this splitting (", reader.count("splitting"),
+                      " there, ", data_->options.splitting(), " here)");
+    take_up(reader, rows.rows(), rows.row_weight.size(0));
+    rows.residuals = static_cast<Residuals>(reader.count("residuals"));
   } else {
     forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, rows, outputs, states);
     if (run) {
@@ -182,7 +195,7 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
   }
   data_->recorded_stale = rows.residuals == Residuals::kStale;
   data_->bound = std::move(rows);
-  data_->run = std::move(run);
+  keep_in(std::move(run));
   data_->stepped = Data::Stepped::kBound;
   data_->has_before = false;
   moved();
@@ -231,19 +244,22 @@ void BCD::step() {
 void BCD::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
   const Call call = mlp_->call(Call::Kind::kStep);
   at::Tensor inputs, targets, row_weight;
-  begin("batch", [&] {
+  double population = 0;
+  const auto own = [&] {
     sync();
     inputs = mlp_->inputs("x", x);
     targets = mlp_->targets("y", y, inputs.size(0));
     row_weight = mlp_->row_weight(sample_weight, inputs.size(0));
-  });
+    population = static_cast<double>(inputs.size(0));
+  };
+  begin("batch", own, {}, {&population});
   moved();
   BcdRows& batch = data_->batch;
   data_->resize_batch(inputs.size(0), mlp_->committed);
   batch.x = inputs;
   batch.y = targets;
   batch.row_weight = row_weight;
-  batch.population = mlp_->rows_of_all_ranks(batch.rows());
+  batch.population = static_cast<int64_t>(population);
   forward_pass(data_->problem(*mlp_, data_->options), mlp_->committed, batch);
   sweep(/*batch=*/true);
   data_->bound.residuals = Residuals::kStale;
@@ -257,7 +273,7 @@ void BCD::step_rows(const at::Tensor& index, const at::Tensor& x, const at::Tens
   at::Tensor rows;
   begin("rows", [&] {
     sync();
-    TORCH_CHECK_VALUE(!data_->run, mlp_->name,
+    TORCH_CHECK_VALUE(!run_, mlp_->name,
                       ": step(index=...) needs data bound in memory: it changes rows of the point in place, "
                       "which a process killed in the middle would leave between two sweeps");
     data_->check_index(mlp_->name, index);
@@ -360,10 +376,7 @@ SavedState BCD::state() const {
   if (!bound()) {
     return state;
   }
-  TORCH_CHECK_VALUE(
-      !data_->run, mlp_->name,
-      ": a state of data bound with a scratch_dir would be all of it in memory; the folder has it: "
-      "keep the folder, and bind with it and resume=True");
+  refuse_state_in_folder();
   const BcdRows& rows = data_->bound;
   save_data(state, rows.x, rows.y, rows.row_weight);
   state.tensors["U"] = clone_all(rows.current.u);
@@ -411,7 +424,7 @@ void BCD::load_state(const SavedState& state) {
   }
   data_->stepped = rows.defined() ? Data::Stepped::kBound : Data::Stepped::kNothing;
   data_->bound = std::move(rows);
-  data_->run.reset();
+  keep_in(nullptr);
   data_->has_before = false;
   mlp_->committed = std::move(committed);
   loaded(sweeps);

@@ -4,7 +4,6 @@
 
 #include <memory>
 
-#include "optimizers/scratch_run.h"
 #include "optimizers/trained_mlp.h"
 #include "sweeps/bcd.h"
 #include "torchbcd/bcd.h"
@@ -16,9 +15,8 @@ struct BCD::Data {
   enum class Stepped { kNothing, kBound, kBoundRows, kBatch };
 
   BCDOptions options;
-  BCDOptions swept;                 // those of the last sweep
-  std::unique_ptr<ScratchRun> run;  // where the bound data are, unless in memory
-  bool recorded_stale = false;      // whether its record takes no residuals for those of the point
+  BCDOptions swept;             // those of the last sweep
+  bool recorded_stale = false;  // whether a folder's record takes no residuals for those of the point
   BcdRows bound;
   BcdRows batch;  // views of the first rows of the storage
   BcdVariables storage_current;

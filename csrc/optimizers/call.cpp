@@ -84,7 +84,8 @@ Call::Turn::~Turn() {
   }
 }
 
-Call::Call(Caller& caller, const char* name, Kind kind) : turn_(caller, name, kind) {}
+Call::Call(Caller& caller, const char* name, Kind kind)
+    : turn_(caller, name, kind), in_files_(caller.memory) {}
 
 Call::~Call() = default;
 

@@ -8,7 +8,10 @@
 
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <thread>
+
+#include "linalg/scratch_memory.h"
 
 namespace torchbcd {
 
@@ -18,6 +21,7 @@ struct Caller {
   int depth = 0;            // of calls within calls, by that thread
   bool stepping = false;    // whether the outermost one is a step, which calls an observer
   bool only_looks = false;  // whether those within may only look: a step's, and those of one that looks
+  std::shared_ptr<ScratchMemory> memory;  // where the large tensors of calls are; null: where all are
 };
 
 /// As long as it lives, products of float32 matrices keep all their digits, whatever
@@ -35,7 +39,7 @@ class FullPrecision {
 
 /// Lives as long as a call. Another thread's call, and one that an observer or a regulariser of one's own
 /// makes and that does not only look, is answered with a c10::Error. Within it there are no gradients, no
-/// inference mode, no autocast.
+/// inference mode, no autocast, and its large tensors are where the caller's memory says.
 class Call {
  public:
   enum class Kind { kStep, kChange, kLook };
@@ -63,6 +67,7 @@ class Call {
   c10::NoGradGuard no_grad_;
   c10::impl::ExcludeDispatchKeyGuard no_autocast_{c10::autocast_dispatch_keyset};
   FullPrecision full_precision_;
+  ScratchMemory::Use in_files_;
 };
 
 }  // namespace torchbcd

@@ -21,6 +21,7 @@
 #include "optimizers/option_table.h"
 #include "optimizers/relaxed_data.h"
 #include "optimizers/saved_state.h"
+#include "optimizers/scratch_run.h"
 #include "optimizers/trained_mlp.h"
 #include "optimizers/weight_constraints.h"
 #include "sweeps/layers.h"
@@ -114,10 +115,6 @@ std::vector<at::Tensor> drawn_masks(const std::vector<Activation>& activations,
 
 }  // namespace
 
-RelaxedData RelaxedBCD::Data::Given::measured(const TrainedMlp& mlp) const {
-  return RelaxedData::of(mlp.name, x, y, row_weight, classes, mlp.sum_over_ranks);
-}
-
 void RelaxedBCD::Data::check_takes_weights(const char* name) const {
   for (const int64_t blocks : options.row_blocks().values()) {
     TORCH_CHECK_VALUE(blocks == 1, name,
@@ -128,19 +125,19 @@ void RelaxedBCD::Data::check_takes_weights(const char* name) const {
 }
 
 RelaxedBCD::Data::Given RelaxedBCD::Data::checked(const RelaxedBCD& optimizer, const at::Tensor& x,
-                                                  const at::Tensor& y,
-                                                  const at::Tensor& sample_weight) const {
+                                                  const at::Tensor& y, const at::Tensor& sample_weight,
+                                                  const RowStorage& storage) const {
   const TrainedMlp& mlp = *optimizer.mlp_;
-  Given given{mlp.inputs("x", x), {}, {}, true};
-  given.y = mlp.targets("y", y, given.x.size(0));
+  const at::Tensor inputs = mlp.inputs("x", x, storage);
+  const at::Tensor targets = mlp.targets("y", y, inputs.size(0), storage);
+  at::Tensor row_weight;
   at::Tensor counting = y;  // rows of weight zero say nothing of what targets are
   if (sample_weight.defined()) {
     check_takes_weights(mlp.name);
-    given.row_weight = mlp.row_weight(sample_weight, given.x.size(0));
-    counting = at::index_select(y, 0, given.row_weight.squeeze(1).nonzero().squeeze(1));
+    row_weight = mlp.row_weight(sample_weight, inputs.size(0), storage);
+    counting = at::index_select(y, 0, row_weight.squeeze(1).nonzero().squeeze(1));
   }
-  given.classes = optimizer.tells_classes(counting);
-  return given;
+  return {mlp, inputs, targets, row_weight, optimizer.tells_classes(counting)};
 }
 
 // Views of the first n rows of the storage, which grows as it has to.
@@ -194,6 +191,7 @@ void RelaxedBCD::check_takes_ranks() const {
 
 void RelaxedBCD::unbind() {
   data_->bound = {};
+  keep_in(nullptr);
   data_->last = nullptr;
   data_->standardize.reset();
 }
@@ -246,7 +244,7 @@ void RelaxedBCD::sweep(bool batch) {
   Data& d = *data_;
   RelaxedRows& rows = batch ? d.batch : d.bound;
   const bool persistent = d.options.persistent() && !batch;
-  const bool restored = persistent && !rows.saved_u.empty();
+  const bool restored = persistent && !rows.saved.empty();
   if (!d.standardize) {
     d.standardize =
         poorly_scaled(rows.x, mlp_->committed.front().bias.defined(), rows.totals(mlp_->sum_over_ranks));
@@ -266,17 +264,17 @@ void RelaxedBCD::sweep(bool batch) {
   if (restored) {
     for (size_t l = 0; l < mlp_->depth(); ++l) {
       if (problem.normalized(l)) {  // whose scale and shift may be others by now
-        state_maps[l].out(rows.saved_u[l], rows.v[l]);
+        state_maps[l].out(rows.saved.u[l], rows.v[l]);
       } else {
-        rows.v[l].copy_(rows.saved_v[l]);
+        rows.v[l].copy_(rows.saved.v[l]);
       }
     }
     products_out(rows.x, rows.v, d.start(*mlp_), rows.p);
     for (size_t l = 0; l < mlp_->depth(); ++l) {
-      add_skipped_(mlp_->mlp.skips, l, rows.x, rows.saved_u, rows.v, rows.p[l]);
-      at::sub_out(rows.slack[l], rows.saved_u[l], rows.p[l]);
+      add_skipped_(mlp_->mlp.skips, l, rows.x, rows.saved.u, rows.v, rows.p[l]);
+      at::sub_out(rows.slack[l], rows.saved.u[l], rows.p[l]);
     }
-    rows.spreads = spreads_of(problem, rows, rows.saved_u, state_maps);
+    rows.spreads = spreads_of(problem, rows, rows.saved.u, state_maps);
   } else {
     forward_out(rows.x, d.start(*mlp_), state_maps, mlp_->mlp.skips, rows.p, rows.v);
     rescaled = sweeps() == 0 && match_output_scale(batch);
@@ -290,32 +288,31 @@ void RelaxedBCD::sweep(bool batch) {
     guard(!restored && !d.start_apart);
   }
   if (persistent) {
-    rows.saved_u.resize(mlp_->depth());
-    rows.saved_v.resize(mlp_->depth());
-    for (size_t l = 0; l < mlp_->depth(); ++l) {
-      rows.saved_u[l] = at::add(rows.p[l], rows.slack[l]);
-      rows.saved_v[l] = rows.v[l].clone();
-    }
+    save_states();
   }
-  commit();
-  if (!rescaled) {  // which is no step to go on with
-    keep_velocity();
-  }
+  commit_recorded(persistent, /*step_to_go_on_with=*/!rescaled);
   ended.complete = true;
 }
 
-void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight) {
+void RelaxedBCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight,
+                      const ScratchDir& scratch) {
   const Call call = mlp_->call(Call::Kind::kChange);
+  std::unique_ptr<ScratchRun> run;
+  std::optional<ScratchMemory::Use> in_files;
   Data::Given given;
-  begin("bind", [&] {
+  const auto own = [&] {
     sync();
-    given = data_->checked(*this, x, y, sample_weight);
-  });
-  RelaxedRows rows = RelaxedRows::allocate(given.x.size(0), mlp_->committed);
-  static_cast<RelaxedData&>(rows) = given.measured(*mlp_);
+    run = open_run(scratch);
+    in_files.emplace(run ? run->memory() : nullptr);
+    given = data_->checked(*this, x, y, sample_weight, run ? run->storage() : RowStorage());
+  };
+  begin("bind", own, {}, given.sums.all());
+  RelaxedRows rows = RelaxedRows::allocate(given.data.x.size(0), mlp_->committed);
+  static_cast<RelaxedData&>(rows) = given.measured(mlp_->name);
+  data_->standardize = run ? begin_run(*run, rows) : std::nullopt;
   data_->bound = std::move(rows);
+  keep_in(std::move(run));
   data_->last = nullptr;
-  data_->standardize.reset();
   moved();
 }
 
@@ -336,14 +333,15 @@ const RelaxedReport& RelaxedBCD::step(const at::Tensor& x, const at::Tensor& y,
                                       const at::Tensor& sample_weight) {
   const Call call = mlp_->call(Call::Kind::kStep);
   Data::Given given;
-  begin("batch", [&] {
+  const auto own = [&] {
     sync();
     TORCH_CHECK_VALUE(!data_->options.persistent(), mlp_->name,
                       ": persistent variables need bound data; call bind(x, y) and step()");
     given = data_->checked(*this, x, y, sample_weight);
-  });
-  RelaxedData data = given.measured(*mlp_);  // before the last batch's rows go
-  static_cast<RelaxedData&>(data_->resize_batch(given.x.size(0), mlp_->committed)) = std::move(data);
+  };
+  begin("batch", own, {}, given.sums.all());
+  RelaxedData data = given.measured(mlp_->name);  // before the last batch's rows go
+  static_cast<RelaxedData&>(data_->resize_batch(data.x.size(0), mlp_->committed)) = std::move(data);
   sweep(/*batch=*/true);
   return data_->report;
 }
@@ -387,6 +385,7 @@ ObjectiveTerms RelaxedBCD::objective_terms() {
 
 SavedState RelaxedBCD::state() const {
   const Call call = mlp_->call(Call::Kind::kLook);
+  refuse_state_in_folder();
   SavedState state;
   state.numbers["sweeps"] = {static_cast<double>(sweeps())};
   state.numbers["standardize"] = {data_->standardize ? static_cast<double>(*data_->standardize) : -1};
@@ -397,9 +396,9 @@ SavedState RelaxedBCD::state() const {
   const RelaxedRows& rows = data_->bound;
   save_data(state, rows.x, rows.y, rows.weights.weight);
   state.numbers["classes"] = {rows.classes ? 1.0 : 0.0};
-  if (!rows.saved_u.empty()) {
-    state.tensors["U"] = clone_all(rows.saved_u);
-    state.tensors["V"] = clone_all(rows.saved_v);
+  if (!rows.saved.empty()) {
+    state.tensors["U"] = clone_all(rows.saved.u);
+    state.tensors["V"] = clone_all(rows.saved.v);
     state.numbers["penalties"] = rows.penalties;
   }
   return state;
@@ -419,21 +418,24 @@ void RelaxedBCD::load_state(const SavedState& state) {
     const at::Tensor x = mlp_->layer_inputs("state['x']", reader.tensor("x"));
     const at::Tensor y = mlp_->encoded_targets("state['y']", reader.tensor("y"), x.size(0));
     const at::Tensor weight = reader.has("row_weight") ? reader.sample_weight() : at::Tensor();
-    const Data::Given given{x, y, weight.defined() ? mlp_->row_weight(weight, x.size(0)) : weight,
-                            reader.number("classes") != 0};
+    Data::Given given(*mlp_, x, y, weight.defined() ? mlp_->row_weight(weight, x.size(0)) : weight,
+                      reader.number("classes") != 0);
+    if (has_other_ranks()) {
+      sum_over_ranks(mlp_->sum_over_ranks, x.device(), given.sums.all());
+    }
     rows = RelaxedRows::allocate(x.size(0), mlp_->committed);
-    static_cast<RelaxedData&>(rows) = given.measured(*mlp_);
+    static_cast<RelaxedData&>(rows) = given.measured(mlp_->name);
     if (reader.has("U")) {
-      rows.saved_u = allocate_states(x.size(0), mlp_->committed);
-      rows.saved_v = allocate_states(x.size(0), mlp_->committed);
-      reader.copy("U", rows.saved_u);
-      reader.copy("V", rows.saved_v);
+      rows.saved = RelaxedStates::allocate(x.size(0), mlp_->committed);
+      reader.copy("U", rows.saved.u);
+      reader.copy("V", rows.saved.v);
       rows.penalties = reader.numbers("penalties", mlp_->depth());
     }
   }
   data_->velocity = std::move(velocity);
   data_->standardize = standardize < 0 ? std::nullopt : std::optional<bool>(standardize > 0);
   data_->bound = std::move(rows);
+  keep_in(nullptr);
   data_->last = nullptr;
   loaded(sweeps);
 }

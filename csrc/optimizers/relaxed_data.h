@@ -14,16 +14,25 @@ namespace torchbcd {
 struct RelaxedBCD::Data {
   // Rows that have been checked, in this process alone.
   struct Given {
-    at::Tensor x, y, row_weight;  // the weights (n, 1), undefined where all are one
-    bool classes = true;
+    RelaxedData data;
+    RelaxedData::Sums sums;
 
-    // What follows from them, in all processes.
-    RelaxedData measured(const TrainedMlp& mlp) const;
+    Given(const TrainedMlp& mlp, const at::Tensor& x, const at::Tensor& y, const at::Tensor& row_weight,
+          bool are_classes)
+        : data(RelaxedData::of(x, y, row_weight)),
+          sums(data.sums(are_classes, static_cast<bool>(mlp.sum_over_ranks))) {}
+    Given() = default;
+    // Once the sums are those of all processes.
+    RelaxedData measured(const char* name) {
+      data.measure(name, sums);
+      return std::move(data);
+    }
   };
 
   RelaxedBCDOptions options;
   RelaxedBCDOptions swept;               // those of the last sweep
   std::vector<AffineMap> velocity;       // with momentum, the step of the last sweep; otherwise empty
+  std::vector<AffineMap> next_velocity;  // where that of the running sweep will be
   std::vector<AffineMap> start_storage;  // with momentum or decay
   bool start_apart = false;              // whether a sweep starts there, rather than at the model's weights
   bool outside = false;                  // whether these are not within their constraints, as the start is
@@ -50,10 +59,13 @@ struct RelaxedBCD::Data {
     }
     return false;
   }
+  // What a run's record holds of a point.
+  SavedState record(const RelaxedRows& rows, const std::vector<AffineMap>& maps,
+                    const std::vector<AffineMap>& step, const RelaxedStates& states, int64_t sweeps) const;
   // Throws where a row's weight would not be what it is.
   void check_takes_weights(const char* name) const;
   Given checked(const RelaxedBCD& optimizer, const at::Tensor& x, const at::Tensor& y,
-                const at::Tensor& sample_weight) const;
+                const at::Tensor& sample_weight, const RowStorage& storage = {}) const;
   RelaxedRows& resize_batch(int64_t n, const std::vector<AffineMap>& maps);
 };
 

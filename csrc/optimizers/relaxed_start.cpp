@@ -86,17 +86,6 @@ bool RelaxedBCD::match_output_scale(bool batch) {
   return true;
 }
 
-// With momentum: the step from the model's weights of before, which commit has left in `next`.
-void RelaxedBCD::keep_velocity() {
-  if (!data_->has_momentum()) {
-    return;
-  }
-  if (data_->velocity.empty()) {
-    data_->velocity = allocate_like(mlp_->committed);
-  }
-  difference_out(mlp_->committed, mlp_->next, data_->velocity);
-}
-
 // The batch's true loss, through the sweep's own masks, at the new weights must not exceed that at the old
 // ones: the step is halved until it
 // does not, and dropped if nothing helps. After a forward pass with the old weights, rows.p has their

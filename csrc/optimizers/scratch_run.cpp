@@ -14,7 +14,9 @@ constexpr const char* kRecord = "torchbcd.record";
 
 }  // namespace
 
-ScratchRun::ScratchRun(const char* op, const ScratchDir& dir) : folder_(op, dir.path) {
+ScratchRun::ScratchRun(const char* op, const ScratchDir& dir)
+    : folder_(op, dir.path), memory_(std::make_shared<ScratchMemory>(op, dir.path)) {
+  folder_.remove_all(ScratchMemory::kFiles);
   if (!folder_.holds(kRecord)) {
     folder_.remove_all(kFiles);  // a bind that did not come to its end
     return;
@@ -25,18 +27,23 @@ ScratchRun::ScratchRun(const char* op, const ScratchDir& dir) : folder_(op, dir.
   second_ = entry(as_dict("the record", found_), "second").toBool();
 }
 
-RowStorage ScratchRun::storage() {
-  const auto file = [](const std::string& name) { return kFiles + name; };
-  if (resumed()) {
-    return {[this, file](const std::string& name, at::IntArrayRef sizes, const at::TensorOptions& options) {
-              return folder_.open(file(name), sizes, options);
-            },
-            /*filled=*/true};
-  }
-  return {[this, file](const std::string& name, at::IntArrayRef sizes, const at::TensorOptions& options) {
-            return folder_.create(file(name), sizes, options);
+SavedState ScratchRun::recorded() const { return from_dict(as_dict("the record", found_)); }
+
+RowStorage ScratchRun::new_files() {
+  return {[this](const std::string& name, at::IntArrayRef sizes, const at::TensorOptions& options) {
+            return folder_.create(kFiles + name, sizes, options);
           },
           /*filled=*/false};
+}
+
+RowStorage ScratchRun::storage() {
+  if (!resumed()) {
+    return new_files();
+  }
+  return {[this](const std::string& name, at::IntArrayRef sizes, const at::TensorOptions& options) {
+            return folder_.open(kFiles + name, sizes, options);
+          },
+          /*filled=*/true};
 }
 
 void ScratchRun::write(bool second, const SavedState& state, const c10::IValue& description) {
@@ -62,6 +69,7 @@ void ScratchRun::commit(const SavedState& state, const c10::IValue& description)
   folder_.sync(kFiles + other_set());
   write(!second_, state, description);
   second_ = !second_;
+  folder_.keep();
 }
 
 }  // namespace torchbcd

@@ -9,6 +9,7 @@
 
 #include "linalg/row_storage.h"
 #include "linalg/scratch_folder.h"
+#include "linalg/scratch_memory.h"
 #include "torchbcd/scratch_dir.h"
 #include "torchbcd/split_optimizer.h"
 
@@ -19,13 +20,18 @@ class ScratchRun {
   /// Takes the folder, and reads its record where the run in it is to be gone on with. Throws a ValueError,
   /// in the name of `op`, where the folder is not to be had, or has a run that nobody asked for.
   ScratchRun(const char* op, const ScratchDir& dir);
+  ~ScratchRun() { memory_->shrink(); }
 
-  /// Whether there is a run to go on with; then its record as it was written.
+  /// Whether there is a run to go on with; then its record, as it was written and as a state.
   bool resumed() const { return !found_.isNone(); }
   const c10::IValue& found() const { return found_; }
+  SavedState recorded() const;
 
-  /// Where the arrays are: new files, or those of the run.
+  /// Where the arrays are that stay from sweep to sweep: new files, or those of the run.
   RowStorage storage();
+  RowStorage new_files();
+  /// Where the others are.
+  const std::shared_ptr<ScratchMemory>& memory() const { return memory_; }
   /// The names of the two sets, the current one first: "0." and "1.", or the other way round.
   std::string current_set() const { return set_of(second_ ? 1 : 0); }
   std::string other_set() const { return set_of(second_ ? 0 : 1); }
@@ -46,6 +52,7 @@ class ScratchRun {
   void write(bool second, const SavedState& state, const c10::IValue& description);
 
   ScratchFolder folder_;
+  std::shared_ptr<ScratchMemory> memory_;
   c10::IValue found_;
   bool second_ = false;  // whether the second set is the point
 };

@@ -88,11 +88,12 @@ void SplitOptimizer::begin(const std::string& way, const std::function<void()>& 
     return;
   }
   const Failure failure = failure_of(own);
-  // Two in every message, however few a call has: that processes take different calls is noticed by what it
-  // says, which a message of another length would not come to.
+  // So many in every message, however few a call has: that processes take different calls is noticed by what
+  // it says, which a message of another length would not come to.
+  constexpr size_t kNumbers = 3;
   double nothing = 0;
   std::vector<double*> numbers = sums;
-  numbers.resize(2, &nothing);
+  numbers.resize(kNumbers, &nothing);
   Fingerprint fingerprint;
   if (!failure) {
     fingerprint.add(way);

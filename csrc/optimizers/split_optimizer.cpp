@@ -10,6 +10,7 @@
 #include "optimizers/option_table.h"
 #include "optimizers/proximal_value.h"
 #include "optimizers/saved_state.h"
+#include "optimizers/scratch_run.h"
 #include "optimizers/trained_mlp.h"
 #include "optimizers/weight_constraints.h"
 
@@ -65,6 +66,9 @@ void SplitOptimizer::check_options() const {
       ": a LayerNorm joins the units of a row, and the slope of a PReLU all of its entries, whose "
       "blocks are one by one here; train by RelaxedBCD, or freeze the slope");
   option_table().check(option_values(), mlp_->depth());
+  if (run_) {
+    check_takes_folder();
+  }
   const OptionRef regularizers = option_table().row("weight_regularizer").in(option_values());
   check_weight_regularizers(*mlp_, *std::get<PerLayer<WeightRegularizer>*>(regularizers), takes_proximal());
   check_options_together();
@@ -72,7 +76,13 @@ void SplitOptimizer::check_options() const {
 
 void SplitOptimizer::set_observer(BlockObserver observer) {
   const Call call = mlp_->call(Call::Kind::kChange);
-  observer_ = std::move(observer);
+  observer_ = nullptr;
+  if (observer) {
+    observer_ = [observer = std::move(observer)](const char* block, size_t layer) {
+      const ScratchMemory::Use usual(nullptr);
+      observer(block, layer);
+    };
+  }
 }
 
 void SplitOptimizer::follow(const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& biases,

@@ -39,6 +39,7 @@ void check_kind_of_model(const char* name, const char* argument, const at::Tenso
 
 // What the modules before the layers make of some rows.
 at::Tensor TrainedMlp::features(const char* argument, const at::Tensor& rows) const {
+  const ScratchMemory::Use usual(nullptr);
   const at::Tensor made = mlp.frozen_first(rows);
   check_dense(name, (std::string("what the modules before the layers make of ") + argument).c_str(), made);
   TORCH_CHECK_VALUE(made.dim() >= 1 && made.size(0) == rows.size(0), name,

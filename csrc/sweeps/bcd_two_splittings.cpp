@@ -112,13 +112,13 @@ class TwoSplitting final : public BcdBlocks {
     const at::Tensor predicted = product(l);
     const double gamma = options_.gamma()[l];
     const double alpha = proximal_weight(l, input);
-    const Regularizer& regularizer = options_.weight_regularizer()[l].entries;  // there is nothing else
+    const WeightRegularizer& regularizer = options_.weight_regularizer()[l];
     const bool of_bias = options_.regularize_bias();
     if (linear(l)) {
       at::Tensor residual = rows_.next.residual[l];
       at::sub_out(residual, target, predicted);
       WeightBlock(layer.input, layer.outputs(), layer.bias(), {gamma, alpha, alpha, regularizer, of_bias},
-                  /*always_primal=*/false, name.c_str())
+                  /*always_primal=*/false, name.c_str(), problem_.sum_over_ranks, RowWeights(), residual)
           .solve(residual, layer.map, layer.next);
       return;
     }
@@ -127,8 +127,8 @@ class TwoSplitting final : public BcdBlocks {
     const at::Tensor centre = joined(layer.map);
     const at::Tensor solution = centre.clone();
     const int64_t regularized = of_bias ? design.size(1) : layer.map.weight.size(1);
-    NonlinearLeastSquares{design,     frozen_product(l, input), alpha, gamma, activation(l), regularizer,
-                          regularized}
+    NonlinearLeastSquares{design,        frozen_product(l, input), alpha,      gamma,
+                          activation(l), regularizer.entries,      regularized}
         .minimise_(solution, centre, target.t(), predicted.t().clone(), name.c_str());
     split_out(solution, layer.next);
   }

@@ -286,7 +286,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     const at::Tensor& weight = sweep_.next_maps[l].weight;
     std::optional<StateMapMoved> moved =
         state_map_step({state_maps_[i], problem_.trained[i], weight, state_scale(l),
-                        sweep_.restored ? rows_.saved_u[i] : rows_.p[i], rows_.v[i], residual_, skips,
+                        sweep_.restored ? rows_.saved.u[i] : rows_.p[i], rows_.v[i], residual_, skips,
                         options_.damping_of(i, rows_.classes), options_.relaxation_of(i)},
                        residual_sums_, totals_);
     LazyValue decrease = {0, 0, {}, {}};
@@ -324,7 +324,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
                          ratio,
                          scale,
                          scale == 1 ? weight : at::mul(weight, scale),
-                         sweep_.restored ? rows_.saved_u[i] : rows_.p[i],
+                         sweep_.restored ? rows_.saved.u[i] : rows_.p[i],
                          rows_.v[i],
                          sweep_.restored ? rows_.slack[i].clone() : at::Tensor(),
                          residual_,

@@ -34,10 +34,30 @@ struct RelaxedData {
   double target_square = 1;  // the mean square of a row of numbers
 
   /// Inputs, targets, encoded as the loss takes them, and weights (n, 1), undefined where all are one.
-  /// Measures targets that are numbers, in all processes. Throws in the name of `where` where no row counts.
-  static RelaxedData of(const char* where, at::Tensor x, at::Tensor y, const at::Tensor& row_weight,
-                        bool are_classes, const SumOverRanks& sum);
+  static RelaxedData of(at::Tensor x, at::Tensor y, const at::Tensor& row_weight);
+
+  /// Sums over rows that the rest follows from.
+  struct Sums {
+    double count = 0;
+    double numbers = 0;  // processes whose targets are such
+    double square = 0;   // of all targets, unless they are classes
+
+    std::vector<double*> all() { return {&count, &numbers, &square}; }
+  };
+  /// Those of the rows here.
+  Sums sums(bool are_classes, bool several_processes) const;
+  /// Sets what follows from those of all processes. Throws in the name of `where` where no row counts.
+  void measure(const char* where, const Sums& sums);
   Totals totals(const SumOverRanks& sum) const { return {sum, x.device(), weights}; }
+};
+
+/// U and V, a tensor (n, d_l) a layer; none where there are none.
+struct RelaxedStates {
+  std::vector<at::Tensor> u, v;
+
+  bool empty() const { return u.empty(); }
+  static RelaxedStates allocate(int64_t n, const std::vector<AffineMap>& maps, const RowStorage& storage = {},
+                                const std::string& set = {});
 };
 
 /// Rows with what a sweep keeps of them, a tensor (n, d_l) a layer.
@@ -48,10 +68,10 @@ struct RelaxedRows : RelaxedData {
   std::vector<at::Tensor> change;   // of the states, by their block
   std::vector<at::Tensor> scratch;  // four, as large as the widest layer's
   std::vector<at::Tensor> masks;    // M of V = M sigma(U), entry by entry; undefined, or none: ones
-  std::vector<at::Tensor> saved_u;  // persistent: U and V at the last complete sweep
-  std::vector<at::Tensor> saved_v;
-  std::vector<double> penalties;  // those of the last sweep, or, where they persist, of all
-  std::vector<double> spreads;    // the mean over rows of var a + eps of what a layer normalises; else 0
+  RelaxedStates saved;              // persistent: U and V at the last complete sweep
+  RelaxedStates next_saved;         // and where those of the running one will be
+  std::vector<double> penalties;    // those of the last sweep, or, where they persist, of all
+  std::vector<double> spreads;      // the mean over rows of var a + eps of what a layer normalises; else 0
 
   bool defined() const { return x.defined(); }
   int64_t rows() const { return x.size(0); }

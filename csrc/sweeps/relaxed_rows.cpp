@@ -16,6 +16,12 @@ bool RelaxedProblem::clamped() const {
          std::holds_alternative<functors::Identity>(activations.back());
 }
 
+RelaxedStates RelaxedStates::allocate(int64_t n, const std::vector<AffineMap>& maps,
+                                      const RowStorage& storage, const std::string& set) {
+  return {allocate_states(n, maps, /*with_last=*/true, storage, set + "U"),
+          allocate_states(n, maps, /*with_last=*/true, storage, set + "V")};
+}
+
 RelaxedRows RelaxedRows::allocate(int64_t n, const std::vector<AffineMap>& maps) {
   RelaxedRows rows;
   for (std::vector<at::Tensor>* list : {&rows.p, &rows.v, &rows.slack, &rows.change}) {
@@ -42,23 +48,24 @@ RelaxedRows RelaxedRows::narrow(int64_t n) const {
   return rows;
 }
 
-RelaxedData RelaxedData::of(const char* where, at::Tensor x, at::Tensor y, const at::Tensor& row_weight,
-                            bool are_classes, const SumOverRanks& sum) {
-  RelaxedData data{std::move(x), std::move(y),
-                   row_weight.defined() ? RowWeights::of(row_weight) : RowWeights()};
-  const Totals totals = data.totals(sum);
-  double count = totals.count_here(data.y.size(0));
-  double numbers = are_classes ? 0 : 1;  // processes whose targets are such
-  double square = are_classes && !sum ? 0 : passes::sum_of_squares(totals.scaled(data.y));
-  if (sum) {
-    sum_over_ranks(sum, data.y.device(), {&count, &numbers, &square});
-  }
-  TORCH_CHECK_VALUE(count > 0 && std::isfinite(count), where,
-                    ": the rows' weights must have a sum that is finite and > 0 (got ", count, ")");
-  data.population = count;
-  data.classes = numbers == 0;
-  data.target_square = data.classes ? 1 : square / count;
-  return data;
+RelaxedData RelaxedData::of(at::Tensor x, at::Tensor y, const at::Tensor& row_weight) {
+  return {std::move(x), std::move(y), row_weight.defined() ? RowWeights::of(row_weight) : RowWeights()};
+}
+
+RelaxedData::Sums RelaxedData::sums(bool are_classes, bool several_processes) const {
+  const SumOverRanks here;
+  const Totals totals = this->totals(here);
+  const bool wanted = !are_classes || several_processes;
+  return {totals.count_here(y.size(0)), are_classes ? 0.0 : 1.0,
+          wanted ? passes::sum_of_squares(totals.scaled(y)) : 0};
+}
+
+void RelaxedData::measure(const char* where, const Sums& sums) {
+  TORCH_CHECK_VALUE(sums.count > 0 && std::isfinite(sums.count), where,
+                    ": the rows' weights must have a sum that is finite and > 0 (got ", sums.count, ")");
+  population = sums.count;
+  classes = sums.numbers == 0;
+  target_square = classes ? 1 : sums.square / sums.count;
 }
 
 std::vector<StateMap> RelaxedProblem::state_maps(const std::vector<AffineMap>& maps,

@@ -367,28 +367,34 @@ void checkpoints_continue(const std::string& folder) {
                 "no checkpoint that C++ can read");
 }
 
-void runs_in_a_folder_go_on(const std::string& where) {
+void bind_in(torchbcd::BCD& optimizer, const Batch& batch, const torchbcd::ScratchDir& scratch) {
+  optimizer.bind(batch.x, batch.y, {}, {}, {}, scratch);
+}
+void bind_in(torchbcd::RelaxedBCD& optimizer, const Batch& batch, const torchbcd::ScratchDir& scratch) {
+  optimizer.bind(batch.x, batch.y, {}, scratch);
+}
+
+template <typename Optimizer, typename Options>
+void runs_in_a_folder_go_on(const std::string& where, const Options& options) {
   const std::string folder = where + "/scratch";
   std::filesystem::remove_all(folder);
   std::filesystem::create_directory(folder);
   const Batch batch;
-  const auto options = torchbcd::BCDOptions().loss("cross_entropy").alpha(0.1);
   torch::nn::Sequential model = make_model();
-  torchbcd::BCD in_memory(model, options);
+  Optimizer in_memory(model, options);
   in_memory.bind(batch.x, batch.y);
   torch::nn::Sequential other = make_model();
   {
-    torchbcd::BCD optimizer(other, options);
-    optimizer.bind(batch.x, batch.y, {}, {}, {}, {folder});
+    Optimizer optimizer(other, options);
+    bind_in(optimizer, batch, {folder});
     optimizer.step();
-    EXPECT_THROWS(c10::ValueError, optimizer.bind(batch.x, batch.y, {}, {}, {}, {folder}),
-                  "of one optimizer alone");
+    EXPECT_THROWS(c10::ValueError, bind_in(optimizer, batch, {folder}), "of one optimizer alone");
     EXPECT_THROWS(c10::ValueError, optimizer.state_dict(), "resume");
   }
   torch::nn::Sequential again = make_model();
-  torchbcd::BCD resumed(again, options);
-  EXPECT_THROWS(c10::ValueError, resumed.bind(batch.x, batch.y, {}, {}, {}, {folder}), "must hold no run");
-  resumed.bind(batch.x, batch.y, {}, {}, {}, {folder, /*resume=*/true});
+  Optimizer resumed(again, options);
+  EXPECT_THROWS(c10::ValueError, bind_in(resumed, batch, {folder}), "must hold no run");
+  bind_in(resumed, batch, {folder, /*resume=*/true});
   EXPECT(resumed.sweeps() == 1);
   resumed.step();
   in_memory.step();
@@ -467,7 +473,10 @@ int main(int argc, char** argv) {
   options_have_names();
   constraints_hold();
   regularizers_of_ones_own();
-  runs_in_a_folder_go_on(folder.string());
+  runs_in_a_folder_go_on<torchbcd::BCD>(folder.string(),
+                                        torchbcd::BCDOptions().loss("cross_entropy").alpha(0.1));
+  runs_in_a_folder_go_on<torchbcd::RelaxedBCD>(folder.string(),
+                                               torchbcd::RelaxedBCDOptions().loss("cross_entropy"));
   checkpoints_continue(folder.string());
   heads_are_exact(folder.string());
   std::filesystem::remove_all(folder);

@@ -34,6 +34,11 @@ CASES = {
     "minibatch": {"batch": True},
     "rows": {"rows": True, "loss_weight": "mean"},
     "empty part": {"empty": True, "loss_weight": "mean"},
+    "two splittings": {
+        "hidden": "identity",
+        "splitting": 2,
+        "weight_regularizer": [reg.MaxNorm(0.8), None, None],
+    },
 }
 
 
@@ -42,7 +47,8 @@ def train(case, rank=0, world=1, group=None):
     options = dict(CASES[case])
     widths, dtype = options.pop("widths", WIDTHS), options.pop("dtype", torch.float64)
     bias, batch, rows = options.pop("bias", True), options.pop("batch", False), options.pop("rows", False)
-    model = make_mlp(widths, bias=bias, dtype=dtype, seed=rank)  # rank 0's is the one that counts
+    hidden = options.pop("hidden", "relu")
+    model = make_mlp(widths, hidden=hidden, bias=bias, dtype=dtype, seed=rank)  # rank 0's is the one that counts
     x, y = make_data(ROWS, widths[0], widths[-1], dtype=dtype)
     weights = torch.linspace(0.1, 2, ROWS, dtype=dtype) if options.pop("weighted", False) else None
     splits = EMPTY if options.pop("empty", False) else SPLITS
@@ -200,7 +206,7 @@ def test_sums_do_not_go_through_python(group):
 
 def test_refusals(group):
     x, y = make_data(20, 6, 3)
-    with pytest.raises(ValueError, match="a process_group needs splitting=3"):
+    with pytest.raises(ValueError, match="needs splitting=3, or no activations.*'relu' in layer 1"):
         torchbcd.BCD(make_mlp([6, 5, 3]), splitting=2, process_group=group)
     optimizer = torchbcd.BCD(make_mlp([6, 5, 3]), process_group=group)
     with pytest.raises(ValueError, match="fit needs all rows in one process"):

@@ -256,10 +256,10 @@ def test_all_reduces_and_bytes(results):
     for result in results:
         waits, sent, trials, redone = result["costs"]["DLAM"]
         assert (waits, trials, redone) == (4 * layers + 1, 0, 0)
-        assert sent == 8 * (gradients + 3 * layers + 7 * (layers - 1) + 18)
+        assert sent == 8 * (gradients + 3 * layers + 7 * (layers - 1) + 19)
         waits, sent, *_ = result["costs"]["DLADMM"]
         assert waits == 8 * layers + 1
-        assert sent == 8 * (2 * gradients + 2 * layers + 4 * (layers - 1) + 19)
+        assert sent == 8 * (2 * gradients + 2 * layers + 4 * (layers - 1) + 20)
 
 
 REFUSED = {

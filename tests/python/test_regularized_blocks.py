@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -95,3 +97,27 @@ def test_optimality_conditions(regularizer, dtype):
     distance = torch.maximum(lowest, -highest).clamp_min(0)
     scale = gradient(before).abs().amax(1, keepdim=True).clamp_min(regularizer.l1)
     assert (distance / scale).max() < (1e-4 if dtype == torch.float32 else 1e-8)
+
+
+@pytest.mark.parametrize("term", [reg.MaxNorm(0.4), reg.MaxNorm(0.7, p=1), reg.GroupL1(2.0)], ids=str)
+def test_norms_with_two_splittings(term):
+    """Where no activation is inside the block it is that of Algorithm 2, with V in the place of U."""
+    x, y = digits(torch.float64)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(x.shape[1], 10)).double()
+    twin = copy.deepcopy(model)
+    options = {"gamma": 0.7, "alpha": ALPHA, "weight_regularizer": term}
+    optimizer = torchbcd.BCD(model, splitting=2, **options)
+    optimizer.bind(x, y)
+    report = optimizer.step()
+    v = optimizer.variables().V[1]
+    expected = torchbcd.BCD(twin, rho=0.7, order=[("W", 1), ("V", 1), ("U", 1)], **options)
+    expected.bind(x, y, u=[v], v=[v])
+    expected.step()
+    torch.testing.assert_close(model[0].weight, twin[0].weight, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(model[0].bias, twin[0].bias, rtol=1e-11, atol=1e-12)
+    objective = report.objective
+    for _ in range(5):
+        report = optimizer.step()
+        assert report.objective <= objective * (1 + 1e-13)
+        objective = report.objective

@@ -45,7 +45,7 @@ class TORCHBCD_API BCD : public SplitOptimizer {
   /// is given alone, the other is U_l = V_{l-1} W_l^T + 1 b_l^T or V_l = sigma_l(U_l). The data are copied.
   ///
   /// With a scratch folder the copies, U and V are in its files: memory does not grow with n, and a process
-  /// that is killed loses no complete sweep. Algorithm 2, on the CPU, of one process. To go on with a run
+  /// that is killed loses no complete sweep. On the CPU, of one process. To go on with a run
   /// sets the model's weights, the count of sweeps, U and V to those of its last complete sweep; data must be
   /// the same, u and v are not used.
   void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {},
@@ -101,9 +101,8 @@ class TORCHBCD_API BCD : public SplitOptimizer {
   void parameters_changed() override;
   ObjectiveTerms last_sweep_terms(bool before) override;
 
+  bool has_least_squares(size_t l) const;
   void check_joint() const;
-  void check_takes_scratch() const;
-  void take_up(const ScratchRun& run, BcdRows& rows);
   BlockObserver observer_of_run() const;
   void record_stale(const BcdRows& rows);
   void commit_recorded(bool batch, Residuals residuals);

@@ -4,12 +4,15 @@
 #include <torch/nn/modules/container/sequential.h>
 
 #include <memory>
+#include <optional>
 
 #include "torchbcd/bcd.h"
 #include "torchbcd/options.h"
 #include "torchbcd/split_optimizer.h"
 
 namespace torchbcd {
+
+struct RelaxedRows;
 
 /// Trains an MLP by certified relaxed block coordinate descent, one mini-batch a step: torchbcd.RelaxedBCD
 /// for C++ programs. No block of a step raises the batch's lifted objective.
@@ -31,8 +34,10 @@ class TORCHBCD_API RelaxedBCD : public SplitOptimizer {
 
   /// Keeps a full batch for step(). Arguments as for BCD, but that a row's weight is one of all its terms: a
   /// row of weight two is two rows, one of weight zero is none. The weights' sum must be > 0, and
-  /// row_blocks 1.
-  void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {});
+  /// row_blocks 1. With a scratch folder as for BCD; what a run goes on with is the weights, their last step
+  /// and, where they persist, U and V.
+  void bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sample_weight = {},
+            const ScratchDir& scratch = {});
   bool bound() const override;
   /// A sweep over the bound data. The report is valid until the next one.
   const RelaxedReport& step();
@@ -68,7 +73,9 @@ class TORCHBCD_API RelaxedBCD : public SplitOptimizer {
   void sweep(bool batch);
   void set_start(bool batch);
   bool match_output_scale(bool batch);
-  void keep_velocity();
+  std::optional<bool> begin_run(ScratchRun& run, RelaxedRows& rows);
+  void save_states();
+  void commit_recorded(bool persistent, bool step_to_go_on_with);
   void guard(bool forward_with_old);
 
   std::unique_ptr<Data> data_;

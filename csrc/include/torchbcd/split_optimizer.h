@@ -16,10 +16,13 @@
 #include "torchbcd/export.h"
 #include "torchbcd/mlp.h"
 #include "torchbcd/reports.h"
+#include "torchbcd/scratch_dir.h"
 
 namespace torchbcd {
 
 class OptionTable;
+class ScratchRun;
+class StateReader;
 struct TrainedMlp;
 
 /// Lists of tensors by name; an entry may be undefined.
@@ -70,7 +73,7 @@ class TORCHBCD_API SplitOptimizer {
   /// same parameters, have the others and take the same steps at the same time. `sum` adds a tensor up over
   /// all of them in place, to the same bits in each, such as c10d's all-reduce. Only matrices of the layers'
   /// sizes and a few numbers go between them (Zeng et al., Appendix F). BCD with splitting 2 throws a
-  /// ValueError, as does RelaxedBCD with row_blocks. Unbinds.
+  /// ValueError where there are activations, as does RelaxedBCD with row_blocks. Unbinds.
   void set_sum_over_ranks(std::function<void(const at::Tensor&)> sum);
   /// The same for the processes of a group of torch.distributed, by its name. The model's parameters are
   /// first set to those of the group's rank 0. `rank`, this process's, is how errors in the others call it.
@@ -173,7 +176,7 @@ class TORCHBCD_API SplitOptimizer {
   /// Begins a bind or a step, by `own`, what this process alone may refuse: the look at options and
   /// parameters, the checks of data. Where there are several processes, all of them throw where one does,
   /// with its reason, or unless they have the same options, weights, `way` to go on and `state`, what else
-  /// decides how. `sums`, at most two, which `own` may set, become those of all processes.
+  /// decides how. `sums`, at most three, which `own` may set, become those of all processes.
   void begin(const std::string& way, const std::function<void()>& own, const std::vector<double>& state = {},
              const std::vector<double*>& sums = {});
   /// Throws where no process has any rows.
@@ -196,12 +199,27 @@ class TORCHBCD_API SplitOptimizer {
   void sync();
   /// The end of a complete sweep.
   void commit();
+  /// The same, where bound data are in a folder with its record, made of what the point is after the sweep;
+  /// of the variables' other set, or else the one that they were in.
+  void commit(const std::function<SavedState(bool after)>& record, bool other_set);
   void moved() { ++revision_; }
   /// The end of a successful load_state.
   void loaded(int64_t sweeps);
 
+  /// Throws where bound data cannot be in a folder.
+  void check_takes_folder() const;
+  /// The folder that bound data are to be in, and the run in it; null where `dir` is none.
+  std::unique_ptr<ScratchRun> open_run(const ScratchDir& dir) const;
+  /// Takes over the weights and the count of sweeps that a run has recorded, which must be of so many rows.
+  void take_up(const StateReader& recorded, int64_t rows, int64_t row_weights);
+  /// Bound data, and what calls need for them, are in a folder from now on, or in memory.
+  void keep_in(std::unique_ptr<ScratchRun> run);
+  /// Throws where bound data are in a folder.
+  void refuse_state_in_folder() const;
+
   std::unique_ptr<TrainedMlp> mlp_;
   BlockObserver observer_;
+  std::unique_ptr<ScratchRun> run_;  // where bound data are, unless in memory
 
  private:
   void change_options(const std::function<void()>& change);

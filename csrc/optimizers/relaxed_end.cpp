@@ -1,0 +1,89 @@
+// Where a sweep of RelaxedBCD ends: what the next one goes on from, in memory and in a folder's record.
+#include <ATen/ops/add.h>
+
+#include <utility>
+
+#include "optimizers/relaxed_data.h"
+#include "optimizers/saved_state.h"
+#include "optimizers/scratch_run.h"
+
+namespace torchbcd {
+
+SavedState RelaxedBCD::Data::record(const RelaxedRows& rows, const std::vector<AffineMap>& maps,
+                                    const std::vector<AffineMap>& step, const RelaxedStates& states,
+                                    int64_t sweeps) const {
+  SavedState state;
+  state.numbers["sweeps"] = {static_cast<double>(sweeps)};
+  state.numbers["standardize"] = {standardize ? static_cast<double>(*standardize) : -1};
+  state.numbers["rows"] = {static_cast<double>(rows.rows())};
+  state.numbers["row_weights"] = {static_cast<double>(rows.weights.defined() ? rows.rows() : 1)};
+  state.numbers["states"] = {states.empty() ? 0.0 : 1.0};
+  state.numbers["penalties"] = states.empty() ? std::vector<double>() : rows.penalties;
+  save_maps(state, maps);
+  save_maps(state, step, "_velocity");
+  return state;
+}
+
+// Rows have been bound in a folder: its run begins, or is gone on with. Returns whether the data want their
+// inputs standardised, where that is known.
+std::optional<bool> RelaxedBCD::begin_run(ScratchRun& run, RelaxedRows& rows) {
+  if (!run.resumed()) {
+    SavedState state = data_->record(rows, mlp_->committed, data_->velocity, {}, sweeps());
+    state.numbers["standardize"] = {-1};  // of other data
+    run.begin(state, description());
+    return std::nullopt;
+  }
+  const SavedState recorded = run.recorded();
+  const StateReader reader(mlp_->name, recorded);
+  const double standardize = reader.number("standardize");
+  std::vector<AffineMap> velocity;
+  if (reader.has("weight_velocity")) {
+    velocity = reader.maps(mlp_->committed, "_velocity");
+  }
+  if (reader.count("states") != 0) {
+    rows.saved = RelaxedStates::allocate(rows.rows(), mlp_->committed, run.storage(), run.current_set());
+    rows.penalties = reader.numbers("penalties", mlp_->depth());
+  }
+  take_up(reader, rows.rows(), rows.weights.defined() ? rows.rows() : 1);
+  data_->velocity = std::move(velocity);
+  return standardize < 0 ? std::nullopt : std::optional<bool>(standardize > 0);
+}
+
+// The sweep's U and V go to where the last one's are not.
+void RelaxedBCD::save_states() {
+  RelaxedRows& rows = data_->bound;
+  if (rows.next_saved.empty()) {
+    rows.next_saved =
+        run_ ? RelaxedStates::allocate(rows.rows(), mlp_->committed, run_->new_files(), run_->other_set())
+             : RelaxedStates::allocate(rows.rows(), mlp_->committed);
+  }
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    at::add_out(rows.next_saved.u[l], rows.p[l], rows.slack[l]);
+    rows.next_saved.v[l].copy_(rows.v[l]);
+  }
+}
+
+void RelaxedBCD::commit_recorded(bool persistent, bool step_to_go_on_with) {
+  Data& d = *data_;
+  const bool keeps_step = step_to_go_on_with && d.has_momentum();
+  if (keeps_step) {
+    if (d.next_velocity.empty()) {
+      d.next_velocity = allocate_like(mlp_->committed);
+    }
+    difference_out(mlp_->next, mlp_->committed, d.next_velocity);
+  }
+  const auto record = [&](bool after) {
+    return d.record(d.bound, after ? mlp_->next : mlp_->committed,
+                    after && keeps_step ? d.next_velocity : d.velocity,
+                    after && persistent ? d.bound.next_saved : d.bound.saved, sweeps() + (after ? 1 : 0));
+  };
+  commit(record, /*other_set=*/persistent);
+  if (keeps_step) {
+    std::swap(d.velocity, d.next_velocity);
+  }
+  if (persistent) {
+    std::swap(d.bound.saved, d.bound.next_saved);
+  }
+}
+
+}  // namespace torchbcd
