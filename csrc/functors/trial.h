@@ -1,7 +1,8 @@
 // Proxes in lanes. A prox that takes iterations has two forms. solve() takes as many as it needs, with
 // branches, and always ends at the global minimiser. Trials take a fixed number without a branch, so that a
 // compiler does several entries at once; a trial says whether its result is settled: shown to be the global
-// minimiser, to what float64 resolves. The few entries that are not go to solve().
+// minimiser, to what float64 resolves. The few entries that are not go to solve(), or before that to a last,
+// longer trial where there is one.
 #pragma once
 
 #include <cmath>
@@ -72,6 +73,11 @@ TORCHBCD_HOST_DEVICE_CALL double solve_by_trials(const Functor& functor, const P
   if constexpr (requires { functor.template second_trial<T>(problem, trial); }) {
     if (trial.verdict > kUnsettled) {
       trial = functor.template second_trial<T>(problem, trial);
+    }
+  }
+  if constexpr (requires { functor.template last_trial<T>(problem); }) {
+    if (trial.verdict != kSettled) {
+      trial = functor.template last_trial<T>(problem);
     }
   }
   return trial.verdict == kSettled ? trial.u : functor.solve(problem);

@@ -76,6 +76,30 @@ def test_is_a_global_minimiser(name, gamma, dtype):
     assert (objective(u) <= bound * (1 + relative) + np.abs(rounding) + resolved + 1e-300).all()
 
 
+@pytest.mark.parametrize(("a", "gamma"), [(0.5, 0.3), (0.9, 0.1), (-0.2, 0.02), (3.0, 1e-3), (0.0, 0.3)])
+def test_tanh_where_the_minimiser_jumps(a, gamma):
+    """`b` on both sides of the jump, found by bisection, and all around it: the least objective everywhere."""
+
+    def prox(b):
+        return F.prox_tanh(torch.full_like(b, a), b, gamma)
+
+    b = torch.linspace(-9, -0.3, 4001, dtype=torch.float64)
+    u = prox(b)
+    k = int(u.diff().argmax())
+    low, high = b[k], b[k + 1]
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        jumped = (prox(middle) - u[k]).abs() > (prox(middle) - u[k + 1]).abs()
+        low, high = (low, middle) if jumped else (middle, high)
+    steps = torch.linspace(-9, 9, 51, dtype=torch.float64)
+    around = torch.cat([low + (high - low) * steps, low + 0.03 * steps])
+    u = prox(around).numpy()
+    sizes = np.full(len(u), a), around.numpy()
+    bound = least(*sizes, gamma, *FUNCTIONS["tanh"][1:])
+    found = 0.5 * (np.tanh(u) - a) ** 2 + 0.5 * gamma * (u - sizes[1]) ** 2
+    assert (found <= bound * (1 + 1e-10) + 1e-300).all()
+
+
 SMOOTH = ["gelu", "gelu_tanh", "elu", "softplus", "mish", "logsigmoid", "softsign", "tanhshrink"]
 LOSSES = ["logistic_loss", "exponential_loss", "poisson_loss", "binary_cross_entropy_loss"]
 ENTRIES = ["tanh", "sigmoid", "silu", *SMOOTH, *LOSSES]
@@ -153,6 +177,47 @@ def test_cross_entropy_is_stationary(classes, gamma, dtype):
     softmax_moves = total * (unit * v.softmax(1)).sum(1, keepdim=True)
     tolerance = 2 * (gamma * unit + total * v.softmax(1) * unit + softmax_moves) + 1e-9 * total
     assert (gradient.abs() <= tolerance).all()
+
+
+def rows_of_every_size(classes, dtype):
+    """Centres of a size a row, of a size an entry, alike, tied for the greatest; one-hot targets and others."""
+    generator = torch.Generator().manual_seed(classes)
+
+    def uniform(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    b = torch.randn(160, classes, generator=generator, dtype=torch.float64)
+    b[:60] *= 10 ** (12 * uniform(60, 1) - 6)
+    b[60:100] *= 10 ** (12 * uniform(40, classes) - 6)
+    b[100:110] = b[100:110, :1]
+    b[110:120, : (classes + 1) // 2] = 3
+    b[120:130] = 30 * b[120:130].round()
+    t = torch.nn.functional.one_hot(torch.randint(classes, (160,), generator=generator), classes).double()
+    t[::4] = uniform(40, classes) ** 4
+    t[1::8] *= 10 ** (6 * uniform(20, 1) - 3)
+    return t.to(dtype), b.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [1, 3, 128, 129, 1000])
+def test_cross_entropy_of_every_size(classes, dtype):
+    """Stationary, as above; and a row does not depend on those beside it, nor on how the tensors lie."""
+    t, b = rows_of_every_size(classes, dtype)
+    total = t.double().sum(1, keepdim=True)
+    for gamma in (1e-6, 1e-4, 1e-2, 0.1, 1.0, 30.0, 1e3, 1e6):
+        v = F.prox_cross_entropy_loss(t, b, gamma).double()
+        share = v.softmax(1)
+        gradient = gamma * (v - b.double()) - t.double() + total * share
+        unit = torch.finfo(dtype).eps * torch.maximum(v.abs(), b.double().abs())
+        moves = gamma * unit + total * share * unit + total * (unit * share).sum(1, keepdim=True)
+        assert (gradient.abs() <= 2 * moves + 1e-9 * total).all(), gamma
+    together = F.prox_cross_entropy_loss(t, b, 0.1)
+    wide = torch.zeros(160, 2 * classes, dtype=dtype)
+    wide[:, ::2] = b
+    strided = F.prox_cross_entropy_loss(t.t().contiguous().t(), wide[:, ::2], 0.1)
+    assert torch.equal(strided, together)
+    for rows in (slice(0, 1), slice(5, 25), slice(70, 140)):
+        assert torch.equal(F.prox_cross_entropy_loss(t[rows], b[rows], 0.1), together[rows])
 
 
 def test_cross_entropy_rows_of_all_kinds():

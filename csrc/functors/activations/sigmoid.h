@@ -40,6 +40,12 @@ struct Sigmoid : ActivationTraits {
     return {2 * trial.u, trial.verdict};
   }
 
+  template <typename T>
+  TORCHBCD_HOST_DEVICE Trial last_trial(const ProxProblem& p) const {
+    const Trial trial = Tanh{}.last_trial<T>(of_tanh(p));
+    return {2 * trial.u, trial.verdict};
+  }
+
   TORCHBCD_HOST_DEVICE double solve(const ProxProblem& p) const { return 2 * Tanh{}.solve(of_tanh(p)); }
 
   TORCHBCD_HOST_DEVICE double preimage_low(double t) const {

@@ -134,12 +134,17 @@ struct Tanh : ActivationTraits {
 
   template <typename T>
   TORCHBCD_HOST_DEVICE Trial first_trial(const ProxProblem& p) const {
-    return TanhTrials(p).first<T>();
+    return TanhTrials(p).first<3>();
   }
 
   template <typename T>
   TORCHBCD_HOST_DEVICE Trial second_trial(const ProxProblem& p, const Trial& first) const {
-    return TanhTrials(p).second<T>(first);
+    return TanhTrials(p).second<3>(first);
+  }
+
+  template <typename T>
+  TORCHBCD_HOST_DEVICE Trial last_trial(const ProxProblem& p) const {
+    return TanhTrials(p).last();
   }
 
   TORCHBCD_HOST_DEVICE_CALL double solve(const ProxProblem& p) const {

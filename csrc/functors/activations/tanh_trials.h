@@ -12,12 +12,17 @@
 //          iteration from u_- falls to it, and there is none where it meets f'' <= 0.
 //
 // f is convex from b on where gamma exceeds the bound of -r, or t_b >= t_-: the root is then one, found like
-// the right one from b. The first trial finds the right one, and settles what has no left one. The second
-// finds the left one and compares. Where the right one is not known well enough, it lies beyond u_q and
-// before u_-, so that f > 1/2 (a - t_-)^2 + gamma/2 (u_q - b)^2 there, which the left one may be below.
+// the right one from b. The first trial finds the right one, and settles what has no left one, or none that
+// could be lower. The second finds the left one and compares. Where the right one is not known well enough,
+// it lies beyond u_q and before u_-, so that f > 1/2 (a - t_-)^2 + gamma/2 (u_q - b)^2 there, which the left
+// one may be below. A last trial takes more steps: two roots of f' that are nearly one need them.
 //
-// A root is taken as found where the last step is small, both of the root and of the interval on which f''
-// keeps its size. Most iterations are made in the data's type, the last one in float64.
+// A left one lies between b + s, s Newton's step from b, and u_q, where t_q < (t_- - 1)/2: with r = (t + 1)
+// (t_- - t) 3 (t_+ - t)(1 - t), whose last three factors fall, r is least left of the middle of its roots. So
+// f >= 1/2 (a - (t_- - 1)/2)^2 + gamma/2 s^2 there.
+//
+// A root is taken as found where the last step is small, of the root or of b, and of the interval on which
+// f'' keeps its size.
 #pragma once
 
 #include <cmath>
@@ -80,23 +85,33 @@ struct RightRoot {
   }
 };
 
+// Setting out and most steps are in float, whatever the data's type: what they miss, the last step, in
+// float64, makes up for, or says that it cannot.
 struct TanhTrials {
-  static constexpr int kSteps = 4;
-
   double sign;
   TanhCurve<double> curve;
-  double t_b, square_sech_b, t_minus;
+  TanhCurve<float> rough;
+  float t_b, square_sech_b, t_minus, u_minus;
+  float bent;  // 0 where f is known to be convex from b on
 
   TORCHBCD_HOST_DEVICE explicit TanhTrials(const ProxProblem& p) {
-    const auto at_b = TanhCurve<double>::point(p.b);
-    sign = at_b.t > p.a ? -1 : 1;
+    const float given_a = static_cast<float>(p.a);
+    const auto at_b = TanhCurve<float>::point(static_cast<float>(p.b));
+    sign = at_b.t > given_a ? -1 : 1;
     curve = {sign * p.a, sign * p.b, p.gamma};
-    t_b = sign * at_b.t;
+    rough = {static_cast<float>(curve.a), static_cast<float>(curve.b), static_cast<float>(p.gamma)};
+    t_b = static_cast<float>(sign) * at_b.t;
     square_sech_b = at_b.square_sech;
-    t_minus = (curve.a - std::sqrt(curve.a * curve.a + 3)) * (1.0 / 3);
+    t_minus = (rough.a - std::sqrt(rough.a * rough.a + 3)) * (1.0f / 3);
+    u_minus = artanh(t_minus);
+    const float before_minus = t_b >= t_minus ? 0.0f : 1.0f;
+    bent = rough.gamma >= 0.3334f + 0.7699f * std::fabs(rough.a) ? 0.0f : before_minus;
   }
 
-  TORCHBCD_HOST_DEVICE static double artanh(double t) { return 0.5 * log_positive((1 + t) / (1 - t)); }
+  template <typename C>
+  TORCHBCD_HOST_DEVICE static C artanh(C t) {
+    return C(0.5) * log_positive((1 + t) / (1 - t));
+  }
 
   struct Polished {
     double u;
@@ -104,110 +119,119 @@ struct TanhTrials {
     double twice_objective;  // there, where it is sure
   };
 
-  // A last step, of Halley's iteration where `halley` is 1, of Newton's where it is 0.
-  TORCHBCD_HOST_DEVICE Polished polished(double u, double halley) const {
+  // A last step, of Halley's iteration: it leaves far less than its own length, which is small beside u, or
+  // beside b where that is much larger.
+  TORCHBCD_HOST_DEVICE Polished polished(double u) const {
     const auto at = curve.point(u);
     const auto f = curve.derivatives(u, at);
-    const double step = HalleyStep<double>(f.first, f.second, halley * f.third).length;
+    const double step = HalleyStep<double>(f.first, f.second, f.third).length;
     const double next = u + step;
     const double gap = at.t - curve.a + at.square_sech * step;
     const double away = next - curve.b;
-    return {next, found_by(step, next, f.second, f.third), gap * gap + curve.gamma * away * away};
+    const double size = std::fabs(next) + 0.01 * std::fabs(curve.b);
+    return {next, found_by(step, size, f.second, f.third), gap * gap + curve.gamma * away * away};
   }
 
   // Close to the root beyond `from`, where tanh is t and its slope s: the minimiser of the problem with tanh
   // replaced by its tangent there. Far right tanh bends, but is 1 - 2 x with the slope 4 x, x = e^-2u: the
   // root is then that of 8 x^2 + 4 (a - 1) x = gamma (u - b), with u - b as the tangent has it.
-  TORCHBCD_HOST_DEVICE double guess(double from, double t, double s) const {
-    const double a = curve.a, b = curve.b, gamma = curve.gamma;
-    const double tangent = from + (s * (a - t) - gamma * (from - b)) / (s * s + gamma);
-    const double pull = gamma * (tangent - b);
-    const double over = a - 1;
-    const double root = std::sqrt(over * over + 2 * pull);
-    const double x = over > 0 ? pull / (2 * (over + root)) : 0.25 * (root - over);
-    return x < 0.2 ? -0.5 * log_positive(x > 1e-300 ? x : 1e-300) : tangent;
+  TORCHBCD_HOST_DEVICE float guess(float from, float t, float s) const {
+    const float a = rough.a, b = rough.b, gamma = rough.gamma;
+    const float tangent = from + (s * (a - t) - gamma * (from - b)) / (s * s + gamma);
+    const float pull = gamma * (tangent - b);
+    const float over = a - 1;
+    const float root = std::sqrt(over * over + 2 * pull);
+    const float x = over > 0 ? pull / (2 * (over + root)) : 0.25f * (root - over);
+    return x < 0.2f ? -0.5f * log_positive(x > 1e-30f ? x : 1e-30f) : tangent;
   }
 
-  template <typename T>
+  template <int steps>
   TORCHBCD_HOST_DEVICE Trial first() const {
-    const double a = curve.a, b = curve.b, gamma = curve.gamma;
-    const double after_minus = t_b >= t_minus ? 0.0 : 1.0;
-    const double bent = gamma >= 0.3334 + 0.7699 * std::fabs(a) ? 0.0 : after_minus;  // 0: convex from b on
-    const double u_minus = artanh(t_minus);
-    const double slope_minus = 1 - t_minus * t_minus;
-    const double at_minus = (t_minus - a) * slope_minus + gamma * (u_minus - b);
-    const double falling = at_minus > 0 ? bent : 0.0;
-    const double from = bent > 0 ? u_minus : b;
+    const float a = rough.a, b = rough.b, gamma = rough.gamma;
+    const float slope_minus = 1 - t_minus * t_minus;
+    const float at_minus = (t_minus - a) * slope_minus + gamma * (u_minus - b);
+    const float falling = at_minus > 0 ? bent : 0.0f;
+    const float from = bent > 0 ? u_minus : b;
     // f' >= gamma (u - b) - (a - t_b) max tanh' from b on
-    const double bound = b + (a - t_b) * (b >= 0 ? square_sech_b : 1.0) / gamma;
-    const double high = falling > 0 ? u_minus : bound;
-    const double low = falling > 0 ? b : from;
-    const double guessed = guess(from, bent > 0 ? t_minus : t_b, bent > 0 ? slope_minus : square_sech_b);
-    const double below = guessed < high ? guessed : high;
-    const double inside = below > low ? below : low;
+    const float bound = b + (a - t_b) * (b >= 0 ? square_sech_b : 1.0f) / gamma;
+    const float high = falling > 0 ? u_minus : bound;
+    const float low = falling > 0 ? b : from;
+    const float guessed = guess(from, bent > 0 ? t_minus : t_b, bent > 0 ? slope_minus : square_sech_b);
+    const float below = guessed < high ? guessed : high;
+    const float inside = below > low ? below : low;
 
-    const TanhCurve<T> same = {static_cast<T>(a), static_cast<T>(b), static_cast<T>(gamma)};
-    RightRoot<T> search = {
-        {static_cast<T>(falling > 0 ? u_minus : inside), static_cast<T>(low), static_cast<T>(high)},
-        static_cast<T>(falling),
-        T(0)};
+    RightRoot<float> search = {{falling > 0 ? u_minus : inside, low, high}, falling, 0.0f};
     TORCHBCD_UNROLL
-    for (int k = 0; k < kSteps; ++k) {
-      search = search.step(same);
+    for (int k = 0; k < steps; ++k) {
+      search = search.step(rough);
     }
-    const Polished found = polished(search.at.u, 1);
-    const double rising = curve.slope({t_b, square_sech_b}) > 0 ? bent : 0.0;  // a left one may exist
+    const Polished found = polished(search.at.u);
+    // A left one may exist where f'' > 0 at b, unless that leaves it no room, or f is lower at the right one.
+    const float slope_b = rough.slope({t_b, square_sech_b});
+    const float falls = (a - t_b) * square_sech_b;
+    const float apart = a - 0.5f * (t_minus - 1);
+    const float excess = static_cast<float>(found.twice_objective) - apart * apart * 0.99999f;
+    const float above = excess * (slope_b * slope_b) < gamma * falls * falls * 0.99999f ? 0.0f : 1.0f;
+    const float possible = found.sure > 0 ? above * bent : bent;
+    const float room = falls >= (u_minus - b) * slope_b ? 0.0f : possible;
+    const float rising = slope_b > 0 ? room : 0.0f;
     const double when_found = rising > 0 ? kOneOfTwo : kSettled;
     const double other = rising > 0 ? kOtherUnknown : kUnsettled;
     const double when_lost = falling > 0 ? other : kUnsettled;
     const double when_missing = rising > 0 ? kOtherMissing : kUnsettled;
     const double verdict = found.sure > 0 ? when_found : when_lost;
-    return {sign * found.u, static_cast<double>(search.missing) > 0 ? when_missing : verdict};
+    return {sign * found.u, search.missing > 0 ? when_missing : verdict};
   }
 
-  template <typename T>
+  template <int steps>
   TORCHBCD_HOST_DEVICE Trial second(const Trial& right) const {
-    const double a = curve.a, b = curve.b, gamma = curve.gamma;
+    const float a = rough.a, b = rough.b, gamma = rough.gamma;
     const double known = right.verdict == kOneOfTwo ? 1.0 : 0.0;
     const double right_u = sign * right.u;
-    const double limit = known > 0 ? right_u : kFarRight;
+    const float limit = known > 0 ? static_cast<float>(right_u) : kFarRight;
 
-    const TanhCurve<T> same = {static_cast<T>(a), static_cast<T>(b), static_cast<T>(gamma)};
-    T u = static_cast<T>(b + (a - t_b) * square_sech_b / curve.slope({t_b, square_sech_b}));
-    T missing = 0;
+    float u = b + (a - t_b) * square_sech_b / rough.slope({t_b, square_sech_b});
+    float missing = 0;
     TORCHBCD_UNROLL
-    for (int k = 0; k < kSteps; ++k) {
-      const auto f = same.derivatives(u);
-      const T bent = f.second > 0 ? T(0) : T(1);
-      const T past = u > static_cast<T>(limit) ? T(1) : T(0);
-      missing = missing + bent + past;
-      const T next = u - f.first / f.second;
-      u = missing > 0 ? static_cast<T>(b) : next;
+    for (int k = 0; k < steps; ++k) {
+      const auto f = rough.derivatives(u);
+      const float none = f.second > 0 ? 0.0f : 1.0f;
+      const float past = u > limit ? 1.0f : 0.0f;
+      missing = missing + none + past;
+      const float next = u - f.first / f.second;
+      u = missing > 0 ? b : next;
     }
-    const Polished found = polished(u, 0);
-    const double present = static_cast<double>(missing) > 0 ? 0.0 : 1.0;
+    const Polished found = polished(u);
+    const double present = missing > 0 ? 0.0 : 1.0;
     const double sure = found.sure * present;
 
     // What to be below: f at the right one, or what f exceeds there, or nothing. u_q from below by Newton's
     // iteration on r', which is negative and concave up to t_q.
-    double t_q = -1;
+    float t_q = -1;
     TORCHBCD_UNROLL
     for (int k = 0; k < 3; ++k) {
       t_q -= (2 * a + t_q * (-8 + t_q * (-6 * a + 12 * t_q))) / (-8 + t_q * (-12 * a + 36 * t_q));
     }
-    const double away = artanh(t_q) - b;
-    const double at_least = away > 0 ? away : 0;
-    const double apart = a - t_minus;
-    const double least = apart * apart + gamma * at_least * at_least;
-    const double other = right.verdict == kOtherUnknown ? least : kFarRight;
+    const float away = artanh(t_q) - b;
+    const float at_least = away > 0 ? away : 0;
+    const float apart = a - t_minus;
+    const float least = apart * apart + gamma * at_least * at_least;
+    const double other = right.verdict == kOtherUnknown ? static_cast<double>(least) : kFarRight;
     const double bar = known > 0 ? curve.twice_objective(right_u) : other;
     const double lower = sure * (found.twice_objective <= bar ? 1.0 : 0.0);
     const double right_wins = known * (1 - lower) * (sure + (1 - present));  // no left one, or a higher one
     return {lower > 0 ? sign * found.u : right.u, lower + right_wins > 0 ? kSettled : kUnsettled};
   }
 
+  // What neither settles, by twice as many steps: those with two roots that are nearly one, most of all.
+  TORCHBCD_HOST_DEVICE Trial last() const {
+    const Trial right = first<8>();
+    const Trial left = second<8>(right);
+    return right.verdict > kUnsettled ? left : right;
+  }
+
  private:
-  static constexpr double kFarRight = 1e30;
+  static constexpr float kFarRight = 1e30f;
 };
 
 }  // namespace torchbcd::functors

@@ -81,8 +81,31 @@ void run_stretch(const Stretch<T, typename Functor::Pass>& stretch, const Functo
 template <typename T, typename Functor>
 constexpr bool solves_cross_entropy =
     requires(const Functor& functor, T* const* row, const functors::Rows::Layout& layout) {
-      cpu::CrossEntropySolver<T>(1).solve(functor.problem(row, layout));
+      cpu::CrossEntropySolver<T>(1, 1).solve(
+          std::array<functors::CrossEntropyRow<T>, 1>{functor.problem(row, layout)}.data(), 1, nullptr);
     };
+
+// The first n rows of a stretch, `row_at`(i), as many at a time as that solver takes.
+template <typename T, typename Functor, typename RowAt>
+void run_cross_entropy(const Functor& functor, const functors::Rows::Layout& layout, int64_t n,
+                       const RowAt& row_at) {
+  constexpr int most = cpu::CrossEntropySolver<T>::kRows;
+  cpu::CrossEntropySolver<T> solver(layout.classes, n);
+  std::array<functors::CrossEntropyRow<T>, most> problems;
+  std::array<bool, most> solved;
+  for (int64_t begin = 0; begin < n; begin += most) {
+    const int size = static_cast<int>(std::min<int64_t>(most, n - begin));
+    for (int r = 0; r < size; ++r) {
+      problems[r] = functor.problem(row_at(begin + r).data(), layout);
+    }
+    solver.solve(problems.data(), size, solved.data());
+    for (int r = 0; r < size; ++r) {
+      if (!solved[r]) {
+        functor(row_at(begin + r).data(), layout);
+      }
+    }
+  }
+}
 
 }  // namespace
 
@@ -106,24 +129,19 @@ struct Loop<Cpu, functors::Rows> {
     const int64_t grain = std::max<int64_t>(1, 4096 / std::max<int64_t>(1, layout.classes));
     iter.for_each(
         [&](char** data, const int64_t* strides, int64_t n) {
-          const auto each = [&](const auto& visit) {
-            for (int64_t i = 0; i < n; ++i) {
-              std::array<T*, tensors> row;
-              for (size_t t = 0; t < tensors; ++t) {
-                row[t] = reinterpret_cast<T*>(data[t] + i * strides[t]);
-              }
-              visit(row.data());
+          const auto row_at = [&](int64_t i) {
+            std::array<T*, tensors> row;
+            for (size_t t = 0; t < tensors; ++t) {
+              row[t] = reinterpret_cast<T*>(data[t] + i * strides[t]);
             }
+            return row;
           };
           if constexpr (solves_cross_entropy<T, Functor>) {
-            cpu::CrossEntropySolver<T> solver(layout.classes);
-            each([&](T* const* row) {
-              if (!solver.solve(functor.problem(row, layout))) {
-                functor(row, layout);
-              }
-            });
+            run_cross_entropy<T>(functor, layout, n, row_at);
           } else {
-            each([&](T* const* row) { functor(row, layout); });
+            for (int64_t i = 0; i < n; ++i) {
+              functor(row_at(i).data(), layout);
+            }
           }
         },
         grain);

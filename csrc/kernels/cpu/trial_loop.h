@@ -12,7 +12,7 @@
 
 namespace torchbcd::cpu {
 
-inline constexpr int kTrialTile = 256;
+inline constexpr int kTrialTile = 1024;
 
 struct Problems {
   alignas(64) std::array<double, kTrialTile> a, b, gamma;
@@ -58,29 +58,64 @@ TORCHBCD_TARGET_CLONES void second_trials(const Prox& prox, int n, const Problem
   }
 }
 
+template <typename T, typename Prox>
+TORCHBCD_TARGET_CLONES void last_trials(const Prox& prox, int n, const Problems& problems, Trials& trials) {
+  TORCHBCD_VECTORIZE
+  for (int i = 0; i < n; ++i) {
+    const functors::Trial trial =
+        prox.template last_trial<T>(functors::ProxProblem{problems.a[i], problems.b[i], problems.gamma[i]});
+    trials.u[i] = trial.u;
+    trials.verdict[i] = trial.verdict;
+  }
+}
+
+// The number with copies of the first one after the last, so that no vector is left in part: what is done one
+// by one costs as much each as a vector.
+inline int whole_vectors(int n, Problems& problems, Trials& trials) {
+  for (; n % 16 != 0; ++n) {
+    problems.set(n, problems[0]);
+    trials.set(n, trials[0]);
+  }
+  return n;
+}
+
+// Those of the first n that `want` another trial, side by side for it.
+template <typename Want, typename Again>
+void try_again(int n, const Problems& problems, Trials& trials, const Want& want, const Again& again) {
+  Problems few;
+  Trials theirs;
+  std::array<int, kTrialTile> of;
+  int count = 0;
+  for (int i = 0; i < n; ++i) {
+    if (want(trials.verdict[i])) {
+      of[count] = i;
+      few.set(count, problems[i]);
+      theirs.set(count, trials[i]);
+      ++count;
+    }
+  }
+  if (count > 0) {
+    const int all = whole_vectors(count, few, theirs);
+    again(all, few, theirs);
+    for (int k = 0; k < count; ++k) {
+      trials.set(of[k], theirs[k]);
+    }
+  }
+}
+
 // The minimisers of the first n problems, n <= kTrialTile.
 template <typename T, typename Prox>
 void solve_tile(const Prox& prox, int n, const Problems& problems, Trials& trials) {
   first_trials<T>(prox, n, problems, trials);
   if constexpr (requires { prox.template second_trial<T>(problems[0], trials[0]); }) {
-    Problems again;
-    Trials trials_again;
-    std::array<int, kTrialTile> of;
-    int count = 0;
-    for (int i = 0; i < n; ++i) {
-      if (trials.verdict[i] > functors::kUnsettled) {
-        of[count] = i;
-        again.set(count, problems[i]);
-        trials_again.set(count, trials[i]);
-        ++count;
-      }
-    }
-    if (count > 0) {
-      second_trials<T>(prox, count, again, trials_again);
-      for (int k = 0; k < count; ++k) {
-        trials.set(of[k], trials_again[k]);
-      }
-    }
+    try_again(
+        n, problems, trials, [](double verdict) { return verdict > functors::kUnsettled; },
+        [&prox](int count, const Problems& p, Trials& t) { second_trials<T>(prox, count, p, t); });
+  }
+  if constexpr (requires { prox.template last_trial<T>(problems[0]); }) {
+    try_again(
+        n, problems, trials, [](double verdict) { return verdict != functors::kSettled; },
+        [&prox](int count, const Problems& p, Trials& t) { last_trials<T>(prox, count, p, t); });
   }
   for (int i = 0; i < n; ++i) {
     if (trials.verdict[i] != functors::kSettled) {
