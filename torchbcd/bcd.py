@@ -103,11 +103,11 @@ class BCD(SweepOptimizer[_C.BCD]):
         inner_sweeps: How many times V and U are updated before the W that follows them, >= 1; 1 where the order
             is a list or "joint".
         process_group: Processes of ``torch.distributed`` that have the rows of the data between them ([Z],
-            Appendix F; ``splitting=3`` only). Each gives its own rows to :meth:`bind` and :meth:`step`, at the
-            same time; only Gram matrices and cross products go between them, and all have the same weights, to
-            the bit, after every sweep. The model's parameters are first set to those of the group's rank 0.
-            Objectives and what a report says of them are those of all rows, and are read by all processes or by
-            none. None: this process has all rows.
+            Appendix F; with ``splitting=2`` where no block has an activation inside). Each gives its own rows to
+            :meth:`bind` and :meth:`step`, at the same time; only Gram matrices and cross products go between
+            them, and all have the same weights, to the bit, after every sweep. The model's parameters are first
+            set to those of the group's rank 0. Objectives and what a report says of them are those of all rows,
+            and are read by all processes or by none. None: this process has all rows.
 
     Penalties and regularisers live in ``param_groups``, one group for each Linear, and may be changed between
     steps.

@@ -30,7 +30,7 @@ __all__ = ["Settings", "fit", "fit_loader"]
 Validation: TypeAlias = "tuple[Tensor, arguments.Targets] | Callable[[nn.Module], float] | None"
 _Checked: TypeAlias = "tuple[Tensor, Tensor] | Callable[[nn.Module], float] | None"
 
-_ROWS_SEEN = 10000  # that tell whether inputs want to be standardised
+ROWS_SEEN = 10_000  # that tell whether inputs want to be standardised
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Loader:
         first: list[Batch] = []
         for batch in self.epoch():
             first.append(batch)
-            if self.counted >= _ROWS_SEEN:
+            if self.counted >= ROWS_SEEN:
                 break
         if not first:
             raise ValueError("there must be at least one batch (got none)")
@@ -131,7 +131,7 @@ def fit_loader(
     source = _Loader(loader, optimizer)
     _, encoded = library.checked(source.inputs, source.targets, "", None)
     checked_validation, classes = _checked(optimizer, validation)
-    _standardize(optimizer, source.inputs[:_ROWS_SEEN], encoded[:_ROWS_SEEN], None, settings.standardize)
+    _standardize(optimizer, source.inputs[:ROWS_SEEN], encoded[:ROWS_SEEN], None, settings.standardize)
     del source.inputs
     return _run(optimizer, source, checked_validation, classes, settings)
 
@@ -167,7 +167,7 @@ def fit(
     if weight is not None and not bool(weight.all()):
         counting = weight > 0
         x, y, encoded, weight = (t[counting.to(t.device)] for t in (x, y, encoded, weight))
-    encoded = encoded[:_ROWS_SEEN]
+    encoded = encoded[:ROWS_SEEN]
     source = _Rows(x, y, weight, settings, Ranks(optimizer._process_group))
     if source.counted == 0:
         raise ValueError("sample_weight must have a sum > 0")
@@ -281,11 +281,11 @@ def _standardize(optimizer: RelaxedBCD, x: Tensor, y: Tensor, weight: Tensor | N
         )
     if wanted is False or optimizer._process_group is not None:
         return
-    few = model.frozen_first is not None and len(x) > _ROWS_SEEN
+    few = model.frozen_first is not None and len(x) > ROWS_SEEN
     trained = model.parameters()[0][0].requires_grad
     if wanted is None and (optimizer._object.sweeps or not trained or len(x) < 2):
         return
-    first, rows = first_linear(model, x[:_ROWS_SEEN] if few else x)
+    first, rows = first_linear(model, x[:ROWS_SEEN] if few else x)
     counts = None if weight is None else weight[: len(rows)]
     if wanted is None:
         if not is_first_poorly_scaled(first, rows, counts):

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RelaxedBCD"]
 
-_ROWS_SEEN = 10_000  # of a batch, evenly spaced, to tell how inputs are scaled
-_ROWS_SEEN_MADE = 1024  # the same where modules run before the layers
+_ROWS_MADE = 1024  # by modules before the layers, of a batch, to tell how inputs are scaled
 
 
 class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
@@ -404,8 +403,8 @@ class RelaxedBCD(SweepOptimizer[_C.RelaxedBCD]):
         if self._object.sweeps == 0 and not self._scale_seen:
             with suppress(TypeError, ValueError):  # which the step itself reports
                 self._scale_seen = True
-                most = _ROWS_SEEN if self._model.frozen_first is None else _ROWS_SEEN_MADE
-                some = x[:: -(-len(x) // most)]
+                most = mini_batches.ROWS_SEEN if self._model.frozen_first is None else _ROWS_MADE
+                some = x[:: max(1, -(-len(x) // most))]  # evenly spaced
                 if is_first_poorly_scaled(*first_linear(self._model, some)):
                     warnings.warn(
                         "x has a common offset, or columns far larger than others, which hide the rest of it "

@@ -44,7 +44,7 @@ py::class_<Optimizer> with_bind_in_folder(py::class_<Optimizer> c) {
                }));
 }
 
-/// Both.
+/// bind(x, y, sample_weight, what its two variables start from, a scratch folder, whether to go on).
 template <typename Optimizer>
 py::class_<Optimizer> with_bind_from_in_folder(py::class_<Optimizer> c) {
   return c.def("bind", wrap_pybind_function_no_gil(

@@ -57,12 +57,12 @@ struct Bracketed {
   }
 };
 
-// 1 where the last step, to u, tells a root of f that it found: small beside u, and beside the interval on
-// which the slope, positive, keeps its size.
-TORCHBCD_HOST_DEVICE double found_by(double step, double u, double slope, double bend) {
+// 1 where the last step tells a root of f that it found: small beside `size`, that of the root or of what it
+// is compared with, and beside the interval on which the slope, positive, keeps its size.
+TORCHBCD_HOST_DEVICE double found_by(double step, double size, double slope, double bend) {
   const double moved = std::fabs(step);
-  const double size = std::fabs(u) < 1 ? std::fabs(u) : 1;
-  const double small = moved <= 1e-5 * size ? 1.0 : 0.0;
+  const double most = std::fabs(size) < 1 ? std::fabs(size) : 1;
+  const double small = moved <= 1e-5 * most ? 1.0 : 0.0;
   return moved * std::fabs(bend) <= 1e-3 * slope ? small : 0.0;
 }
 

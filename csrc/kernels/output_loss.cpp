@@ -54,8 +54,9 @@ OutputLoss::Part loss_part(std::string_view item, std::string_view all, std::str
                     "' must have parts such as '10: cross_entropy' or "
                     "'1: 0.5 * quantile(0.9)', outputs, weight and loss (got '",
                     item, "' in '", all, "')");
-  TORCH_CHECK_VALUE(part.outputs >= 1, "torchbcd: a part of the loss '", kMultiOutput,
-                    "' must have at least one output (got ", part.outputs, ")");
+  constexpr int64_t kMost = int64_t{1} << 31;  // whose sums are far from overflowing
+  TORCH_CHECK_VALUE(part.outputs >= 1 && part.outputs < kMost, "torchbcd: a part of the loss '", kMultiOutput,
+                    "' must have at least one output, and less than 2^31 (got ", part.outputs, ")");
   std::string_view loss = without_spaces(item.substr(colon + 1));
   std::string factor;
   if (const size_t times = loss.find('*'); times != std::string_view::npos) {

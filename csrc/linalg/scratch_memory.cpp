@@ -1,6 +1,7 @@
 #include "linalg/scratch_memory.h"
 
 #include <c10/core/CPUAllocator.h>
+#include <c10/core/Device.h>
 #include <c10/util/Exception.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@ constexpr size_t kGrain = size_t{1} << 18;  // sizes are multiples of it, so tha
 thread_local ScratchMemory* in_use = nullptr;
 
 // Torch's allocator while somebody uses files, in whatever thread: those threads get them, all others what
-// they had.
+// they had. Torch reads and sets its allocator as a plain pointer, which is one word.
 class FilesWhereAsked final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {

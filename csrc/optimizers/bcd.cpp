@@ -92,6 +92,9 @@ void BCD::check_options_together() const {
   if (data_->options.splitting() == 2) {
     mlp_->refuse_skips("splitting 2");
   }
+  TORCH_CHECK_VALUE(
+      data_->options.loss_scaling() != "paper" || !mlp_->loss.several(), mlp_->name,
+      ": loss_weight 'paper' is of one loss; with several take 'mean', and weights of the parts");
   blocks_in_order(data_->options, mlp_->depth());
   if (data_->options.order() == "joint") {
     check_joint();
@@ -177,6 +180,7 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
     population = static_cast<double>(rows.rows());
   };
   begin("bind", own, {}, {&population});
+  check_any_rows(population);
   rows.population = static_cast<int64_t>(population);
   rows.cache.enabled = true;
   if (run && run->resumed()) {
@@ -253,6 +257,7 @@ void BCD::step(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
     population = static_cast<double>(inputs.size(0));
   };
   begin("batch", own, {}, {&population});
+  check_any_rows(population);
   moved();
   BcdRows& batch = data_->batch;
   data_->resize_batch(inputs.size(0), mlp_->committed);

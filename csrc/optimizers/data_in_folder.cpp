@@ -1,6 +1,10 @@
 // What optimizers with bound data in a folder share: what that asks for, taking up a run, the end of a sweep.
 #include <c10/util/Exception.h>
 
+#include <functional>
+#include <memory>
+
+#include "linalg/affine_map.h"
 #include "optimizers/saved_state.h"
 #include "optimizers/scratch_run.h"
 #include "optimizers/trained_mlp.h"

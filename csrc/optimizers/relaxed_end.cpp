@@ -1,8 +1,11 @@
 // Where a sweep of RelaxedBCD ends: what the next one goes on from, in memory and in a folder's record.
 #include <ATen/ops/add.h>
 
+#include <optional>
 #include <utility>
+#include <vector>
 
+#include "linalg/affine_map.h"
 #include "optimizers/relaxed_data.h"
 #include "optimizers/saved_state.h"
 #include "optimizers/scratch_run.h"

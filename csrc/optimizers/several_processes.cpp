@@ -92,6 +92,7 @@ void SplitOptimizer::begin(const std::string& way, const std::function<void()>& 
   // it says, which a message of another length would not come to.
   constexpr size_t kNumbers = 3;
   double nothing = 0;
+  TORCH_INTERNAL_ASSERT(sums.size() <= kNumbers);
   std::vector<double*> numbers = sums;
   numbers.resize(kNumbers, &nothing);
   Fingerprint fingerprint;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/registry.h"
 #include "optimizers/dicts.h"
 #include "optimizers/option_table.h"
 #include "optimizers/proximal_value.h"
@@ -125,6 +126,9 @@ at::Tensor SplitOptimizer::joined_targets(const std::vector<at::Tensor>& y) cons
 }
 
 bool SplitOptimizer::tells_classes(const at::Tensor& y) const {
+  TORCH_CHECK_VALUE(
+      !mlp_->loss.several() || (y.dim() == 2 && y.size(1) == mlp_->parameters.back().weight.size(0)),
+      mlp_->name, ": targets of several losses must have a column for each output (got ", y.sizes(), ")");
   const auto is_one_hot = [](const at::Tensor& t) {
     return t.dim() == 2 && t.size(1) > 1 &&
            t.eq(1).sum(1).eq(1).logical_and_(t.ne(0).sum(1).eq(1)).all().item<bool>();

@@ -34,6 +34,7 @@ struct InputBlockCache {
   bool enabled = false;
   WeightPenalties penalties;  // what it was made for
   Trained trained;
+  bool primal = false;
   std::unique_ptr<WeightBlock> block;
 };
 

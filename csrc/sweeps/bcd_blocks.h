@@ -102,10 +102,13 @@ class BcdBlocks : public Blocks<BcdSweep> {
     };
     InputBlockCache& cache = rows_.cache;
     const bool keep = l == 0 && cache.enabled;
-    if (keep && !(cache.block && cache.penalties == penalties && cache.trained == problem_.trained[l])) {
+    const bool kept = cache.block && cache.penalties == penalties && cache.trained == problem_.trained[l] &&
+                      cache.primal == primal;
+    if (keep && !kept) {
       cache.block = make(/*keep=*/true);
       cache.penalties = penalties;
       cache.trained = problem_.trained[l];
+      cache.primal = primal;
     }
     const std::unique_ptr<WeightBlock> passing = keep ? nullptr : make(/*keep=*/false);
     (keep ? *cache.block : *passing).solve(residual, layer.map, layer.next);

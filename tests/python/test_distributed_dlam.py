@@ -202,6 +202,7 @@ def refusals(rank, group):
     tell("bad epochs to fit", lambda o: o.fit(x, y, 1 - one), method=torchbcd.RelaxedBCD)
     tell("no tensor", lambda o: o.step([1] if one else x, y))
     tell("no rows", lambda o: o.bind(x[:0], y[:0]))
+    tell("no rows to BCD", lambda o: o.step(x[:0], y[:0]), method=torchbcd.BCD)
     tell("option", bad_option, good_option)
     tell("no tensor to BCD", lambda o: o.step(x, [y] if one else y), method=torchbcd.BCD)
     return said
@@ -275,10 +276,11 @@ REFUSED = {
     "bad epochs to fit": "ValueError: .*epochs and batch_size must be at least 1",
     "no tensor": "Error: .*x must be a torch.Tensor",
     "no rows": "ValueError: .*one of the processes must have a row at least",
+    "no rows to BCD": "ValueError: .*one of the processes must have a row at least",
     "option": "ValueError: .*rho of layer 1 must be a finite positive number",
     "no tensor to BCD": "Error: .*targets must be a torch.Tensor",
 }
-OF_ALL = ("weights", "state", "sweeps", "most sweeps", "no rows")
+OF_ALL = ("weights", "state", "sweeps", "most sweeps", "no rows", "no rows to BCD")
 
 
 @pytest.mark.parametrize("case", REFUSED)

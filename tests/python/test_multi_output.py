@@ -361,6 +361,8 @@ class TestRefusals:
     def test_together(self):
         with pytest.raises(ValueError, match=r"order 'joint' needs the loss 'squared' \(got 'multi_output"):
             make("BCD", SMOOTH, splitting=2, order="joint")
+        with pytest.raises(ValueError, match="loss_weight 'paper' is of one loss"):
+            make("BCD", LOSS, loss_weight="paper")
         with pytest.raises(ValueError, match="output_solver 'fista' needs a loss with a Lipschitz gradient"):
             make("DLAM", LOSS, output_solver="fista")
         with pytest.raises(ValueError, match="no activation, unless the loss is 'squared'"):
@@ -395,6 +397,7 @@ class TestRefusals:
             ("multi_output(2: squared)", r"at least two parts \(got 1\)"),
             ("multi_output(squared, 1: squared)", r"must have parts such as .*got 'squared' in"),
             ("multi_output(0: squared, 1: squared)", "at least one output"),
+            (f"multi_output({2**63 - 1}: squared, {2**63 - 1}: squared, 4: squared)", r"less than 2\^31"),
             ("multi_output(1: -1 * squared, 1: squared)", r"finite and > 0 \(got '-1'\)"),
             ("multi_output(1: nan * squared, 1: squared)", "finite and > 0"),
             ("multi_output(1: squares, 1: squared)", "loss must be one of"),

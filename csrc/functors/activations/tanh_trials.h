@@ -3,13 +3,12 @@
 // where r is least, then convex up to where r is greatest. So from b on f' has up to two roots at which it
 // rises:
 //
-//   left   on the concave part. There Newton's iteration from b stays below the root and rises to it. f'' > 0
-//   up to
-//          it: where f'' <= 0 at b, or at an iterate, there is none.
-//   right  where f'(u_-) <= 0, u_- = artanh(t_-), it is the one root beyond u_-, and f' rises from there up
-//   to a and
-//          is positive from a on. Else the last root before u_- if there is one, on the convex part: Newton's
-//          iteration from u_- falls to it, and there is none where it meets f'' <= 0.
+// The left one, on the concave part: there Newton's iteration from b stays below the root and rises to it.
+// f'' > 0 up to it: where f'' <= 0 at b, or at an iterate, there is none.
+//
+// The right one: where f'(u_-) <= 0, u_- = artanh(t_-), it is the one root beyond u_-, and f' rises from
+// there up to a and is positive from a on. Else the last root before u_- if there is one, on the convex part:
+// Newton's iteration from u_- falls to it, and there is none where it meets f'' <= 0.
 //
 // f is convex from b on where gamma exceeds the bound of -r, or t_b >= t_-: the root is then one, found like
 // the right one from b. The first trial finds the right one, and settles what has no left one, or none that

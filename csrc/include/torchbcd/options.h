@@ -33,7 +33,7 @@ struct BCDOptions {
   /// By name, such as "squared" or "quantile(0.9)", whose number is its level; "cross_entropy(0.1, 1, 2, 5)"
   /// has its label smoothing first, then a weight for each class. Several, each of outputs of its own and
   /// with a weight: "multi_output(10: cross_entropy, 1: 0.5 * quantile(0.9))". An unknown one is answered
-  /// with all there are.
+  /// with all single ones.
   TORCH_ARG(std::string, loss) = "squared";
   /// Penalty of V_i = sigma_i(U_i), > 0.
   TORCH_ARG(PerLayer<double>, gamma) = 1.0;

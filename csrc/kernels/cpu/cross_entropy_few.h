@@ -10,6 +10,7 @@
 
 #include "functors/losses/cross_entropy.h"
 #include "functors/losses/cross_entropy_lanes.h"
+#include "functors/scalar.h"
 #include "kernels/cpu/loops.h"
 
 namespace torchbcd::cpu {
