@@ -23,10 +23,10 @@ from torchbcd.regularizers import L1, L2, Box
 WIDTHS, ROWS = [6, 9, 7, 3], 60
 
 
-def problem(seed=0, rows=ROWS, **options):
+def problem(seed=0, rows=ROWS, hidden="relu", **options):
     """A float32 model, its optimizer and data."""
     x, y = make_data(rows, WIDTHS[0], WIDTHS[-1], dtype=torch.float32)
-    model = make_mlp(WIDTHS, dtype=torch.float32, seed=seed)
+    model = make_mlp(WIDTHS, dtype=torch.float32, seed=seed, hidden=hidden)
     return model, torchbcd.BCD(model, "cross_entropy", gamma=0.3, alpha=0.1, **options), x, y
 
 
@@ -57,7 +57,7 @@ CASES = {
         "order": "layer_parallel",
     },
     "given": {"given": True, "weight_regularizer": L2(0.1)},
-    "two splittings": {"splitting": 2},
+    "two splittings": {"splitting": 2, "hidden": "tanh"},
 }
 
 
