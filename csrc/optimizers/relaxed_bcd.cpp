@@ -388,8 +388,7 @@ SavedState RelaxedBCD::state() const {
   refuse_state_in_folder();
   SavedState state;
   state.numbers["sweeps"] = {static_cast<double>(sweeps())};
-  state.numbers["standardize"] = {data_->standardize ? static_cast<double>(*data_->standardize) : -1};
-  save_maps(state, data_->velocity, "_velocity");
+  Data::Course{data_->standardize, data_->velocity}.save(state);
   if (!bound()) {
     return state;
   }
@@ -408,11 +407,7 @@ void RelaxedBCD::load_state(const SavedState& state) {
   const Call call = mlp_->call(Call::Kind::kChange);
   const StateReader reader(mlp_->name, state);
   const int64_t sweeps = reader.count("sweeps");
-  const double standardize = reader.number("standardize");
-  std::vector<AffineMap> velocity;
-  if (reader.has("weight_velocity")) {
-    velocity = reader.maps(mlp_->committed, "_velocity");
-  }
+  Data::Course course = Data::Course::read(reader, mlp_->committed);
   RelaxedRows rows;
   if (reader.has("x")) {
     const at::Tensor x = mlp_->layer_inputs("state['x']", reader.tensor("x"));
@@ -432,8 +427,8 @@ void RelaxedBCD::load_state(const SavedState& state) {
       rows.penalties = reader.numbers("penalties", mlp_->depth());
     }
   }
-  data_->velocity = std::move(velocity);
-  data_->standardize = standardize < 0 ? std::nullopt : std::optional<bool>(standardize > 0);
+  data_->velocity = std::move(course.velocity);
+  data_->standardize = course.standardize;
   data_->bound = std::move(rows);
   keep_in(nullptr);
   data_->last = nullptr;

@@ -30,6 +30,15 @@ struct RelaxedBCD::Data {
     }
   };
 
+  // What a sweep takes over from those before it, beside weights and states.
+  struct Course {
+    std::optional<bool> standardize;
+    std::vector<AffineMap> velocity;
+
+    void save(SavedState& state) const;
+    static Course read(const StateReader& reader, const std::vector<AffineMap>& like);
+  };
+
   RelaxedBCDOptions options;
   RelaxedBCDOptions swept;               // those of the last sweep
   std::vector<AffineMap> velocity;       // with momentum, the step of the last sweep; otherwise empty
@@ -61,8 +70,8 @@ struct RelaxedBCD::Data {
     return false;
   }
   // What a run's record holds of a point.
-  SavedState record(const RelaxedRows& rows, const std::vector<AffineMap>& maps,
-                    const std::vector<AffineMap>& step, const RelaxedStates& states, int64_t sweeps) const;
+  static SavedState record(const RelaxedRows& rows, const std::vector<AffineMap>& maps, const Course& course,
+                           const RelaxedStates& states, int64_t sweeps);
   // Throws where a row's weight would not be what it is.
   void check_takes_weights(const char* name) const;
   Given checked(const RelaxedBCD& optimizer, const at::Tensor& x, const at::Tensor& y,

@@ -12,18 +12,34 @@
 
 namespace torchbcd {
 
+void RelaxedBCD::Data::Course::save(SavedState& state) const {
+  state.numbers["standardize"] = {standardize ? static_cast<double>(*standardize) : -1};
+  save_maps(state, velocity, "_velocity");
+}
+
+RelaxedBCD::Data::Course RelaxedBCD::Data::Course::read(const StateReader& reader,
+                                                        const std::vector<AffineMap>& like) {
+  Course course;
+  const double standardize = reader.number("standardize");
+  if (standardize >= 0) {
+    course.standardize = standardize > 0;
+  }
+  if (reader.has("weight_velocity")) {
+    course.velocity = reader.maps(like, "_velocity");
+  }
+  return course;
+}
+
 SavedState RelaxedBCD::Data::record(const RelaxedRows& rows, const std::vector<AffineMap>& maps,
-                                    const std::vector<AffineMap>& step, const RelaxedStates& states,
-                                    int64_t sweeps) const {
+                                    const Course& course, const RelaxedStates& states, int64_t sweeps) {
   SavedState state;
   state.numbers["sweeps"] = {static_cast<double>(sweeps)};
-  state.numbers["standardize"] = {standardize ? static_cast<double>(*standardize) : -1};
   state.numbers["rows"] = {static_cast<double>(rows.rows())};
   state.numbers["row_weights"] = {static_cast<double>(rows.weights.defined() ? rows.rows() : 1)};
   state.numbers["states"] = {states.empty() ? 0.0 : 1.0};
   state.numbers["penalties"] = states.empty() ? std::vector<double>() : rows.penalties;
   save_maps(state, maps);
-  save_maps(state, step, "_velocity");
+  course.save(state);
   return state;
 }
 
@@ -31,25 +47,21 @@ SavedState RelaxedBCD::Data::record(const RelaxedRows& rows, const std::vector<A
 // inputs standardised, where that is known.
 std::optional<bool> RelaxedBCD::begin_run(ScratchRun& run, RelaxedRows& rows) {
   if (!run.resumed()) {
-    SavedState state = data_->record(rows, mlp_->committed, data_->velocity, {}, sweeps());
-    state.numbers["standardize"] = {-1};  // of other data
-    run.begin(state, description());
-    return std::nullopt;
+    // Whether other data wanted to be standardised says nothing of these.
+    const Data::Course course{std::nullopt, data_->velocity};
+    run.begin(Data::record(rows, mlp_->committed, course, {}, sweeps()), description());
+    return course.standardize;
   }
   const SavedState recorded = run.recorded();
   const StateReader reader(mlp_->name, recorded);
-  const double standardize = reader.number("standardize");
-  std::vector<AffineMap> velocity;
-  if (reader.has("weight_velocity")) {
-    velocity = reader.maps(mlp_->committed, "_velocity");
-  }
+  Data::Course course = Data::Course::read(reader, mlp_->committed);
   if (reader.count("states") != 0) {
     rows.saved = RelaxedStates::allocate(rows.rows(), mlp_->committed, run.storage(), run.current_set());
     rows.penalties = reader.numbers("penalties", mlp_->depth());
   }
   take_up(reader, rows.rows(), rows.weights.defined() ? rows.rows() : 1);
-  data_->velocity = std::move(velocity);
-  return standardize < 0 ? std::nullopt : std::optional<bool>(standardize > 0);
+  data_->velocity = std::move(course.velocity);
+  return course.standardize;
 }
 
 // The sweep's U and V go to where the last one's are not.
@@ -76,9 +88,9 @@ void RelaxedBCD::commit_recorded(bool persistent, bool step_to_go_on_with) {
     difference_out(mlp_->next, mlp_->committed, d.next_velocity);
   }
   const auto record = [&](bool after) {
-    return d.record(d.bound, after ? mlp_->next : mlp_->committed,
-                    after && keeps_step ? d.next_velocity : d.velocity,
-                    after && persistent ? d.bound.next_saved : d.bound.saved, sweeps() + (after ? 1 : 0));
+    return Data::record(d.bound, after ? mlp_->next : mlp_->committed,
+                        {d.standardize, after && keeps_step ? d.next_velocity : d.velocity},
+                        after && persistent ? d.bound.next_saved : d.bound.saved, sweeps() + (after ? 1 : 0));
   };
   commit(record, /*other_set=*/persistent);
   if (keeps_step) {

@@ -36,6 +36,19 @@ void check_kind_of_model(const char* name, const char* argument, const at::Tenso
                     " must be on the device of the model, ", weight.device(), " (got ", t.device(), ")");
 }
 
+// Class indices as a loss of so many outputs takes them, of the weight's dtype and device.
+at::Tensor encoded_classes(const char* name, const char* argument, const at::Tensor& classes, int64_t outputs,
+                           const at::Tensor& weight, const functors::AnyLoss& loss) {
+  const at::Tensor like = weight.detach().select(0, 0).select(0, 0).expand({classes.size(0), outputs});
+  return encode_classes(name, argument, classes, like, loss);
+}
+
+// Values for so many outputs: a column each, or (n,) for one.
+void check_columns(const char* name, const char* argument, const at::Tensor& y, int64_t outputs) {
+  TORCH_CHECK_VALUE(y.dim() == 2 ? y.size(1) == outputs : y.dim() == 1 && outputs == 1, name, ": ", argument,
+                    " must have shape (n, ", outputs, ") (got ", y.sizes(), ")");
+}
+
 }  // namespace
 
 // What the modules before the layers make of some rows.
@@ -158,8 +171,7 @@ at::Tensor TrainedMlp::kept_targets(const char* argument, const at::Tensor& y, i
     const functors::AnyLoss& of_all = loss.parts.front().loss;
     check_takes_classes(name, argument, outputs, of_all);
     const auto encode = [&](const at::Tensor& classes) {
-      const at::Tensor like = weight.detach().select(0, 0).select(0, 0).expand({classes.size(0), outputs});
-      return encode_classes(name, argument, classes, like, of_all);
+      return encoded_classes(name, argument, classes, outputs, weight, of_all);
     };
     return y.dim() == 1 ? keep([&](int64_t begin, int64_t size) { return encode(y.narrow(0, begin, size)); })
                         : encode(y);  // which throws
@@ -167,8 +179,7 @@ at::Tensor TrainedMlp::kept_targets(const char* argument, const at::Tensor& y, i
   TORCH_CHECK_TYPE(y.scalar_type() == weight.scalar_type(), name, ": ", argument,
                    " must hold class indices or have the dtype of the model, ", weight.scalar_type(),
                    " (got ", y.scalar_type(), ")");
-  TORCH_CHECK_VALUE(y.dim() == 2 ? y.size(1) == outputs : y.dim() == 1 && outputs == 1, name, ": ", argument,
-                    " must have shape (n, ", outputs, ") (got ", y.sizes(), ")");
+  check_columns(name, argument, y, outputs);
   return keep([&](int64_t begin, int64_t size) {
     const at::Tensor own = copy_of(y.narrow(0, begin, size).reshape({size, outputs}));
     TORCH_CHECK_VALUE(all_finite(own), name, ": ", argument, " must be finite (got NaN or infinite entries)");
@@ -199,13 +210,11 @@ at::Tensor TrainedMlp::joined_targets(const char* argument, const std::vector<at
                       rows, " (got ", own.sizes(), ")");
     if (c10::isIntegralType(own.scalar_type(), /*includeBool=*/true)) {
       check_takes_classes(name, of.c_str(), part.outputs, part.loss);
-      const at::Tensor like = weight.detach().select(0, 0).select(0, 0).expand({rows, part.outputs});
-      columns.push_back(encode_classes(name, of.c_str(), own, like, part.loss));
+      columns.push_back(encoded_classes(name, of.c_str(), own, part.outputs, weight, part.loss));
       continue;
     }
     check_kind_of_model(name, of.c_str(), own, weight);
-    TORCH_CHECK_VALUE(own.dim() == 2 ? own.size(1) == part.outputs : own.dim() == 1 && part.outputs == 1,
-                      name, ": ", of, " must have shape (n, ", part.outputs, ") (got ", own.sizes(), ")");
+    check_columns(name, of.c_str(), own, part.outputs);
     columns.push_back(own.detach().reshape({rows, part.outputs}));
   }
   return at::cat(columns, 1);
