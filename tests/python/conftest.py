@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +102,17 @@ def pytest_collection_modifyitems(items):
 def pytest_make_parametrize_id(val):
     """Names that are the same in every worker of pytest-xdist, as contents of a file, with its date, are not."""
     return "bytes" if isinstance(val, bytes) else None
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """The folders that benchmarks import from.
+
+    All of them: a module stays imported when the path is taken back, so that what it did to the path when it was
+    imported is not done for the next test.
+    """
+    for folder in ("examples/python", "benchmarks"):
+        monkeypatch.syspath_prepend(Path(__file__).parents[2] / folder)
 
 
 @pytest.fixture

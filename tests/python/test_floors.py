@@ -20,11 +20,7 @@ N, D, DEPTH = 20, 30, 3
 WIDTHS = (D,) * (DEPTH + 1)
 PRODUCT = 2 * N * D * D
 
-
-@pytest.fixture(autouse=True)
-def _benchmarks(monkeypatch):
-    """The folder, as its scripts see it."""
-    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 def net():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 
 import pytest
 import torch
@@ -124,12 +123,6 @@ def test_the_averager_that_counts_steps(results):
     """It averages after the second and the fourth step; in between the two go their own ways."""
     for number, (mine, theirs) in enumerate(zip(*(result["periodic"] for result in results), strict=True), 1):
         assert all(map(torch.equal, mine, theirs)) == (number % 2 == 0)
-
-
-@pytest.fixture
-def benchmarks(monkeypatch):
-    """The folder, as its scripts see it."""
-    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
 
 
 EXAMPLE = ROOT / "examples/python/local_rounds.py"

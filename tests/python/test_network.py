@@ -6,18 +6,13 @@ import json
 import os
 import shutil
 import socket
-import sys
 import threading
 import time
 
 import pytest
 from test_examples import ROOT, assert_is_png, run
 
-
-@pytest.fixture(autouse=True)
-def _benchmarks(monkeypatch):
-    """The folder, as its scripts see it."""
-    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+pytestmark = pytest.mark.usefixtures("benchmarks")
 
 
 def ring(ranks, size, wait, rate):
