@@ -34,7 +34,6 @@ import signal
 import socket
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -53,8 +52,6 @@ from contestants import Options
 from data_sets import SETS, Data
 from torch.distributed.algorithms.model_averaging.utils import average_parameters
 from torch.nn.parallel import DistributedDataParallel
-
-import torchbcd
 
 OUTPUT = Path(__file__).resolve().parents[1] / "docs/results/network.json"
 SMALL = (network_report.FEW_NUMBERS, network_report.SMALL)  # numbers of all-reduces, for what a hop costs
@@ -301,21 +298,10 @@ def simulate(results: Results, arguments: argparse.Namespace, data: Data) -> Non
 
 
 def reduces(data: Data, set_: data_sets.Set) -> Iterator[dict[str, Any]]:
-    """How many numbers go into each all-reduce of a step, as torch's profiler sees them."""
-    model = data_sets.make_model(set_, data, 0)
-    weights = sum(p.numel() for p in model.parameters())
-    with tempfile.TemporaryDirectory() as folder:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
-        optimizer = torchbcd.RelaxedBCD(model, process_group=dist.group.WORLD, **rounds.MANY_ROWS)
-        for _ in range(2):  # the first step also compares weights
-            optimizer.step(data.x[:500], data.y[:500])
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        with torch.profiler.profile(activities=activities, record_shapes=True) as profile:
-            optimizer.step(data.x[:500], data.y[:500])
-        dist.destroy_process_group()
-    shapes = [e.input_shapes[0] for e in profile.events() if e.name == "_c10d_functional::all_reduce_"]
-    yield {"kind": "reduces", "method": METHODS[0].name, "numbers": [torch.Size(s).numel() for s in shapes]}
-    yield {"kind": "reduces", "method": "", "numbers": [weights]}
+    """The all-reduces of a step."""
+    found = rounds.sweep(data, set_)
+    yield {"kind": "reduces", "method": METHODS[0].name, "order": found.order}
+    yield {"kind": "reduces", "method": "", "order": [found.weights, -1]}
 
 
 def main() -> None:

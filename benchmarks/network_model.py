@@ -9,8 +9,9 @@ their way at once,
     all-reduce of b bytes = 2 (P - 1) max(h L + o + b / (2 P R), b / (P R)),
 
 where h (about 2; about 1 where there are fewer numbers than 2 P, so that most receivers have been ready for
-long) and o, what a hop costs where the network costs nothing, come from all-reduces that were measured. A step on
-n rows of a rank computes for a + c n seconds, fitted to measured CPU seconds; nothing overlaps.
+long) and o, what a hop costs where the network costs nothing, come from all-reduces that were measured. Those of
+a step that are under way at the same time (collectives.py) share the rate. A step on n rows of a rank computes
+for a + c n seconds, fitted to measured CPU seconds, and computing overlaps with nothing.
 
 `tree`: the same for an all-reduce in 2 log2 P hops, halving and doubling, which gloo does not do here.
 """
@@ -22,6 +23,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import collectives
 import numpy as np
 
 SEGMENTS = 2  # of a rank's chunk; with fewer numbers than segments some are empty
@@ -58,10 +60,20 @@ class Network(NamedTuple):
             return 0.0
         hop = self.few if numbers < SEGMENTS * ranks else self.many
         wait = hop.delays * self.delay + hop.own
-        line = sent(ranks, 4 * numbers) / self.rate if self.rate else 0.0
+        line = self.line(ranks, numbers)
         if tree:
             return hops(ranks, tree) * wait + line
         return max(hops(ranks) * wait + line / SEGMENTS, line)
+
+    def line(self, ranks: int, numbers: int) -> float:
+        """Seconds that a rank needs for the bytes of one."""
+        return sent(ranks, 4 * numbers) / self.rate if self.rate else 0.0
+
+    def step(self, ranks: int, order: list[int], tree: bool = False) -> float:
+        """Seconds of a step's all-reduces."""
+        return collectives.seconds(
+            order, lambda n: self.all_reduce(ranks, n, tree), lambda n: self.line(ranks, n)
+        )
 
 
 class Computing(NamedTuple):

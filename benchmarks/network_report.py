@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import collectives
 import matplotlib as mpl
 from network_model import Computing, Network, fit_computing, fit_hop
 from training_report import head, row
@@ -75,7 +76,7 @@ class Model:
         self.names = list(dict.fromkeys(r["method"] for r in self.runs))
         self.all_reduces = [t for t in trials if t["kind"] == "all-reduce"]
         self.simulated = {(t["method"], t["ranks"]): t for t in trials if t["kind"] == "simulated"}
-        self.reduces: dict[str, list[int]] = {t["method"]: t["numbers"] for t in trials if t["kind"] == "reduces"}
+        self.orders: dict[str, list[int]] = {t["method"]: t["order"] for t in trials if t["kind"] == "reduces"}
         self.rate, self.delay = rate, delay
         self.network = Network(delay / 1000, rate * 1e6 / 8, *(self._hop(n) for n in (FEW_NUMBERS, SMALL)))
         self.computing = {name: self._computing(name) for name in self.names}
@@ -97,9 +98,9 @@ class Model:
         ]
         return fit_computing((r["rows"], looks(r)[-1].computing / r["steps"]) for r in own)
 
-    def reduces_of(self, name: str) -> list[int]:
-        """Numbers in the all-reduces of a step or an average."""
-        return self.reduces.get(name, self.reduces[""])
+    def order_of(self, name: str) -> list[int]:
+        """The all-reduces of a step or an average."""
+        return self.orders.get(name, self.orders[""])
 
     def rounds(self, name: str, ranks: int) -> Rounds | None:
         """Of this number of ranks, as they ran or in turn."""
@@ -123,7 +124,7 @@ class Model:
         syncs = next((number for number, score in found.scores if score >= level), None) if found else None
         if found is None or syncs is None:
             return None
-        waiting = sum(self.network.all_reduce(ranks, n, tree) for n in self.reduces_of(name))
+        waiting = self.network.step(ranks, self.order_of(name), tree)
         return syncs * found.steps * self.computing[name].seconds(found.rows), syncs * waiting
 
 
@@ -137,8 +138,8 @@ def measured(model: Model) -> Iterator[str]:
     yield "\n## Measured\n"
     yield (
         "Seconds until a test accuracy is reached: sum (computing + communication), and what the clock said, "
-        "with queueing for a core. All-reduces and MB: of the whole run, as given to all-reduces, and "
-        "as the kernel counted them on rank 0's interface."
+        "with queueing for a core. All-reduces that wait for one another, and MB: of the whole run, as given to "
+        "all-reduces, and as the kernel counted them on rank 0's interface."
     )
     for ranks in sorted({r["ranks"] for r in model.runs}):
         own = [r for r in model.runs if r["ranks"] == ranks]
@@ -146,7 +147,7 @@ def measured(model: Model) -> Iterator[str]:
         yield f"\n### {ranks} rank{'s' if ranks > 1 else ''}\n"
         yield f"Load of the machine while it ran, beside other work: {load}.\n"
         yield from head(
-            "", *(f"{level:g} %" for level in LEVELS), "the end", "all-reduces", "MB", "MB on the wire"
+            "", *(f"{level:g} %" for level in LEVELS), "the end", "all-reduces in turn", "MB", "MB on the wire"
         )
         at = {level: [look.own for r in own if (look := reached(r, level))] for level in LEVELS}
         for run in own:
@@ -161,7 +162,7 @@ def measured(model: Model) -> Iterator[str]:
                 cells.append(f"{shown} ({parts}); clock {text(look.seconds)}")
             last = looks(run)[-1]
             counted = "-" if run["counted"] is None or ranks == 1 else f"{run['counted'] / 1e6:.0f}"
-            number = last.syncs * len(model.reduces_of(run["method"])) if ranks > 1 else 0
+            number = last.syncs * collectives.in_turn(model.order_of(run["method"])) if ranks > 1 else 0
             sent = f"{last.bytes / 1e6:.0f}" if ranks > 1 else "0"
             yield row(
                 run["method"], *cells, f"{last.score:.2f} % after {text(last.seconds)} s", number, sent, counted
@@ -171,11 +172,13 @@ def measured(model: Model) -> Iterator[str]:
 def constants(model: Model) -> Iterator[str]:
     """What the model is made of."""
     yield "\n## The model's constants\n"
-    sweep = model.reduces.get("RelaxedBCD, sweeps", [])
+    order = model.orders.get("RelaxedBCD, sweeps", [])
+    sweep = collectives.begun(order)
     yield (
-        f"Numbers that are averaged, weights or gradients: {model.reduces[''][0]:,}. All-reduces of a sweep of "
-        f"RelaxedBCD: {len(sweep)}, {sum(n < SMALL for n in sweep)} of them of fewer than {SMALL} numbers, "
-        f"{sum(sweep):,} numbers in all. CPU seconds of a step on n rows of a rank, a + c n:\n"
+        f"Numbers that are averaged, weights or gradients: {model.orders[''][0]:,}. All-reduces of a sweep of "
+        f"RelaxedBCD: {len(sweep)}, of which {collectives.in_turn(order)} wait for one another, "
+        f"{sum(n < SMALL for n in sweep)} of fewer than {SMALL} numbers, {sum(sweep):,} numbers in all. "
+        "CPU seconds of a step on n rows of a rank, a + c n:\n"
     )
     yield from head("", "a, ms", "c, µs a row")
     for name, computing in model.computing.items():

@@ -16,7 +16,7 @@ differs is how often workers synchronise within it:
 
 Bytes are those that a worker gives to all-reduces in the run: the weights, or the gradients, or what RelaxedBCD's
 `bytes_sent` says. Waits are all-reduces one after another: one a round or step, and several a step of RelaxedBCD,
-which torch's profiler counts.
+which torch's profiler counts (collectives.py).
 
 Search: `--trials` settings for each optimizer and case, the same number for all, on 20,000 rows, scored on the
 last 10,000 of the training part with seed 0; trial 0 has usual numbers, the others are drawn from RANGES. That of
@@ -36,6 +36,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+import collectives
 import contestants
 import data_sets
 import local_rounds
@@ -178,20 +179,31 @@ def score(*run: Any) -> float:
         return 0.0
 
 
-def costs(data: Data, set_: data_sets.Set) -> dict[str, list[int]]:
-    """Waits and bytes of a synchronisation: of weights or gradients, and of a step of RelaxedBCD."""
+class Sweep(NamedTuple):
+    """What a step of RelaxedBCD sums over the processes, and how many numbers the weights are."""
+
+    order: list[int]
+    bytes: int
+    weights: int
+
+
+def sweep(data: Data, set_: data_sets.Set) -> Sweep:
+    """Of a step on rows of all workers."""
     model = data_sets.make_model(set_, data, 0)
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
     with tempfile.TemporaryDirectory() as folder:
         dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
         optimizer = torchbcd.RelaxedBCD(model, process_group=dist.group.WORLD, **MANY_ROWS)
         for _ in range(2):  # the first step also compares weights
             optimizer.step(data.x[:500], data.y[:500])
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            optimizer.step(data.x[:500], data.y[:500])
+        order = collectives.order_of(lambda: optimizer.step(data.x[:500], data.y[:500]))
         dist.destroy_process_group()
-    waits = sum(event.count for event in profile.key_averages() if event.key == "c10d::allreduce_")
-    return {"": [1, weights], "RelaxedBCD": [waits, optimizer.bytes_sent]}
+    return Sweep(order, optimizer.bytes_sent, sum(p.numel() for p in model.parameters()))
+
+
+def costs(data: Data, set_: data_sets.Set) -> dict[str, list[int]]:
+    """Waits and bytes of a synchronisation: of weights or gradients, and of a step of RelaxedBCD."""
+    found = sweep(data, set_)
+    return {"": [1, 4 * found.weights], "RelaxedBCD": [collectives.in_turn(found.order), found.bytes]}
 
 
 def search(results: Results, arguments: argparse.Namespace) -> None:

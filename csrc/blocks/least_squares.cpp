@@ -38,6 +38,31 @@ bool cancels(const SpdFactor& factor, at::ScalarType type) {
   return type == at::kFloat && !(factor.least_pivot() > kLeastPivot);
 }
 
+// [residual^T v, column sums of residual], shape (d', d + 1) or (d', d), of the rows here; the sums with the
+// weights' roots, by which v and the residual are multiplied already.
+at::Tensor cross_product(const at::Tensor& residual, const at::Tensor& v, bool bias, const at::Tensor& root) {
+  const int64_t inputs = v.size(1);
+  at::Tensor product = at::empty({residual.size(1), inputs + (bias ? 1 : 0)}, residual.options());
+  at::Tensor of_weight = product.narrow(1, 0, inputs);
+  at::Tensor of_bias = bias ? product.select(1, inputs) : at::Tensor();
+  for_each_part(residual.size(0), [&](int64_t begin, int64_t size) {
+    const at::Tensor part = part_of(residual, begin, size);
+    const at::Tensor rows = part_of(v, begin, size);
+    if (begin == 0) {
+      at::mm_out(of_weight, part.t(), rows);
+    } else {
+      of_weight.addmm_(part.t(), rows);
+    }
+    const at::Tensor weighted = bias && root.defined() ? part * part_of(root, begin, size) : part;
+    if (bias && begin == 0) {
+      at::sum_out(of_bias, weighted, 0);
+    } else if (bias) {
+      of_bias.add_(at::sum(weighted, 0));
+    }
+  });
+  return product;
+}
+
 }  // namespace
 
 HiddenStateBlock::HiddenStateBlock(AffineMap map, double gamma, double rho, const Regularizer& regularizer,
@@ -88,16 +113,43 @@ void HiddenStateBlock::solve_(const at::Tensor& v, const at::Tensor& previous, c
   }
 }
 
-WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightPenalties& penalties,
+WeightSums::WeightSums(at::Tensor v, bool bias, SumOverRanks sum_over_ranks, const RowWeights& weights)
+    : system_{.a = weights.scaled(v),
+              .ones_column = bias,
+              .sum_over_ranks = std::move(sum_over_ranks),
+              .ones = weights.root},
+      gram_(system_, system_.a.scalar_type()) {}
+
+void WeightSums::start_cross(const at::Tensor& residual) {
+  const at::Tensor& root = system_.ones;
+  cross_ = cross_product(root.defined() ? residual * root : residual, system_.a, system_.ones_column, root);
+  if (system_.sum_over_ranks) {
+    pending_ = PendingSum(system_.sum_over_ranks, {cross_});
+  }
+}
+
+GramSystem WeightSums::gram() {
+  GramSystem system = system_;
+  system.begun = &gram_;
+  return system;
+}
+
+at::Tensor WeightSums::cross() {
+  pending_.wait();
+  return std::move(cross_);
+}
+
+WeightBlock::WeightBlock(const at::Tensor& v, int64_t outputs, bool bias, const WeightPenalties& penalties,
                          bool always_primal, const char* where, SumOverRanks sum_over_ranks,
-                         const RowWeights& weights, const at::Tensor& residual)
-    : v_(weights.scaled(v)),
+                         const RowWeights& weights, WeightSums* sums)
+    : v_(sums != nullptr ? sums->gram().a : weights.scaled(v)),
       weights_(weights),
       bias_(bias),
       penalties_(penalties),
       primal_(always_primal || sum_over_ranks || !penalties.regularizer.quadratic() ||
               primal_is_cheaper(static_cast<double>(v_.size(0)), static_cast<double>(outputs),
                                 static_cast<double>(v_.size(1)))),
+      sums_(sums),
       sum_over_ranks_(std::move(sum_over_ranks)),
       bias_l2_(penalties.regularize_bias ? penalties.regularizer.entries.l2 : 0),
       bias_gain_((penalties.alpha + penalties.regularizer.entries.l2) / (penalties.alpha_bias + bias_l2_)) {
@@ -105,30 +157,22 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
   const double bias_ridge = (penalties.alpha_bias + bias_l2_) / penalties.rho;
   const double weight_ridge =
       ridge * ((penalties.alpha + penalties.regularizer.entries.l2) / penalties.alpha);
-  if (sum_over_ranks_ && residual.defined()) {
-    cross_ = cross_product(weights_.scaled(residual));
+  GramSystem primal{.a = v_, .ones_column = bias, .sum_over_ranks = sum_over_ranks_, .ones = weights_.root};
+  if (sums != nullptr) {
+    primal = sums->gram();
   }
   if (!penalties.regularizer.quadratic()) {
-    const at::Tensor gram = gram_matrix({.a = v_,
-                                         .ridge = ridge,
-                                         .ones_column = bias,
-                                         .ones_ridge = penalties.alpha_bias / penalties.rho,
-                                         .sum_over_ranks = sum_over_ranks_,
-                                         .ones = weights_.root,
-                                         .along = cross_});
+    primal.ridge = ridge;
+    primal.ones_ridge = penalties.alpha_bias / penalties.rho;
+    const at::Tensor gram = gram_matrix(primal);
     TORCH_CHECK_LINALG(all_finite(gram), where, ": the Gram matrix of the inputs is not finite");
     // Times the relaxation, which leaves the Hessian as it is.
     problem_ = WeightQuadratic(gram, penalties.regularizer, penalties.relaxation / penalties.rho,
                                v_.size(1) + (penalties.regularize_bias && bias ? 1 : 0), where);
   } else if (primal_) {
-    factor_ = factor({.a = v_,
-                      .ridge = weight_ridge,
-                      .ones_column = bias,
-                      .ones_ridge = bias_ridge,
-                      .sum_over_ranks = sum_over_ranks_,
-                      .ones = weights_.root,
-                      .along = cross_},
-                     where);
+    primal.ridge = weight_ridge;
+    primal.ones_ridge = bias_ridge;
+    factor_ = factor(primal, where);
   } else {
     const double ones_row = bias ? bias_gain_ : 0;
     factor_ =
@@ -142,37 +186,12 @@ WeightBlock::WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightP
   }
 }
 
-// [residual^T v, column sums of residual], shape (d', d + 1) or (d', d).
-at::Tensor WeightBlock::cross_product(const at::Tensor& residual) const {
-  const int64_t inputs = v_.size(1);
-  at::Tensor product = at::empty({residual.size(1), inputs + (bias_ ? 1 : 0)}, residual.options());
-  at::Tensor of_weight = product.narrow(1, 0, inputs);
-  at::Tensor of_bias = bias_ ? product.select(1, inputs) : at::Tensor();
-  for_each_part(residual.size(0), [&](int64_t begin, int64_t size) {
-    const at::Tensor part = part_of(residual, begin, size);
-    const at::Tensor v = part_of(v_, begin, size);
-    if (begin == 0) {
-      at::mm_out(of_weight, part.t(), v);
-    } else {
-      of_weight.addmm_(part.t(), v);
-    }
-    const at::Tensor weighted =
-        bias_ && weights_.defined() ? part * part_of(weights_.root, begin, size) : part;
-    if (bias_ && begin == 0) {
-      at::sum_out(of_bias, weighted, 0);
-    } else if (bias_) {
-      of_bias.add_(at::sum(weighted, 0));
-    }
-  });
-  return product;
-}
-
 // The same over all processes.
 at::Tensor WeightBlock::total_cross_product(const at::Tensor& residual) const {
-  if (cross_.defined()) {
-    return cross_.clone();
+  if (sums_ != nullptr) {
+    return sums_->cross();
   }
-  const at::Tensor product = cross_product(residual);
+  const at::Tensor product = cross_product(residual, v_, bias_, weights_.root);
   if (sum_over_ranks_) {
     sum_over_ranks_(product);
   }
@@ -234,6 +253,19 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
       new_bias.sub_(previous.bias, bias_moved);
     }
   }
+}
+
+void solve_weight_block(const at::Tensor& v, bool bias, const WeightPenalties& penalties, const char* where,
+                        const SumOverRanks& sum_over_ranks, const at::Tensor& residual,
+                        const AffineMap& previous, const AffineMap& next) {
+  std::optional<WeightSums> sums;
+  if (sum_over_ranks) {
+    sums.emplace(v, bias, sum_over_ranks);
+    sums->start_cross(residual);
+  }
+  WeightBlock(v, residual.size(1), bias, penalties, /*always_primal=*/false, where, sum_over_ranks, {},
+              sums ? &*sums : nullptr)
+      .solve(residual, previous, next);
 }
 
 }  // namespace torchbcd

@@ -53,6 +53,30 @@ struct WeightPenalties {
   bool operator==(const WeightPenalties&) const = default;
 };
 
+/// What a W block takes of its rows, [V 1]^T [V 1] and R^T [V 1]: summed over the processes that have rows,
+/// each in a message that is on its way while other work goes on.
+class WeightSums {
+ public:
+  /// Begins the first one. `v` (n, d) are the layer's inputs.
+  WeightSums(at::Tensor v, bool bias, SumOverRanks sum_over_ranks, const RowWeights& weights = {});
+
+  /// Begins the second one, for residuals (n, d'); anew, where it was begun for others.
+  void start_cross(const at::Tensor& residual);
+
+  bool has_cross() const { return cross_.defined(); }
+
+  /// A system of the first one, without ridges; once, and no longer than this lives.
+  GramSystem gram();
+  /// The second one, (d', d + 1) or (d', d), once.
+  at::Tensor cross();
+
+ private:
+  GramSystem system_;
+  GramSum gram_;
+  at::Tensor cross_;
+  PendingSum pending_;
+};
+
 /// The W block, argmin over (W', b') of
 /// rho/2 |U - V W'^T - 1 b'^T|^2 + alpha/2 |W' - W|^2 + alpha_bias/2 |b' - b|^2 + r(W'), and r(b') where
 /// asked for. With inputs of no columns it is that of b alone. A relaxation nu in (0, 1] divides the
@@ -63,17 +87,16 @@ class WeightBlock {
   /// `v` (n, d) are the layer's inputs; `outputs` is d'. The primal factor (d x d) serves every sweep
   /// over the same v; `always_primal` asks for it so that the caller can keep this object. Where the rows lie
   /// in several processes it is primal too, and what goes between them are its two matrices, of size d (d +
-  /// d'): every process then finds the same W. They are summed in one message where the `residual` that solve
-  /// will be given is known.
-  WeightBlock(at::Tensor v, int64_t outputs, bool bias, const WeightPenalties& penalties, bool always_primal,
-              const char* where, SumOverRanks sum_over_ranks = {}, const RowWeights& weights = {},
-              const at::Tensor& residual = {});
+  /// d'): every process then finds the same W. `sums` are those matrices where they have been begun, of the
+  /// residual that solve is given, which is then called once, while they live.
+  WeightBlock(const at::Tensor& v, int64_t outputs, bool bias, const WeightPenalties& penalties,
+              bool always_primal, const char* where, SumOverRanks sum_over_ranks = {},
+              const RowWeights& weights = {}, WeightSums* sums = nullptr);
 
   /// Sets `next` from `previous` and residual = u - v W^T - 1 b^T, which is overwritten.
   void solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
 
  private:
-  at::Tensor cross_product(const at::Tensor& residual) const;
   at::Tensor total_cross_product(const at::Tensor& residual) const;
 
   at::Tensor v_;        // times the weights' roots, in float64 where the dual form would cancel
@@ -81,12 +104,17 @@ class WeightBlock {
   bool bias_;
   WeightPenalties penalties_;
   bool primal_;
-  at::Tensor cross_;  // of the residual over all processes, where it was summed with the Gram matrix
+  WeightSums* sums_;
   SumOverRanks sum_over_ranks_;
   double bias_l2_;    // the regulariser's squared norm, where it is of b too
   double bias_gain_;  // (alpha + l2) / (alpha_bias + bias_l2): how much more W is bound than b
   SpdFactor factor_;
   WeightQuadratic problem_;
 };
+
+/// That block, once, for a `residual` that is known already, which is overwritten.
+void solve_weight_block(const at::Tensor& v, bool bias, const WeightPenalties& penalties, const char* where,
+                        const SumOverRanks& sum_over_ranks, const at::Tensor& residual,
+                        const AffineMap& previous, const AffineMap& next);
 
 }  // namespace torchbcd

@@ -295,18 +295,27 @@ void move_unchecked(const StateProblem& problem, StateMoved& moved) {
   moved.slack_sums = passes::row_sums_of_squares(moved.slack);
 }
 
-bool move_checked(StateProblem& problem, const at::Tensor& start, StateMoved& moved, const Totals& totals) {
+bool move_checked(StateProblem& problem, const at::Tensor& start, StateMoved& moved, const Totals& totals,
+                  const std::function<void()>& meanwhile) {
   const at::Tensor before = at::sum(start);
   const auto fallen = [&] {
-    const std::vector<at::Tensor> sums = totals.of({at::sum(moved.sums), before});
-    return sums[0].le(sums[1]).item<bool>();
+    const at::Tensor from = totals.several() ? before.clone() : before;
+    const at::Tensor to = at::sum(moved.sums);
+    PendingSum pending = totals.begin({from, to});
+    meanwhile();
+    pending.wait();
+    return to.le(from).item<bool>();
   };
   bool shortened = false;
   move(problem, moved, totals);
-  for (int halving = 1; halving <= kHalvings && !fallen(); ++halving) {
+  for (int halving = 1; !fallen(); ++halving) {
     shortened = true;
     problem.length.mul_(halving < kHalvings ? 0.5 : 0.0);
     move(problem, moved, totals);
+    if (halving == kHalvings) {  // it has not moved, which needs no check
+      meanwhile();
+      break;
+    }
   }
   return shortened;
 }

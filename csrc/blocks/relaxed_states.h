@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <vector>
 
 #include "blocks/state_map.h"
@@ -80,6 +81,9 @@ void move_unchecked(const StateProblem& problem, StateMoved& moved);
 
 /// A step that kinks or curvature make raise the objective, whose sums over rows are `start`, is halved, and
 /// halved again, and at last dropped. Returns whether it was. Sums are weighed here, and in `start` already.
-bool move_checked(StateProblem& problem, const at::Tensor& start, StateMoved& moved, const Totals& totals);
+/// `meanwhile` is called for each step that is tried, while the processes sum up what decides; the last call
+/// is for the step that stands.
+bool move_checked(StateProblem& problem, const at::Tensor& start, StateMoved& moved, const Totals& totals,
+                  const std::function<void()>& meanwhile);
 
 }  // namespace torchbcd

@@ -1,7 +1,6 @@
 #include "blocks/weight_step.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/linalg_pinv.h>
 #include <ATen/ops/mm.h>
@@ -10,6 +9,7 @@
 
 #include <algorithm>
 
+#include "blocks/least_squares.h"
 #include "blocks/weight_quadratic.h"
 #include "blocks/weight_terms.h"
 #include "kernels/passes.h"
@@ -88,13 +88,11 @@ void exact_weights(const at::Tensor& a, const at::Tensor& residual, const Affine
                    const SumOverRanks& sum_over_ranks) {
   const int64_t inputs = a.size(1);
   const bool bias = previous.bias.defined();
-  const at::Tensor v = a.to(at::kDouble), r = residual.to(at::kDouble);
-  at::Tensor cross = at::mm(r.t(), v);
-  if (bias) {
-    cross = at::cat({cross, r.sum(0).unsqueeze(1)}, 1);
-  }
-  const at::Tensor gram =
-      gram_matrix({.a = v, .ones_column = bias, .sum_over_ranks = sum_over_ranks, .along = cross});
+  const at::Tensor v = a.to(at::kDouble);
+  WeightSums sums(v, bias, sum_over_ranks);
+  sums.start_cross(residual.to(at::kDouble));
+  const at::Tensor gram = gram_matrix(sums.gram());
+  const at::Tensor cross = sums.cross();
   TORCH_CHECK_LINALG(all_finite(gram), where, ": the Gram matrix of the inputs is not finite");
   const at::Tensor start = joined(previous).to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
   if (omega.quadratic()) {

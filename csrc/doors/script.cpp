@@ -94,7 +94,7 @@ class Script : public torch::CustomClassHolder {
     auto script = c10::make_intrusive<Script>(weights, biases, activations, loss, options, flatten, choices,
                                               skips, taken(kScales), taken(kShifts), taken(kSlopes));
     for (const char* key : {kScales, kShifts, kSlopes}) {
-      tensors.erase(key);
+      static_cast<void>(tensors.erase(key));
     }
     script->optimizer.load_state(from_script(tensors, numbers));
     return script;

@@ -1,6 +1,5 @@
 #include "linalg/reductions.h"
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/dot.h>
 #include <ATen/ops/equal.h>
@@ -10,7 +9,6 @@
 #include <ATen/ops/ne.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/sum.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -24,12 +22,6 @@
 
 namespace torchbcd {
 namespace {
-
-std::vector<double> to_doubles(const at::Tensor& t) {
-  const at::Tensor values = t.to(at::kCPU, at::kDouble).contiguous();
-  const double* data = values.const_data_ptr<double>();
-  return {data, data + values.numel()};
-}
 
 // Numbers that lie on a device one by one, fetched at once: a GPU is waited for a single time.
 std::vector<double> fetch(const std::vector<at::Tensor>& scalars) {
@@ -53,6 +45,12 @@ bool equal_on_cpu(const at::Tensor& a, const at::Tensor& b) {
 }
 
 }  // namespace
+
+std::vector<double> to_doubles(const at::Tensor& t) {
+  const at::Tensor values = t.to(at::kCPU, at::kDouble).contiguous();
+  const double* data = values.const_data_ptr<double>();
+  return {data, data + values.numel()};
+}
 
 double inner_product(const at::Tensor& a, const at::Tensor& b) {
   const auto flat = [](const at::Tensor& t) { return t.to(at::kDouble).reshape(-1); };
@@ -109,37 +107,6 @@ std::vector<at::Tensor> clone_all(const std::vector<at::Tensor>& tensors) {
   return copies;
 }
 
-void sum_together(const SumOverRanks& sum, const std::vector<at::Tensor>& tensors) {
-  std::vector<at::Tensor> flat;
-  for (const at::Tensor& t : tensors) {
-    if (t.defined()) {
-      flat.push_back(t.reshape(-1));
-    }
-  }
-  const at::Tensor all = at::cat(flat);
-  sum(all);
-  int64_t begin = 0;
-  for (const at::Tensor& t : tensors) {
-    if (t.defined()) {
-      t.copy_(all.narrow(0, begin, t.numel()).view(t.sizes()));
-      begin += t.numel();
-    }
-  }
-}
-
-void sum_over_ranks(const SumOverRanks& sum, const at::Device& device, const std::vector<double*>& numbers) {
-  std::vector<double> values;
-  for (const double* number : numbers) {
-    values.push_back(*number);
-  }
-  const at::Tensor sums = at::tensor(at::ArrayRef<double>(values), at::kDouble).to(device);
-  sum(sums);
-  values = to_doubles(sums);
-  for (size_t i = 0; i < numbers.size(); ++i) {
-    *numbers[i] = values[i];
-  }
-}
-
 at::Tensor Totals::weighed(const at::Tensor& of_rows) const {
   return weighted() ? of_rows.mul_(weights_.weight) : of_rows;
 }
@@ -187,12 +154,6 @@ double Totals::of(double sum) const {
 void Totals::add_up(const std::vector<double*>& sums) const {
   if (sum_) {
     sum_over_ranks(sum_, device_, sums);
-  }
-}
-
-void Totals::add_up_matrices(const std::vector<at::Tensor>& sums) const {
-  if (sum_) {
-    sum_together(sum_, sums);
   }
 }
 

@@ -1,17 +1,14 @@
-// Numbers of tensors: inner products in float64, finiteness, sums over the processes that have the rows.
+// Numbers of tensors: inner products in float64, finiteness, sums over all rows.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include <functional>
 #include <utility>
 #include <vector>
 
-namespace torchbcd {
+#include "linalg/rank_sums.h"
 
-/// Adds a tensor up over the processes that have the rows of the data between them, in place and to the same
-/// bits in each; empty where one process has them all.
-using SumOverRanks = std::function<void(const at::Tensor&)>;
+namespace torchbcd {
 
 /// sum a b over all entries, the products too in float64.
 double inner_product(const at::Tensor& a, const at::Tensor& b);
@@ -37,11 +34,8 @@ bool all_equal(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& 
 /// Copies; undefined ones stay so.
 std::vector<at::Tensor> clone_all(const std::vector<at::Tensor>& tensors);
 
-/// Replaces tensors of one type by their sums over the processes, in one message; undefined ones stay so.
-void sum_together(const SumOverRanks& sum, const std::vector<at::Tensor>& tensors);
-
-/// Replaces each number by its sum over the processes, which meet on `device`.
-void sum_over_ranks(const SumOverRanks& sum, const at::Device& device, const std::vector<double*>& numbers);
+/// Numbers that a tensor has on its device, on the host.
+std::vector<double> to_doubles(const at::Tensor& t);
 
 /// What each row counts in a sum over rows, (n, 1), as if it were there so many times; undefined where all
 /// count one.
@@ -80,8 +74,12 @@ class Totals {
   double of(double sum) const;
   /// Of several numbers at once, in place.
   void add_up(const std::vector<double*>& sums) const;
-  /// Of several matrices of one type at once, in place; undefined ones stay so.
-  void add_up_matrices(const std::vector<at::Tensor>& sums) const;
+  /// Of several tensors of one type at once, in place; undefined ones stay so.
+  void add_up_matrices(const std::vector<at::Tensor>& sums) const { begin(sums).wait(); }
+  /// The same, under way.
+  PendingSum begin(const std::vector<at::Tensor>& sums) const {
+    return several() ? PendingSum(sum_, sums) : PendingSum();
+  }
   /// The largest of a number that each process has, to the bit. Several messages.
   double largest(double number) const;
 

@@ -76,9 +76,9 @@ void accumulate_gram(const at::Tensor& a, const at::Tensor& out, double beta) {
   }
 }
 
-// The lower triangle of the system's matrix, accumulated over rows in `dtype`, so that each row is fetched
+// The lower triangle of A^T A of the rows here, accumulated over them in `dtype`, so that each row is fetched
 // once however many panels and sums it goes into.
-at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
+at::Tensor gram_here(const GramSystem& system, at::ScalarType dtype) {
   const int64_t d = system.a.size(1);
   const int64_t n = system.a.size(0);
   at::Tensor k = at::empty({system.size(), system.size()}, system.a.options().dtype(dtype));
@@ -105,24 +105,24 @@ at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
       accumulate(begin + from, std::min(part, size - from));
     }
   });
-  const at::Tensor ones = system.ones.defined() ? system.ones.to(dtype) : system.ones;
-  if (system.ones_row != 0 && ones.defined()) {
-    products.addmm_(ones, ones.t(), 1, as_held_by(k, system.ones_row));
-  } else if (system.ones_row != 0) {
-    products.add_(as_held_by(k, system.ones_row));
-  }
-  if (system.ones_column && ones.defined()) {
-    k.select(0, d).select(0, d).copy_(ones.square().sum());
+  if (system.ones_column && system.ones.defined()) {
+    k.select(0, d).select(0, d).copy_(system.ones.to(dtype).square().sum());
   } else if (system.ones_column) {
     k.select(0, d).select(0, d).fill_(static_cast<double>(n));
   }
-  if (system.sum_over_ranks) {
-    const at::Tensor places =
-        at::tril_indices(k.size(0), k.size(1), 0, at::TensorOptions().dtype(at::kLong).device(k.device()));
-    const c10::List<std::optional<at::Tensor>> triangle({places.select(0, 0), places.select(0, 1)});
-    const at::Tensor sums = k.index(triangle);
-    sum_together(system.sum_over_ranks, {sums, system.along});
-    k.tril_().index_put_(triangle, sums);
+  return k;
+}
+
+// The lower triangle of the system's matrix.
+at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
+  at::Tensor k = system.begun != nullptr ? system.begun->wait() : GramSum(system, dtype).wait();
+  const int64_t d = system.a.size(1);
+  const at::Tensor products = k.narrow(0, 0, d).narrow(1, 0, d);
+  if (system.ones_row != 0 && system.ones.defined()) {
+    const at::Tensor ones = system.ones.to(dtype);
+    products.addmm_(ones, ones.t(), 1, as_held_by(k, system.ones_row));
+  } else if (system.ones_row != 0) {
+    products.add_(as_held_by(k, system.ones_row));
   }
   products.diagonal().add_(as_held_by(k, system.ridge));
   if (system.ones_column) {
@@ -192,6 +192,24 @@ PowerIteration power_iteration(const Apply& apply, const at::Tensor& like, int s
 }
 
 }  // namespace
+
+GramSum::GramSum(const GramSystem& system, at::ScalarType dtype) : k_(gram_here(system, dtype)) {
+  if (!system.sum_over_ranks) {
+    return;
+  }
+  places_ =
+      at::tril_indices(k_.size(0), k_.size(1), 0, at::TensorOptions().dtype(at::kLong).device(k_.device()));
+  sums_ = k_.index({places_.select(0, 0), places_.select(0, 1)});
+  pending_ = PendingSum(system.sum_over_ranks, {sums_});
+}
+
+at::Tensor GramSum::wait() {
+  if (pending_.defined()) {
+    pending_.wait();
+    k_.tril_().index_put_({places_.select(0, 0), places_.select(0, 1)}, sums_);
+  }
+  return std::move(k_);
+}
 
 at::Tensor gram_matrix(const GramSystem& system) {
   const at::Tensor lower = assemble(system, system.a.scalar_type()).tril_();
@@ -288,7 +306,7 @@ SpdFactor factor(const GramSystem& system, const char* where) {
   }
   if (system.a.scalar_type() != at::kDouble) {
     GramSystem again = system;
-    again.along = at::Tensor();
+    again.begun = nullptr;
     result = SpdFactor(assemble(again, at::kDouble));
     if (result.reliable()) {
       return result;

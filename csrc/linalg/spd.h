@@ -38,6 +38,8 @@ class SpdFactor {
   mutable std::optional<double> least_pivot_;
 };
 
+class GramSum;
+
 /// What a regularised Gram matrix is made of: A^T A + ridge I, where A is `a` (n, d) with a column of ones
 /// appended (ones_column; its own ridge is ones_ridge where that is not negative), or with a row of
 /// sqrt(ones_row) appended. `ones`, where defined, stands for the ones: (n, 1), or, for the row, (d, 1).
@@ -49,9 +51,22 @@ struct GramSystem {
   double ones_row = 0;
   SumOverRanks sum_over_ranks = {};  // where the rows of A lie in several processes
   at::Tensor ones = {};
-  at::Tensor along = {};  // summed over the processes at the same time, in place, once
+  GramSum* begun = nullptr;  // the sum over them, where it has been begun; in the precision of `a`
 
   int64_t size() const { return a.size(1) + (ones_column ? 1 : 0); }
+};
+
+/// A^T A of a system over all processes, without a ridge: on its way from construction on.
+class GramSum {
+ public:
+  GramSum(const GramSystem& system, at::ScalarType dtype);
+  /// Its lower triangle, once.
+  at::Tensor wait();
+
+ private:
+  at::Tensor k_;
+  at::Tensor places_, sums_;  // the triangle's entries, where they are summed
+  PendingSum pending_;
 };
 
 /// The matrix itself, both triangles, in the precision of its data.

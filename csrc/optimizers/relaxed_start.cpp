@@ -98,16 +98,18 @@ void RelaxedBCD::guard(bool forward_with_old) {
     const std::vector<at::Tensor> states = allocate_states(rows.rows(), maps);
     forward_out(rows.x, maps, data_->problem(*mlp_, data_->swept).state_maps(maps, rows.masks),
                 mlp_->mlp.skips, products, states);
-    return totals.of(weighted_loss(rows.y, states.back(), mlp_->loss, rows.weights.weight));
+    return weighted_loss(rows.y, states.back(), mlp_->loss, rows.weights.weight);
   };
   const auto loss_before = [&] {
-    return totals.of(weighted_loss(rows.y, passes::activation(rows.p.back(), mlp_->activations.back()),
-                                   mlp_->loss, rows.weights.weight));
+    return weighted_loss(rows.y, passes::activation(rows.p.back(), mlp_->activations.back()), mlp_->loss,
+                         rows.weights.weight);
   };
   const std::vector<AffineMap>& next = mlp_->next;
   const std::vector<AffineMap>& old = data_->outside ? data_->start(*mlp_) : mlp_->committed;
-  const double before = forward_with_old ? loss_before() : loss_at(old);
-  for (int halving = 0; halving <= kGuardHalvings && !(loss_at(next) <= before); ++halving) {
+  double before = forward_with_old ? loss_before() : loss_at(old);
+  double after = loss_at(next);
+  totals.add_up({&before, &after});
+  for (int halving = 0; !(after <= before); ++halving) {
     ++data_->report.guard_halvings;
     for (size_t l = 0; l < mlp_->depth(); ++l) {
       const double weight = halving < kGuardHalvings ? 0.5 : 1.0;  // towards the old weights
@@ -116,6 +118,10 @@ void RelaxedBCD::guard(bool forward_with_old) {
         project_(data_->options.weight_regularizer()[l], next[l].weight);
       }
     }
+    if (halving == kGuardHalvings) {
+      break;
+    }
+    after = totals.of(loss_at(next));
   }
 }
 

@@ -50,15 +50,17 @@ std::string failed_elsewhere(const TrainedMlp& mlp, const at::Device& device, co
 
 bool SplitOptimizer::has_other_ranks() const { return static_cast<bool>(mlp_->sum_over_ranks); }
 
-void SplitOptimizer::set_sum_over_ranks(std::function<void(const at::Tensor&)> sum) {
+void SplitOptimizer::set_sum_over_ranks(std::function<void(const at::Tensor&)> sum,
+                                        std::function<void(const at::Tensor&)> wait) {
   const Call call = mlp_->call(Call::Kind::kChange);
   check_takes_ranks();
-  mlp_->sum_over_ranks = {};
+  mlp_->sum_over_ranks = SumOverRanks();
   if (sum) {
-    mlp_->sum_over_ranks = [sum = std::move(sum), mlp = mlp_.get()](const at::Tensor& t) {
+    const auto start = [sum = std::move(sum), mlp = mlp_.get()](const at::Tensor& t) {
       mlp->bytes_sent += static_cast<int64_t>(t.nbytes());
       sum(t);
     };
+    mlp_->sum_over_ranks = SumOverRanks(start, std::move(wait));
   }
   mlp_->weights_changed = true;
   unbind();
@@ -69,7 +71,9 @@ void SplitOptimizer::set_process_group(const std::string& name, int64_t rank) {
   const Call call = mlp_->call(Call::Kind::kChange);
   check_takes_ranks();
   broadcast_from_first_rank(tensors_of(mlp_->parameters), name);
-  set_sum_over_ranks(sum_over_process_group(name));
+  const SumOverRanks sum = sum_over_process_group(name);
+  set_sum_over_ranks([sum](const at::Tensor& t) { sum.start(t); },
+                     [sum](const at::Tensor& t) { sum.wait(t); });
   mlp_->rank = rank;
 }
 

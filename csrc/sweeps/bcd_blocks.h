@@ -94,24 +94,23 @@ class BcdBlocks : public Blocks<BcdSweep> {
   // whose inputs never change, is factored once, and where `primal` on the side of the unknowns.
   void solve_weights(size_t l, const TrainedLayer& layer, const WeightPenalties& penalties,
                      const at::Tensor& residual, bool primal) {
-    const auto make = [&](bool keep) {
-      const std::string name = where("W", l);
-      return std::make_unique<WeightBlock>(layer.input, layer.outputs(), layer.bias(), penalties,
-                                           keep && primal, name.c_str(), problem_.sum_over_ranks,
-                                           RowWeights(), keep ? at::Tensor() : residual);
-    };
+    const std::string name = where("W", l);
     InputBlockCache& cache = rows_.cache;
-    const bool keep = l == 0 && cache.enabled;
+    if (l > 0 || !cache.enabled) {
+      solve_weight_block(layer.input, layer.bias(), penalties, name.c_str(), problem_.sum_over_ranks,
+                         residual, layer.map, layer.next);
+      return;
+    }
     const bool kept = cache.block && cache.penalties == penalties && cache.trained == problem_.trained[l] &&
                       cache.primal == primal;
-    if (keep && !kept) {
-      cache.block = make(/*keep=*/true);
+    if (!kept) {
+      cache.block = std::make_unique<WeightBlock>(layer.input, layer.outputs(), layer.bias(), penalties,
+                                                  primal, name.c_str(), problem_.sum_over_ranks);
       cache.penalties = penalties;
       cache.trained = problem_.trained[l];
       cache.primal = primal;
     }
-    const std::unique_ptr<WeightBlock> passing = keep ? nullptr : make(/*keep=*/false);
-    (keep ? *cache.block : *passing).solve(residual, layer.map, layer.next);
+    cache.block->solve(residual, layer.map, layer.next);
   }
 
   std::vector<Where> product_;

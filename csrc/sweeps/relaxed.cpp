@@ -23,6 +23,7 @@
 #include "blocks/state_map_step.h"
 #include "blocks/weight_terms.h"
 #include "kernels/passes.h"
+#include "sweeps/relaxed_skips.h"
 
 namespace torchbcd {
 namespace {
@@ -39,12 +40,13 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
         loss_weight_(row_loss_weight(options_, rows_.population)),
         clamped_(problem_.clamped()),
         state_maps_(problem_.state_maps(sweep.maps, rows_.masks)),
-        skip_residuals_(depth()),
-        wanted_(depth()) {}
+        sums_(depth()),
+        skips_(problem_.skips, depth()) {}
 
   RelaxedReport run() {
     sweep_.progress = {depth(), sweep_.restored ? 0 : depth()};
     report_.penalties = rows_.penalties;
+    begin_sums(depth() - 1);
     measure();
     output_block();
     for (size_t l = depth(); l-- > 0;) {
@@ -80,6 +82,26 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     const auto end_of_inputs = squares.begin() + static_cast<std::ptrdiff_t>(depth());
     input_squares_.assign(squares.begin(), end_of_inputs);
     slack_squares_.assign(end_of_inputs, squares.end());
+  }
+
+  // Where there are several processes, a W block's two sums over them are begun before it is that block's
+  // turn, and are under way while something else is computed. The first one, of its inputs, which no block
+  // moves before this one has read them: while the layer behind waits for its own. Not where the block has
+  // other inputs.
+  void begin_sums(size_t l) {
+    const Trained trained = problem_.trained[l];
+    if (totals_.several() && !sums_[l] && trained.affine() && !may_standardize(l)) {
+      const at::Tensor read = trained.weight ? input(l) : input(l).narrow(1, 0, 0);
+      sums_[l].emplace(read, trained.bias && sweep_.maps[l].bias.defined(), problem_.sum_over_ranks,
+                       totals_.weights());
+    }
+  }
+  // The second one, of its residual too: while the block before is checked, as if that were good.
+  void begin_cross(size_t l, const at::Tensor& residual) {
+    begin_sums(l);
+    if (sums_[l]) {
+      sums_[l]->start_cross(residual);
+    }
   }
 
   // What the report has measured of the rows here, of all processes: whoever reads it, reads alone.
@@ -172,24 +194,25 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   // W_l and b_l: part of the way to the proximal ridge regression of the residual on the states that the
   // layer has read.
   void weight_block(size_t l) {
-    if (!skips_into(problem_.skips, l).empty()) {
-      wanted_[l] = residual_.clone();
-    }
+    skips_.before_weights(l, residual_);
     sweep_.progress.first_updated = l;
     if (frozen(l)) {
       return;
     }
     const at::Tensor before = residual_sums_;
     const TrainedLayer layer = trained_layer(l, input(l));
-    const bool wanted =
-        l == 0 && sweep_.standardize && problem_.trained[l].weight && options_.weight_regularizer()[l].none();
-    if (!wanted || !fit_standardized(layer)) {
+    if (!may_standardize(l) || !fit_standardized(layer)) {
       fit(l, layer, input_squares_[l]);
     }
     const AffineMap& map = sweep_.maps[l];
     LazyValue decrease = {regularizer(l, map) - regularizer(l, sweep_.next_maps[l]), rows_.penalties[l] / 2,
                           before, residual_sums_};
     done("W", l, in_blocks(l) ? kUnknown : std::move(decrease));
+  }
+
+  bool may_standardize(size_t l) const {
+    return l == 0 && sweep_.standardize && problem_.trained[l].weight &&
+           options_.weight_regularizer()[l].none();
   }
 
   // The first layer's step on standardised inputs, from zero; then what it is on the inputs. False, and
@@ -248,10 +271,23 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
         return;
       }
       out.copy_(residual_);
+      std::optional<WeightSums>& of_rows = sums_[l];
+      if (totals_.several()) {
+        if (!of_rows) {
+          of_rows.emplace(v, layer.bias(), problem_.sum_over_ranks, totals_.weights());
+        }
+        if (!of_rows->has_cross()) {
+          of_rows->start_cross(residual_);
+        }
+        if (l > 0) {
+          begin_sums(l - 1);
+        }
+      }
       WeightBlock(v, layer.outputs(), layer.bias(), {1, alpha, alpha_bias, r, false, smooth ? 1 : nu},
                   /*always_primal=*/false, name.c_str(), problem_.sum_over_ranks, totals_.weights(),
-                  residual_)
+                  of_rows ? &*of_rows : nullptr)
           .solve(out, map, next);
+      of_rows.reset();
       if (smooth) {
         at::Tensor step = next.weight;
         step.sub_(map.weight).mul_(nu);
@@ -282,7 +318,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     if (!problem_.trained[i].state_map()) {
       return;
     }
-    const std::vector<SkipReader> skips = skips_of(i, l);
+    const std::vector<SkipReader> skips = skips_of(i);
     const at::Tensor& weight = sweep_.next_maps[l].weight;
     std::optional<StateMapMoved> moved =
         state_map_step({state_maps_[i], problem_.trained[i], weight, state_scale(l),
@@ -296,9 +332,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       rows_.v[i].add_(moved->change);
       residual_ = moved->residual;
       residual_sums_ = moved->sums;
-      for (size_t k = 0; k < skips.size(); ++k) {
-        skip_residuals_[skips[k].layer] = moved->skip_residuals[k];
-      }
+      skips_.moved(skips, moved->skip_residuals);
       decrease = {0, rows_.penalties[l] / 2, moved->start, moved->end};
     }
     done("map", i, std::move(decrease));
@@ -317,7 +351,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     const at::Tensor& weight = sweep_.next_maps[l].weight;
     const double ratio = rows_.penalties[i] / rows_.penalties[l];
     const double scale = state_scale(l);
-    std::vector<SkipReader> skips = skips_of(i, l);
+    std::vector<SkipReader> skips = skips_of(i);
     const StateMap& map = state_maps_[i];
     StateProblem problem{map,
                          weight,
@@ -359,10 +393,11 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       if (!problem.skips.empty()) {
         start = start + totals_.weighed(skip_sums(problem.skips, residuals_of(problem.skips)));
       }
-      report_.halved += move_checked(problem, start, moved, totals_) ? 1 : 0;
+      const auto meanwhile = [&] { begin_cross(i, moved.slack); };
+      report_.halved += move_checked(problem, start, moved, totals_, meanwhile) ? 1 : 0;
       decrease = {0, rows_.penalties[l] / 2, start, moved.sums};
     }
-    keep_residuals(l, problem, moved);
+    skips_.moved(l, problem, moved);
     rows_.v[i].add_(moved.change);
     residual_ = moved.slack;
     residual_sums_ = moved.slack_sums;
@@ -370,25 +405,10 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     done("UV", i, std::move(decrease));
   }
 
-  // The layers further on that read U or V of layer i as they are.
-  std::vector<SkipReader> skips_of(size_t i, size_t l) const {
-    std::vector<SkipReader> readers;
-    for (const Skip& skip : problem_.skips) {
-      if (skip.from != static_cast<int64_t>(i)) {
-        continue;
-      }
-      const auto to = static_cast<size_t>(skip.to);
-      auto reader = std::find_if(readers.begin(), readers.end(),
-                                 [to](const SkipReader& other) { return other.layer == to; });
-      if (reader == readers.end()) {
-        // Conjugate gradients need the gradient itself.
-        const at::Tensor& wanted = options_.state_steps()[l] == 1 ? wanted_[to] : skip_residuals_[to];
-        const double ratio = rows_.penalties[to] / rows_.penalties[l];
-        reader = readers.insert(reader, {to, skip_residuals_[to], wanted, ratio, false, false});
-      }
-      (skip.activated ? reader->reads_v : reader->reads_u) = true;
-    }
-    return readers;
+  // The layers further on that read U or V of layer i as they are. Conjugate gradients need the gradient
+  // itself.
+  std::vector<SkipReader> skips_of(size_t i) const {
+    return skips_.readers(i, rows_.penalties, /*before_branch=*/options_.state_steps()[i + 1] == 1);
   }
 
   static std::vector<at::Tensor> residuals_of(const std::vector<SkipReader>& skips) {
@@ -399,17 +419,6 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     return residuals;
   }
 
-  // What is left of the residuals that skips will ask for: of layer l, whose inputs have moved, and of those
-  // that have read these.
-  void keep_residuals(size_t l, const StateProblem& problem, const StateMoved& moved) {
-    if (!skips_into(problem_.skips, l).empty()) {
-      skip_residuals_[l] = at::addmm(problem.residual, moved.change, problem.weight.t(), 1, -1);
-    }
-    for (size_t k = 0; k < problem.skips.size(); ++k) {
-      skip_residuals_[problem.skips[k].layer] = moved.skip_residuals[k];
-    }
-  }
-
   Totals totals_;
   double loss_weight_;  // of a row
   bool clamped_;
@@ -417,10 +426,10 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
   at::Tensor residual_;               // U_l - V_{l-1} W_l^T - 1 b_l^T of the layer at hand
   at::Tensor residual_sums_;          // its rows' sums of squares, (n, 1)
   double loss_before_ = 0;
-  std::vector<double> slack_squares_;       // |U - P|^2 of each layer, where they persist
-  std::vector<double> input_squares_;       // |V_{l-1}|^2 of what each layer reads
-  std::vector<at::Tensor> skip_residuals_;  // of the layers that end a branch, since their inputs have moved
-  std::vector<at::Tensor> wanted_;          // and before their weights did
+  std::vector<double> slack_squares_;            // |U - P|^2 of each layer, where they persist
+  std::vector<double> input_squares_;            // |V_{l-1}|^2 of what each layer reads
+  std::vector<std::optional<WeightSums>> sums_;  // of W blocks to come
+  SkipResiduals skips_;
   RelaxedReport report_;
 };
 

@@ -63,9 +63,10 @@ void bcd_sweeps_and_never_rises() {
   EXPECT(optimizer.sweeps() == 22);
 }
 
-// Threads stand for the processes that have the rows between them.
+// Threads stand for the processes that have the rows between them. Sums are there at once, or `later`, when
+// they are waited for.
 template <typename Optimizer>
-void rows_in_several_processes() {
+void rows_in_several_processes(bool later) {
   constexpr int kRanks = 2;
   const Batch batch;
   Optimizer alone(make_model());
@@ -78,12 +79,17 @@ void rows_in_several_processes() {
   std::barrier barrier(kRanks);
   std::vector<double> objectives(kRanks);
   const auto run = [&](int rank) {
-    optimizers[rank].set_sum_over_ranks([&, rank](const at::Tensor& t) {
+    const auto sum = [&, rank](const at::Tensor& t) {
       contributions[rank] = t.clone();
       barrier.arrive_and_wait();
       t.copy_(contributions[0] + contributions[1]);
       barrier.arrive_and_wait();
-    });
+    };
+    if (later) {
+      optimizers[rank].set_sum_over_ranks([](const at::Tensor&) {}, sum);
+    } else {
+      optimizers[rank].set_sum_over_ranks(sum);
+    }
     const int64_t begin = rank == 0 ? 0 : 15;
     const int64_t size = rank == 0 ? 15 : 25;
     optimizers[rank].bind(batch.x.narrow(0, begin, size), batch.y.narrow(0, begin, size));
@@ -460,9 +466,14 @@ int main(int argc, char** argv) {
   versions();
   functions();
   bcd_sweeps_and_never_rises();
-  rows_in_several_processes<torchbcd::BCD>();
-  rows_in_several_processes<torchbcd::DLAM>();
-  rows_in_several_processes<torchbcd::DLADMM>();
+  rows_in_several_processes<torchbcd::BCD>(/*later=*/false);
+  rows_in_several_processes<torchbcd::BCD>(/*later=*/true);
+  rows_in_several_processes<torchbcd::RelaxedBCD>(/*later=*/false);
+  rows_in_several_processes<torchbcd::RelaxedBCD>(/*later=*/true);
+  rows_in_several_processes<torchbcd::DLAM>(/*later=*/false);
+  rows_in_several_processes<torchbcd::DLAM>(/*later=*/true);
+  rows_in_several_processes<torchbcd::DLADMM>(/*later=*/false);
+  rows_in_several_processes<torchbcd::DLADMM>(/*later=*/true);
   relaxed_certifies();
   weights_repeat_rows();
   dlam_and_dladmm();

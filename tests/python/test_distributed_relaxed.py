@@ -48,6 +48,20 @@ CASES = {
     "slopes": {"activation": "prelu", "norm": "behind", "numbers": True},
     "LayerNorm, persistent": {"norm": "behind", "bound": True, "persistent": True, "state_steps": 2},
     "wide": {"widths": [80, 90, 100, 3]},
+    "frozen": {"frozen": ("0.bias", "2.weight", "2.bias"), "widths": [6, 9, 8, 7, 3]},
+    "frozen weights": {"frozen": ("2.weight",), "weights": True},
+    "frozen, kinks": {"frozen": ("4.weight",), "weight_regularizer": reg.L1(0.05), "relaxation": 0.5},
+    "shortened steps": {
+        "activation": "sigmoid",
+        "scale": 5.0,
+        "offset": 0.0,
+        "over_relaxation": 1.9,
+        "relaxation": 0.5,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "cap": None,
+        "shortened": True,
+    },
     "no bias": {"bias": False},
     "poorly scaled": {"scale": 300.0},
     "large": {"scale": 1e4, "offset": 0.0},
@@ -93,6 +107,10 @@ def train(case, rank=0, world=1, group=None):
     if last > 0:
         branch = torchbcd.nn.Residual(*model[first : last + 1])
         model = torch.nn.Sequential(*model[:first], branch, *model[last + 1 :])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in options.get("frozen", ()))
+    options.pop("frozen", None)
+    shortened = options.pop("shortened", False)
     share = slice(*splits[world][rank : rank + 2])
     x, y = x[share], y[share]
     bound = options.pop("bound", False)
@@ -106,6 +124,7 @@ def train(case, rank=0, world=1, group=None):
         report = optimizer.step() if bound else optimizer.step(x, y, sample_weight=weight)
         said += [report.before, report.objective, *(fall for _, _, fall in report.certificate[2])]
         said.append(optimizer.objective())
+        assert report.halved > 0 or not shortened
     return [p.detach().clone() for p in model.parameters()], said
 
 

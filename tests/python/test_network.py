@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import threading
 import time
 
 import pytest
+import torch
 from test_examples import ROOT, assert_is_png, run
 
 pytestmark = pytest.mark.usefixtures("benchmarks")
@@ -49,6 +51,41 @@ def test_an_all_reduce_is_a_ring_s(ranks, size):
     assert network.all_reduce(1, size) == 0
     if ranks == 64:
         assert (hops(ranks), hops(ranks, tree=True)) == (126, 12)
+
+
+def test_all_reduces_that_are_under_way_together():
+    """They share the line, and their delays."""
+    from collectives import begun, in_turn, seconds
+
+    order = [5, -1, 30, 4, -3, 1, -4, -2, 2, -5]  # 4 and 1 come and go while 30 is under way
+    assert begun(order) == [5, 30, 4, 1, 2]
+    assert in_turn(order) == 4
+    # 4 is sent behind 30, until 49; 1 comes at 60, 30 has come at 55.
+    assert seconds(order, lambda n: 10 + n, lambda n: n) == pytest.approx(15 + 34 + 11 + 12)
+    assert seconds(order, lambda n: 10 + n, lambda _: 0.0) == pytest.approx(15 + 40 + 12)
+    one_by_one = [5, -1, 30, -2, 4, -3, 1, -4, 2, -5]
+    assert in_turn(one_by_one) == 5
+    assert seconds(one_by_one, lambda n: 10 + n, lambda n: n) == pytest.approx(50 + sum(begun(order)))
+
+
+def test_which_sums_of_a_sweep_wait_for_one_another():
+    """Of L layers 2 L + 2, and one of `guard`; two matrices a layer and what decides on its states do not."""
+    import data_sets
+    import rounds
+    from collectives import begun, in_turn
+
+    set_ = data_sets.SETS["digits"]
+    x, y = torch.rand(500, 64), torch.arange(500) % 10
+    found = rounds.sweep(data_sets.Data(x, y, x, y), set_)
+    widths = [64, *set_.hidden, 10]
+    layers = len(widths) - 1
+    assert in_turn(found.order) == 2 * layers + 3
+    matrices = [(d + 1) * (d + 2) // 2 for d in widths[:-1]]
+    matrices += [(d + 1) * d_next for d, d_next in itertools.pairwise(widths)]
+    sizes = begun(found.order)
+    assert len(sizes) == 4 * layers + 2
+    assert sorted(sizes)[-2 * layers :] == sorted(matrices)
+    assert found.bytes == 4 * sum(matrices) + 8 * sum(sorted(sizes)[: -2 * layers])
 
 
 def test_constants_are_found_again():

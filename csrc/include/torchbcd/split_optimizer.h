@@ -71,10 +71,13 @@ class TORCHBCD_API SplitOptimizer {
 
   /// The rows given to bind and step from now on are some of the data: other processes, whose models have the
   /// same parameters, have the others and take the same steps at the same time. `sum` adds a tensor up over
-  /// all of them in place, to the same bits in each, such as c10d's all-reduce. Only matrices of the layers'
-  /// sizes and a few numbers go between them (Zeng et al., Appendix F). BCD with splitting 2 throws a
-  /// ValueError where there are activations, as does RelaxedBCD with row_blocks. Unbinds.
-  void set_sum_over_ranks(std::function<void(const at::Tensor&)> sum);
+  /// all of them in place, to the same bits in each, such as c10d's all-reduce; where there is
+  /// `wait`, it may return earlier, and wait(t) does not before the sum is there: some sums are under way
+  /// while a sweep goes on. Only matrices of the layers' sizes and a few numbers go between the processes
+  /// (Zeng et al., Appendix F). BCD with splitting 2 throws a ValueError where there are activations, as does
+  /// RelaxedBCD with row_blocks. Unbinds.
+  void set_sum_over_ranks(std::function<void(const at::Tensor&)> sum,
+                          std::function<void(const at::Tensor&)> wait = {});
   /// The same for the processes of a group of torch.distributed, by its name. The model's parameters are
   /// first set to those of the group's rank 0. `rank`, this process's, is how errors in the others call it.
   void set_process_group(const std::string& name, int64_t rank = -1);
