@@ -63,6 +63,15 @@ at::Tensor cross_product(const at::Tensor& residual, const at::Tensor& v, bool b
   return product;
 }
 
+// The Gram matrix's, without ridges, of inputs that are `v` by now: times the weights' roots.
+GramSystem primal_system(const WeightInputs& inputs, const at::Tensor& v) {
+  return {.a = v,
+          .ones_column = inputs.bias,
+          .sum_over_ranks = inputs.sum_over_ranks,
+          .ones = inputs.weights.root,
+          .kept = inputs.kept_gram};
+}
+
 }  // namespace
 
 HiddenStateBlock::HiddenStateBlock(AffineMap map, double gamma, double rho, const Regularizer& regularizer,
@@ -113,12 +122,12 @@ void HiddenStateBlock::solve_(const at::Tensor& v, const at::Tensor& previous, c
   }
 }
 
-WeightSums::WeightSums(at::Tensor v, bool bias, SumOverRanks sum_over_ranks, const RowWeights& weights)
-    : system_{.a = weights.scaled(v),
-              .ones_column = bias,
-              .sum_over_ranks = std::move(sum_over_ranks),
-              .ones = weights.root},
-      gram_(system_, system_.a.scalar_type()) {}
+WeightSums::WeightSums(const WeightInputs& inputs)
+    : system_(primal_system(inputs, inputs.weights.scaled(inputs.v))) {
+  if (system_.kept == nullptr || !system_.kept->defined()) {
+    gram_.emplace(system_, system_.a.scalar_type());
+  }
+}
 
 void WeightSums::start_cross(const at::Tensor& residual) {
   const at::Tensor& root = system_.ones;
@@ -130,7 +139,7 @@ void WeightSums::start_cross(const at::Tensor& residual) {
 
 GramSystem WeightSums::gram() {
   GramSystem system = system_;
-  system.begun = &gram_;
+  system.begun = gram_ ? &*gram_ : nullptr;
   return system;
 }
 
@@ -139,28 +148,24 @@ at::Tensor WeightSums::cross() {
   return std::move(cross_);
 }
 
-WeightBlock::WeightBlock(const at::Tensor& v, int64_t outputs, bool bias, const WeightPenalties& penalties,
-                         bool always_primal, const char* where, SumOverRanks sum_over_ranks,
-                         const RowWeights& weights, WeightSums* sums)
-    : v_(sums != nullptr ? sums->gram().a : weights.scaled(v)),
-      weights_(weights),
-      bias_(bias),
+WeightBlock::WeightBlock(const WeightInputs& inputs, int64_t outputs, const WeightPenalties& penalties,
+                         bool always_primal, const char* where, WeightSums* sums)
+    : v_(sums != nullptr ? sums->gram().a : inputs.weights.scaled(inputs.v)),
+      weights_(inputs.weights),
+      bias_(inputs.bias),
       penalties_(penalties),
-      primal_(always_primal || sum_over_ranks || !penalties.regularizer.quadratic() ||
+      primal_(always_primal || inputs.sum_over_ranks || !penalties.regularizer.quadratic() ||
               primal_is_cheaper(static_cast<double>(v_.size(0)), static_cast<double>(outputs),
                                 static_cast<double>(v_.size(1)))),
       sums_(sums),
-      sum_over_ranks_(std::move(sum_over_ranks)),
+      sum_over_ranks_(inputs.sum_over_ranks),
       bias_l2_(penalties.regularize_bias ? penalties.regularizer.entries.l2 : 0),
       bias_gain_((penalties.alpha + penalties.regularizer.entries.l2) / (penalties.alpha_bias + bias_l2_)) {
   const double ridge = penalties.alpha / penalties.rho;
   const double bias_ridge = (penalties.alpha_bias + bias_l2_) / penalties.rho;
   const double weight_ridge =
       ridge * ((penalties.alpha + penalties.regularizer.entries.l2) / penalties.alpha);
-  GramSystem primal{.a = v_, .ones_column = bias, .sum_over_ranks = sum_over_ranks_, .ones = weights_.root};
-  if (sums != nullptr) {
-    primal = sums->gram();
-  }
+  GramSystem primal = sums != nullptr ? sums->gram() : primal_system(inputs, v_);
   if (!penalties.regularizer.quadratic()) {
     primal.ridge = ridge;
     primal.ones_ridge = penalties.alpha_bias / penalties.rho;
@@ -168,13 +173,13 @@ WeightBlock::WeightBlock(const at::Tensor& v, int64_t outputs, bool bias, const 
     TORCH_CHECK_LINALG(all_finite(gram), where, ": the Gram matrix of the inputs is not finite");
     // Times the relaxation, which leaves the Hessian as it is.
     problem_ = WeightQuadratic(gram, penalties.regularizer, penalties.relaxation / penalties.rho,
-                               v_.size(1) + (penalties.regularize_bias && bias ? 1 : 0), where);
+                               v_.size(1) + (penalties.regularize_bias && bias_ ? 1 : 0), where);
   } else if (primal_) {
     primal.ridge = weight_ridge;
     primal.ones_ridge = bias_ridge;
     factor_ = factor(primal, where);
   } else {
-    const double ones_row = bias ? bias_gain_ : 0;
+    const double ones_row = bias_ ? bias_gain_ : 0;
     factor_ =
         factor({.a = v_.t(), .ridge = weight_ridge, .ones_row = ones_row, .ones = weights_.root}, where);
     if (cancels(factor_, v_.scalar_type())) {
@@ -255,16 +260,14 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   }
 }
 
-void solve_weight_block(const at::Tensor& v, bool bias, const WeightPenalties& penalties, const char* where,
-                        const SumOverRanks& sum_over_ranks, const at::Tensor& residual,
-                        const AffineMap& previous, const AffineMap& next) {
+void solve_weight_block(const WeightInputs& inputs, const WeightPenalties& penalties, const char* where,
+                        const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) {
   std::optional<WeightSums> sums;
-  if (sum_over_ranks) {
-    sums.emplace(v, bias, sum_over_ranks);
+  if (inputs.sum_over_ranks) {
+    sums.emplace(inputs);
     sums->start_cross(residual);
   }
-  WeightBlock(v, residual.size(1), bias, penalties, /*always_primal=*/false, where, sum_over_ranks, {},
-              sums ? &*sums : nullptr)
+  WeightBlock(inputs, residual.size(1), penalties, /*always_primal=*/false, where, sums ? &*sums : nullptr)
       .solve(residual, previous, next);
 }
 

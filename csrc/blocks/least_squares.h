@@ -53,12 +53,21 @@ struct WeightPenalties {
   bool operator==(const WeightPenalties&) const = default;
 };
 
-/// What a W block takes of its rows, [V 1]^T [V 1] and R^T [V 1]: summed over the processes that have rows,
-/// each in a message that is on its way while other work goes on.
+/// What a W block is fitted on.
+struct WeightInputs {
+  at::Tensor v;  // (n, d), of the rows here
+  bool bias = true;
+  SumOverRanks sum_over_ranks = {};  // where other processes have rows too
+  RowWeights weights = {};
+  at::Tensor* kept_gram = nullptr;  // as GramSystem has it
+};
+
+/// What it takes of them, [V 1]^T [V 1] and R^T [V 1]: summed over the processes that have rows, each in a
+/// message that is on its way while other work goes on.
 class WeightSums {
  public:
-  /// Begins the first one. `v` (n, d) are the layer's inputs.
-  WeightSums(at::Tensor v, bool bias, SumOverRanks sum_over_ranks, const RowWeights& weights = {});
+  /// Begins the first one, unless it is kept.
+  explicit WeightSums(const WeightInputs& inputs);
 
   /// Begins the second one, for residuals (n, d'); anew, where it was begun for others.
   void start_cross(const at::Tensor& residual);
@@ -72,7 +81,7 @@ class WeightSums {
 
  private:
   GramSystem system_;
-  GramSum gram_;
+  std::optional<GramSum> gram_;
   at::Tensor cross_;
   PendingSum pending_;
 };
@@ -84,14 +93,13 @@ class WeightSums {
 /// residual counts by its weight.
 class WeightBlock {
  public:
-  /// `v` (n, d) are the layer's inputs; `outputs` is d'. The primal factor (d x d) serves every sweep
-  /// over the same v; `always_primal` asks for it so that the caller can keep this object. Where the rows lie
+  /// `outputs` is d'. The primal factor (d x d) serves every sweep over the same inputs; `always_primal` asks
+  /// for it so that the caller can keep this object. Where the rows lie
   /// in several processes it is primal too, and what goes between them are its two matrices, of size d (d +
   /// d'): every process then finds the same W. `sums` are those matrices where they have been begun, of the
   /// residual that solve is given, which is then called once, while they live.
-  WeightBlock(const at::Tensor& v, int64_t outputs, bool bias, const WeightPenalties& penalties,
-              bool always_primal, const char* where, SumOverRanks sum_over_ranks = {},
-              const RowWeights& weights = {}, WeightSums* sums = nullptr);
+  WeightBlock(const WeightInputs& inputs, int64_t outputs, const WeightPenalties& penalties,
+              bool always_primal, const char* where, WeightSums* sums = nullptr);
 
   /// Sets `next` from `previous` and residual = u - v W^T - 1 b^T, which is overwritten.
   void solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
@@ -113,8 +121,7 @@ class WeightBlock {
 };
 
 /// That block, once, for a `residual` that is known already, which is overwritten.
-void solve_weight_block(const at::Tensor& v, bool bias, const WeightPenalties& penalties, const char* where,
-                        const SumOverRanks& sum_over_ranks, const at::Tensor& residual,
-                        const AffineMap& previous, const AffineMap& next);
+void solve_weight_block(const WeightInputs& inputs, const WeightPenalties& penalties, const char* where,
+                        const at::Tensor& residual, const AffineMap& previous, const AffineMap& next);
 
 }  // namespace torchbcd

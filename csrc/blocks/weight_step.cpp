@@ -89,7 +89,7 @@ void exact_weights(const at::Tensor& a, const at::Tensor& residual, const Affine
   const int64_t inputs = a.size(1);
   const bool bias = previous.bias.defined();
   const at::Tensor v = a.to(at::kDouble);
-  WeightSums sums(v, bias, sum_over_ranks);
+  WeightSums sums({v, bias, sum_over_ranks});
   sums.start_cross(residual.to(at::kDouble));
   const at::Tensor gram = gram_matrix(sums.gram());
   const at::Tensor cross = sums.cross();

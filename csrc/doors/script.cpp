@@ -172,6 +172,12 @@ torch::class_<S> script_class(const char* name) {
            [](const Self& self, const std::string& option) { return self->optimizer.choice(option); })
       .def("set_choice", [](const Self& self, const std::string& option,
                             const std::string& value) { self->optimizer.set_choice(option, value); })
+      .def("set_process_group",
+           [](const Self& self, const std::string& group, int64_t rank) {
+             self->optimizer.set_process_group(group, rank);
+           },
+           "", {arg("group"), arg("rank") = -1})
+      .def("bytes_sent", [](const Self& self) { return self->optimizer.bytes_sent(); })
       .def("joined_targets",
            [](const Self& self, const std::vector<at::Tensor>& y) {
              return self->optimizer.joined_targets(y);

@@ -113,9 +113,21 @@ at::Tensor gram_here(const GramSystem& system, at::ScalarType dtype) {
   return k;
 }
 
+// The lower triangle of A^T A over all processes.
+at::Tensor gram_of_all(const GramSystem& system, at::ScalarType dtype) {
+  if (system.kept != nullptr && system.kept->defined()) {
+    return system.kept->clone();
+  }
+  at::Tensor k = system.begun != nullptr ? system.begun->wait() : GramSum(system, dtype).wait();
+  if (system.kept != nullptr) {
+    *system.kept = k.clone();
+  }
+  return k;
+}
+
 // The lower triangle of the system's matrix.
 at::Tensor assemble(const GramSystem& system, at::ScalarType dtype) {
-  at::Tensor k = system.begun != nullptr ? system.begun->wait() : GramSum(system, dtype).wait();
+  at::Tensor k = gram_of_all(system, dtype);
   const int64_t d = system.a.size(1);
   const at::Tensor products = k.narrow(0, 0, d).narrow(1, 0, d);
   if (system.ones_row != 0 && system.ones.defined()) {
@@ -307,6 +319,7 @@ SpdFactor factor(const GramSystem& system, const char* where) {
   if (system.a.scalar_type() != at::kDouble) {
     GramSystem again = system;
     again.begun = nullptr;
+    again.kept = nullptr;
     result = SpdFactor(assemble(again, at::kDouble));
     if (result.reliable()) {
       return result;

@@ -52,6 +52,8 @@ struct GramSystem {
   SumOverRanks sum_over_ranks = {};  // where the rows of A lie in several processes
   at::Tensor ones = {};
   GramSum* begun = nullptr;  // the sum over them, where it has been begun; in the precision of `a`
+  /// The same sum, for who comes again with the same rows: read where it is defined, otherwise set.
+  at::Tensor* kept = nullptr;
 
   int64_t size() const { return a.size(1) + (ones_column ? 1 : 0); }
 };

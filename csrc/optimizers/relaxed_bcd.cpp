@@ -249,6 +249,7 @@ void RelaxedBCD::sweep(bool batch) {
     d.standardize =
         poorly_scaled(rows.x, mlp_->committed.front().bias.defined(), rows.totals(mlp_->sum_over_ranks));
   }
+  rows.input_gram.enabled = !batch;
   set_start(batch);
   d.last = &rows;
   struct Ended {

@@ -95,17 +95,16 @@ class BcdBlocks : public Blocks<BcdSweep> {
   void solve_weights(size_t l, const TrainedLayer& layer, const WeightPenalties& penalties,
                      const at::Tensor& residual, bool primal) {
     const std::string name = where("W", l);
+    const WeightInputs inputs{layer.input, layer.bias(), problem_.sum_over_ranks};
     InputBlockCache& cache = rows_.cache;
     if (l > 0 || !cache.enabled) {
-      solve_weight_block(layer.input, layer.bias(), penalties, name.c_str(), problem_.sum_over_ranks,
-                         residual, layer.map, layer.next);
+      solve_weight_block(inputs, penalties, name.c_str(), residual, layer.map, layer.next);
       return;
     }
     const bool kept = cache.block && cache.penalties == penalties && cache.trained == problem_.trained[l] &&
                       cache.primal == primal;
     if (!kept) {
-      cache.block = std::make_unique<WeightBlock>(layer.input, layer.outputs(), layer.bias(), penalties,
-                                                  primal, name.c_str(), problem_.sum_over_ranks);
+      cache.block = std::make_unique<WeightBlock>(inputs, layer.outputs(), penalties, primal, name.c_str());
       cache.penalties = penalties;
       cache.trained = problem_.trained[l];
       cache.primal = primal;

@@ -272,8 +272,8 @@ class DlamBlocks : Blocks<DlamSweep> {
     } else {
       const double mean_square = totals_.of(passes::sum_of_squares(a)) / static_cast<double>(a.size(1));
       const double alpha = damping * rho * std::max(mean_square, 1e-30);
-      solve_weight_block(layer.input, layer.bias(), {rho, alpha, alpha, regularizer}, name.c_str(),
-                         problem_.sum_over_ranks, target, layer.map, layer.next);
+      solve_weight_block({layer.input, layer.bias(), problem_.sum_over_ranks},
+                         {rho, alpha, alpha, regularizer}, name.c_str(), target, layer.map, layer.next);
     }
     affine_out(a, sweep_.next_maps[l], rows_.trial_q[l]);
     report_.products += 3;  // the cross product, the Gram matrix, q

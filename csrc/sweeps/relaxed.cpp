@@ -92,8 +92,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     const Trained trained = problem_.trained[l];
     if (totals_.several() && !sums_[l] && trained.affine() && !may_standardize(l)) {
       const at::Tensor read = trained.weight ? input(l) : input(l).narrow(1, 0, 0);
-      sums_[l].emplace(read, trained.bias && sweep_.maps[l].bias.defined(), problem_.sum_over_ranks,
-                       totals_.weights());
+      sums_[l].emplace(fitted_on(l, read, trained.bias && sweep_.maps[l].bias.defined(), false));
     }
   }
   // The second one, of its residual too: while the block before is checked, as if that were good.
@@ -210,6 +209,15 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     done("W", l, in_blocks(l) ? kUnknown : std::move(decrease));
   }
 
+  // The first layer's Gram matrix is the same in every sweep over bound rows.
+  WeightInputs fitted_on(size_t l, const at::Tensor& v, bool bias, bool standardized) {
+    WeightInputs inputs{v, bias, problem_.sum_over_ranks, totals_.weights()};
+    if (l == 0 && rows_.input_gram.enabled) {
+      inputs.kept_gram = rows_.input_gram.of(problem_.trained[l], standardized);
+    }
+    return inputs;
+  }
+
   bool may_standardize(size_t l) const {
     return l == 0 && sweep_.standardize && problem_.trained[l].weight &&
            options_.weight_regularizer()[l].none();
@@ -224,14 +232,14 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
     if (square == 0) {
       return false;
     }
-    fit(0, {standardized, zeros_like(layer.map), layer.next}, square);
+    fit(0, {standardized, zeros_like(layer.map), layer.next}, square, /*is_standardized=*/true);
     metric.to_inputs_(layer.next);
     add_map_(layer.next, layer.map);
     return true;
   }
 
   // The step itself; the residual that it leaves takes the place of the old one. `square` is |V|^2.
-  void fit(size_t l, const TrainedLayer& layer, double square) {
+  void fit(size_t l, const TrainedLayer& layer, double square, bool is_standardized = false) {
     const auto& [v, map, next] = layer;
     // Relative to the square of what each multiplies: a column of inputs, and for a bias one of ones, so that
     // large inputs do not bind it.
@@ -271,10 +279,11 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
         return;
       }
       out.copy_(residual_);
+      const WeightInputs inputs = fitted_on(l, v, layer.bias(), is_standardized);
       std::optional<WeightSums>& of_rows = sums_[l];
       if (totals_.several()) {
         if (!of_rows) {
-          of_rows.emplace(v, layer.bias(), problem_.sum_over_ranks, totals_.weights());
+          of_rows.emplace(inputs);
         }
         if (!of_rows->has_cross()) {
           of_rows->start_cross(residual_);
@@ -283,9 +292,8 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
           begin_sums(l - 1);
         }
       }
-      WeightBlock(v, layer.outputs(), layer.bias(), {1, alpha, alpha_bias, r, false, smooth ? 1 : nu},
-                  /*always_primal=*/false, name.c_str(), problem_.sum_over_ranks, totals_.weights(),
-                  of_rows ? &*of_rows : nullptr)
+      WeightBlock(inputs, layer.outputs(), {1, alpha, alpha_bias, r, false, smooth ? 1 : nu},
+                  /*always_primal=*/false, name.c_str(), of_rows ? &*of_rows : nullptr)
           .solve(out, map, next);
       of_rows.reset();
       if (smooth) {

@@ -60,6 +60,27 @@ struct RelaxedStates {
                                 const std::string& set = {});
 };
 
+/// The Gram matrix of the first layer's inputs, which are the same in every sweep over bound rows.
+class InputGram {
+ public:
+  bool enabled = false;
+
+  /// That of what is trained, on the inputs as they are or standardised: undefined where it has to be made.
+  at::Tensor* of(const Trained& trained, bool standardized) {
+    if (trained != trained_ || standardized != standardized_) {
+      triangle_.reset();
+    }
+    trained_ = trained;
+    standardized_ = standardized;
+    return &triangle_;
+  }
+
+ private:
+  at::Tensor triangle_;
+  Trained trained_;
+  bool standardized_ = false;
+};
+
 /// Rows with what a sweep keeps of them, a tensor (n, d_l) a layer.
 struct RelaxedRows : RelaxedData {
   std::vector<at::Tensor> p;        // V_{l-1} W_l^T + 1 b_l^T with the weights that the sweep started from
@@ -72,6 +93,7 @@ struct RelaxedRows : RelaxedData {
   RelaxedStates next_saved;         // and where those of the running one will be
   std::vector<double> penalties;    // those of the last sweep, or, where they persist, of all
   std::vector<double> spreads;      // the mean over rows of var a + eps of what a layer normalises; else 0
+  InputGram input_gram;
 
   bool defined() const { return x.defined(); }
   int64_t rows() const { return x.size(0); }

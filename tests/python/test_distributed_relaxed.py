@@ -160,6 +160,42 @@ def bytes_of_steps(group):
     return sent
 
 
+class Program(torch.nn.Module):
+    """In TorchScript: three sweeps over the rows here."""
+
+    def __init__(self, optimizer):
+        super().__init__()
+        self.optimizer = optimizer
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, group: str, rank: int) -> int:
+        self.optimizer.set_process_group(group, rank)
+        self.optimizer.bind(x, y)
+        for _ in range(3):
+            self.optimizer.step()
+        return self.optimizer.bytes_sent()
+
+
+METHODS = ("BCD", "RelaxedBCD", "DLAM", "DLADMM")
+
+
+def scripted(rank, world, group):
+    """The weights that each method ends with, in TorchScript and in Python."""
+    x, y = (t[slice(*SPLITS[world][rank : rank + 2])] for t in make_data(ROWS, WIDTHS[0], WIDTHS[-1]))
+    found = {}
+    for name in METHODS:
+        method = getattr(torchbcd, name)
+        model, other = make_mlp(WIDTHS, seed=rank), make_mlp(WIDTHS, seed=rank)
+        program = torch.jit.script(Program(method(model).script_object()))
+        sent = program(x, y, group.group_name, rank)
+        optimizer = method(other, process_group=group)
+        optimizer.bind(x, y)
+        for _ in range(3):
+            optimizer.step()
+        assert sent == optimizer.bytes_sent
+        found[name] = [[p.detach().clone() for p in m.parameters()] for m in (model, other)]
+    return found
+
+
 def refusals(rank, group):
     """What every process is told."""
     x, y = make_data(20, 6, 3)
@@ -228,6 +264,7 @@ def work(rank, world, folder):
     results = {case: train(case, rank, world, dist.group.WORLD) for case in CASES}
     results["fit"] = fitted(rank, world, dist.group.WORLD)
     results["bytes"] = bytes_of_steps(dist.group.WORLD)
+    results["scripted"] = scripted(rank, world, dist.group.WORLD)
     results["refusals"] = refusals(rank, dist.group.WORLD)
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()
@@ -262,6 +299,13 @@ def test_bytes_are_those_of_the_triangles_and_cross_products(results):
         for sent in result["bytes"].values():
             assert 8 * matrices <= sent <= 8 * (matrices + 60)
     assert torchbcd.BCD(make_mlp(WIDTHS)).bytes_sent == 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_torchscript_takes_a_group(results, name):
+    for result in results:
+        for weights in result["scripted"][name]:
+            assert all(map(torch.equal, weights, results[0]["scripted"][name][1]))
 
 
 def test_fit_takes_the_same_steps_everywhere(results):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import warnings
 
 import pytest
 import torch
@@ -250,3 +251,35 @@ class TestBlocks:
                 optimizer.step(*make_data(FEW, WIDTHS[0], WIDTHS[-1]))
             results.append(model[0].weight.detach())
         torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("regularizer", [None, reg.L1(0.02)], ids=str)
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+@pytest.mark.parametrize("inputs", [1, 9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_what_is_kept_of_bound_inputs(regularizer, scale, inputs, dtype):
+    """The first layer's Gram matrix: steps are those of an optimizer that is given the rows anew every time."""
+    widths = (inputs, 8, 5, 3)
+    x, y = make_data(MANY, inputs, 3, dtype=dtype)
+    x = scale * x + (1e4 if scale > 1 else 0)
+    kept, anew = (make_mlp(widths, dtype=dtype) for _ in range(2))
+    options = {"momentum": 0.0, "weight_decay": 0.0, "weight_regularizer": regularizer, "relaxation": 0.5}
+    optimizer, other = (torchbcd.RelaxedBCD(model, **options) for model in (kept, anew))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optimizer.bind(x, y)
+        for trained in ((True, True), (True, True), (True, False), (False, True), (False, False), (True, True)):
+            for model in (kept, anew):
+                for parameter, is_trained in zip(model[0].parameters(), trained, strict=True):
+                    parameter.requires_grad_(is_trained)
+            other.bind(x, y)
+            optimizer.step()
+            other.step()
+            assert all(map(torch.equal, kept.parameters(), anew.parameters()))
+        fewer = x[: MANY // 2], y[: MANY // 2]
+        for each in (optimizer, other):
+            each.bind(*fewer)
+            each.step()
+        optimizer.step(*fewer)
+        other.step(*fewer)
+        assert all(map(torch.equal, kept.parameters(), anew.parameters()))

@@ -39,7 +39,7 @@ Pair update_weight(const Tensor& u, const Tensor& v, const Tensor& weight, const
                        at::empty({has_bias ? weight.size(0) : 0}, weight.options())};
   const at::Tensor residual = at::empty(u.sizes(), u.options());
   affine_residual_out(u, v, previous, residual);
-  const WeightBlock block(v, weight.size(0), has_bias, {rho, alpha, alpha}, /*always_primal=*/false, op);
+  const WeightBlock block({v, has_bias}, weight.size(0), {rho, alpha, alpha}, /*always_primal=*/false, op);
   block.solve(residual, previous, next);
   return {next.weight, next.bias};
 }
