@@ -157,6 +157,11 @@ def bytes_of_steps(group):
         sent[name] = optimizer.bytes_sent
         optimizer.objective()
         assert optimizer.bytes_sent > sent[name]
+        optimizer.bind(x, y)
+        optimizer.step()
+        assert optimizer.bytes_sent >= sent[name]
+        optimizer.step()
+        sent[f"{name}, bound"] = optimizer.bytes_sent
     return sent
 
 
@@ -293,11 +298,17 @@ def test_as_in_one_process(results, case):
 
 
 def test_bytes_are_those_of_the_triangles_and_cross_products(results):
-    """For each layer (d + 1)(d + 2)/2 and d' (d + 1) numbers, whatever the rows, and a few more."""
+    """For each layer (d + 1)(d + 2)/2 and d' (d + 1) numbers, whatever the rows, and a few more.
+
+    The first layer's Gram matrix of bound rows is summed once.
+    """
     matrices = sum((d + 1) * (d + 2) // 2 + (d + 1) * d_next for d, d_next in pairwise(WIDTHS))
+    first = (WIDTHS[0] + 1) * (WIDTHS[0] + 2) // 2
     for result in results:
-        for sent in result["bytes"].values():
+        for name in ("relaxed", "bcd"):
+            sent, bound = result["bytes"][name], result["bytes"][f"{name}, bound"]
             assert 8 * matrices <= sent <= 8 * (matrices + 60)
+            assert bound == sent - 8 * first
     assert torchbcd.BCD(make_mlp(WIDTHS)).bytes_sent == 0
 
 
