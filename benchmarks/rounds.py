@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument("--set", choices=("fashion-mnist", "mnist", "digits"), default="fashion-mnist")
     parser.add_argument("--workers", type=int, nargs="+", default=[4, 16], help="default: 4 16")
     parser.add_argument("--epochs", type=float, default=3.0, help="of every run (default: 3)")
-    parser.add_argument("--rounds", type=int, nargs="+", default=[3, 15], help="default: 3 15")
+    parser.add_argument("--rounds", type=int, nargs="+", default=[3, 1, 15], help="default: 3 1 15")
     parser.add_argument(
         "--steps", type=int, nargs="+", default=[3, 30, 300], help="synchronised (default: 3 30 300)"
     )
