@@ -94,10 +94,10 @@ class WeightSums {
 class WeightBlock {
  public:
   /// `outputs` is d'. The primal factor (d x d) serves every sweep over the same inputs; `always_primal` asks
-  /// for it so that the caller can keep this object. Where the rows lie in several processes it is primal too,
-  /// and what goes between them are its two matrices, of size d (d + d'): every process then finds the same W.
-  /// `sums` are those matrices where they have been begun, of the residual that solve is given, which is then
-  /// called once, while they live.
+  /// for it so that the caller can keep this object. Where the rows lie in several processes it is primal
+  /// too, and what goes between them are its two matrices, of size d (d + d'): every process then finds the
+  /// same W. `sums` are those matrices where they have been begun, of the residual that solve is given, which
+  /// is then called once, while they live.
   WeightBlock(const WeightInputs& inputs, int64_t outputs, const WeightPenalties& penalties,
               bool always_primal, const char* where, WeightSums* sums = nullptr);
 
