@@ -25,6 +25,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from before import BEFORE, FIT_BEFORE
@@ -49,12 +50,16 @@ def parts(set_: Set, seed: int, arguments: argparse.Namespace) -> Iterator[Data]
         yield load(set_, arguments.part, arguments, SPLITS * seed + split)
 
 
-def train_relaxed(model: nn.Sequential, data: Data, epochs: int, seed: int, before: bool = False) -> float:
-    """Seconds of a fit with the library's defaults, or with those of before."""
-    options, arguments = (BEFORE, FIT_BEFORE) if before else ({}, {})
+def train_relaxed(
+    model: nn.Sequential, data: Data, epochs: int, seed: int, before: bool = False, **options: Any
+) -> float:
+    """Seconds of a fit with the library's defaults, or with those of before; `options` are instead of them."""
+    defaults, arguments = (BEFORE, FIT_BEFORE) if before else ({}, {})
     generator = torch.Generator().manual_seed(seed)
     start = time.process_time()
-    torchbcd.RelaxedBCD(model, **options).fit(data.x, data.y, epochs, generator=generator, **arguments)
+    torchbcd.RelaxedBCD(model, **{**defaults, **options}).fit(
+        data.x, data.y, epochs, generator=generator, **arguments
+    )
     return time.process_time() - start
 
 
