@@ -107,9 +107,9 @@ def train(case, rank=0, world=1, group=None):
     if last > 0:
         branch = torchbcd.nn.Residual(*model[first : last + 1])
         model = torch.nn.Sequential(*model[:first], branch, *model[last + 1 :])
+    frozen = options.pop("frozen", ())
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in options.get("frozen", ()))
-    options.pop("frozen", None)
+        parameter.requires_grad_(name not in frozen)
     shortened = options.pop("shortened", False)
     share = slice(*splits[world][rank : rank + 2])
     x, y = x[share], y[share]
