@@ -64,6 +64,16 @@ class BCD(SweepOptimizer[_C.BCD]):
     an activation other than the identity inside are improved iteratively, never for the worse; ``rho`` is not
     used.
 
+    The slope a of an ``nn.PReLU``, :math:`\sigma_i(u) = \max(u, 0) + a \min(u, 0)`, is a variable where it
+    requires gradients. Its block comes before every :math:`W_i` and is one-dimensional least squares,
+
+    .. math::
+        a \leftarrow \arg\min_a \tfrac{\gamma_i}2 \|V_i - \sigma_i(U_i)\|_F^2
+        + \tfrac{\alpha'_i}2 (a - a_k)^2,
+
+    with :math:`\alpha'` for ``alpha_weight`` (and :math:`V_{i-1} W_i^\top + 1 b_i^\top` for U with
+    ``splitting=2``).
+
     There are three ways to step:
 
     * ``bind(x, y)``, then ``step()``: full batch. U and V come from one forward pass and persist.
@@ -378,11 +388,14 @@ class BCD(SweepOptimizer[_C.BCD]):
             loss_weight=raw.row_loss_weight,
             y=raw.y.double(),
             row_weight=raw.row_weight.double(),
-            trained=tuple(raw.trained),
+            trained=tuple((weight, bias) for weight, bias, _ in raw.trained),
             dtype=raw.y.dtype,
             regularize_bias=raw.regularize_bias,
+            slopes=frozenset(i for i, (_, _, slope) in enumerate(raw.trained) if slope),
         )
-        return problem, diagnostics.Point(w=lists["W"], b=variables["b"], u=lists["U"], v=lists["V"])
+        slopes = [None if slope is None else slope.double() for slope in raw.slopes]
+        point = diagnostics.Point(w=lists["W"], b=variables["b"], u=lists["U"], v=lists["V"], slopes=slopes)
+        return problem, point
 
 
 class _ReportSource:

@@ -60,7 +60,7 @@ class BlockDescent(NamedTuple):
     """What one block of a sweep did.
 
     Attributes:
-        block: "V", "U" or "W".
+        block: "V", "U" or "W"; "map" where it is the slope of a PReLU.
         layer: Its layer, from 1 as in the paper.
         decrease: How far the objective fell.
         bound: What it had to fall by: the constant of the block times the squared distance moved.
@@ -115,7 +115,7 @@ def _regularizer(terms: Regularizer, values: Tensor) -> float:
 
 
 def _activation_penalty(problem: Problem, point: Point, i: int) -> float:
-    gap = apply(problem.activations[i], point.linear(i, problem.splitting)).sub_(point.v[i + 1])
+    gap = apply(problem.activation(i, point), point.linear(i, problem.splitting)).sub_(point.v[i + 1])
     return problem.penalties[i].gamma / 2 * float(gap.square_().sum())
 
 
@@ -145,9 +145,10 @@ def _order(problem: Problem, blocks: Blocks | None) -> Blocks:
 def descent(problem: Problem, before: Point, after: Point, blocks: Blocks | None = None) -> Descent:
     """Lemma 5 on one sweep: the decrease of every block against its bound.
 
-    The constants are those that hold for this method: alpha/2 for proximal blocks (V_N, hidden U_i, W_i, and
-    with two splittings every V_i), gamma/2 for the hidden V_i without a proximal term, (gamma + rho)/2 for U_N
-    where the output is linear, and 0 for U_N where it is not, since its problem is then not strongly convex.
+    The constants are those that hold for this method: alpha/2 for proximal blocks (V_N, hidden U_i, W_i, the
+    slope of a PReLU, and with two splittings every V_i), gamma/2 for the hidden V_i without a proximal term,
+    (gamma + rho)/2 for U_N where the output is linear, and 0 for U_N where it is not, since its problem is then
+    not strongly convex.
 
     ``blocks`` are those of the sweep in their order, each a variable's name with its layer from 0, and each once;
     None stands for the paper's order.
@@ -155,7 +156,7 @@ def descent(problem: Problem, before: Point, after: Point, blocks: Blocks | None
     Raises:
         ValueError: A block comes more than once.
     """
-    at = Point(list(before.w), list(before.b), list(before.u), list(before.v))
+    at = Point(list(before.w), list(before.b), list(before.u), list(before.v), list(before.slopes))
     found: list[BlockDescent] = []
     last = problem.depth - 1
     squared_distance = 0.0
@@ -187,6 +188,8 @@ def descent(problem: Problem, before: Point, after: Point, blocks: Blocks | None
             return [("activation", i), ("affine", i)]
         if block == "W":
             return [(inside, i), ("weights", i)]
+        if block == "map":
+            return [("activation", i)]
         after_it = ("loss", i) if i == last else (inside, i + 1)
         return [("activation", i), ("states", i), after_it]
 
@@ -203,6 +206,9 @@ def descent(problem: Problem, before: Point, after: Point, blocks: Blocks | None
         elif block == "U":
             squared = _square(after.u[i], at.u[i])
             at.u[i] = after.u[i]
+        elif block == "map":
+            squared = _square(cast(Tensor, after.slopes[i]), cast(Tensor, at.slopes[i]))
+            cast("list[Tensor | None]", at.slopes)[i] = after.slopes[i]
         else:
             squared = _square(after.w[i], at.w[i])
             at.w[i] = after.w[i]
@@ -220,6 +226,8 @@ def descent(problem: Problem, before: Point, after: Point, blocks: Blocks | None
         penalties = problem.penalties[i]
         if block == "W":
             constant = penalties.alpha_weight / 2
+            if i in problem.slopes:  # which goes before it
+                move("map", i, constant)
         elif block == "U" and i == last:
             linear = problem.activations[i][0] == "identity"
             constant = (penalties.gamma + penalties.rho) / 2 if linear else 0.0
@@ -261,10 +269,12 @@ def lemma6_subgradient(problem: Problem, before: Point, after: Point, blocks: Bl
     :func:`descent`), and a layer's V before its U, whose condition is that of the V of then.
 
     Raises:
-        ValueError: The sweep was not one of Algorithm 2, or not in such an order.
+        ValueError: The sweep was not one of Algorithm 2, or not in such an order, or trained a slope.
     """
     if problem.splitting != 3:
         raise ValueError("Lemma 6's subgradient is that of Algorithm 2 (got splitting=2)")
+    if problem.slopes:
+        raise ValueError("Lemma 6's subgradient is of [Z]'s blocks, and the slope of a PReLU is none; freeze it")
     w: list[Tensor] = []
     b: list[Tensor | None] = []
     u: list[Tensor] = []
@@ -288,7 +298,7 @@ def lemma6_subgradient(problem: Problem, before: Point, after: Point, blocks: Bl
                 [of("V", j - 1).v[j] for j in range(problem.depth + 1)],
             )
 
-        sigma = problem.activations[i]
+        sigma = problem.activation(i, after)
         last = i + 1 == problem.depth
         at_v, at_u, at_w = then(("V", i)), then(("U", i)), then(("W", i))
         g_v = -penalties.gamma * (apply(sigma, after.u[i]) - apply(sigma, at_v.u[i]))

@@ -52,6 +52,10 @@ class DLADMM(SweepOptimizer[_C.DLADMM]):
     multiplier's step raises it by :math:`\rho \|z_L - q_L\|^2`: **the objective is not monotone.** It is here
     to compare with.
 
+    The slope of an ``nn.PReLU``, where it requires gradients, is a block after every :math:`z_l`: the minimiser
+    of :math:`\tfrac\nu2 \|a_l - h_l(z_l)\|_F^2`, bound to where it was like one more entry, by
+    :math:`\tfrac\nu2 (s - s_k)^2`.
+
     Args:
         model: As for :class:`torchbcd.BCD`, with no activation after the last Linear.
         loss: R, as for :class:`torchbcd.BCD`.

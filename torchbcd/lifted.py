@@ -50,11 +50,17 @@ class Problem:
     trained: tuple[tuple[bool, bool], ...]  # W and b of each layer: a frozen one is no variable
     dtype: torch.dtype = torch.float64  # that the variables had
     regularize_bias: bool = False  # whether the weights' regulariser covers the bias, too
+    slopes: frozenset[int] = frozenset()  # layers, from 0, of whose PReLU the slope is a variable
 
     @property
     def depth(self) -> int:
         """The number of layers, N."""
         return len(self.penalties)
+
+    def activation(self, i: int, point: Point) -> Activation:
+        """That of layer i, counted from 0, with the slope that a PReLU has at the point."""
+        slope = point.slopes[i] if point.slopes else None
+        return self.activations[i] if slope is None else ("leaky_relu", (float(slope),))
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class Point:
     b: list[Tensor | None]
     u: list[Tensor]
     v: list[Tensor]
+    slopes: Sequence[Tensor | None] = ()  # of PReLUs, by their layers; empty where there are none
 
     def product(self, i: int) -> Tensor:
         """V_{i-1} W_i^T + 1 b_i^T of layer i, counted from 0."""

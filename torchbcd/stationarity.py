@@ -42,6 +42,7 @@ class Stationarity(NamedTuple):
         weight: Of W and b.
         u: Of U; empty where U is no variable (two splittings).
         v: Of V.
+        slope: Of the slope of a PReLU; 0 in layers where none is trained.
         residual: The distance of zero from the subdifferential of the objective. With two splittings and
             products on kinks it may be more than the blocks' distances make together: there each block takes the
             multipliers that suit it, here one multiplier for a product serves all.
@@ -52,6 +53,7 @@ class Stationarity(NamedTuple):
     weight: list[float]
     u: list[float]
     v: list[float]
+    slope: list[float]
     residual: float
     exact: bool
 
@@ -102,7 +104,7 @@ def _of_states(problem: Problem, point: Point, i: int) -> Interval:
     """The part of the subdifferential in V_i, i counted from 0, that is of its own layer's penalties."""
     penalties = problem.penalties[i]
     v = point.v[i + 1]
-    gap = apply(problem.activations[i], point.linear(i, problem.splitting)) - v
+    gap = apply(problem.activation(i, point), point.linear(i, problem.splitting)) - v
     of_regularizer = regularizer_subdifferential(penalties.state_regularizer, v, problem.dtype)
     return add(_at(-penalties.gamma * gap), of_regularizer)
 
@@ -129,12 +131,24 @@ def _of_bias(problem: Problem, point: Point, i: int) -> Interval:
 def _multipliers(problem: Problem, point: Point, i: int, rounding: Tensor) -> Interval:
     """The slopes of layer i's penalty in what its activation is applied to, from the left and the right."""
     linear = point.linear(i, problem.splitting)
-    gap = apply(problem.activations[i], linear) - point.v[i + 1]
-    left, right = slopes(problem.activations[i], linear, rounding)
+    sigma = problem.activation(i, point)
+    gap = apply(sigma, linear) - point.v[i + 1]
+    left, right = slopes(sigma, linear, rounding)
     # Where the gap itself is rounding there is no kink: both slopes of the square are zero.
     left = torch.where(gap.abs() <= rounding * torch.maximum(left.abs(), right.abs()), right, left)
     gamma = problem.penalties[i].gamma
     return gamma * gap * left, gamma * gap * right
+
+
+def _of_slopes(problem: Problem, point: Point) -> list[float]:
+    """The derivatives in the slopes of PReLUs, which kinks leave alone: there U is zero."""
+
+    def of_layer(i: int) -> float:
+        linear = point.linear(i, problem.splitting)
+        gap = apply(problem.activation(i, point), linear) - point.v[i + 1]
+        return problem.penalties[i].gamma * abs(float((gap * linear.clamp_max(0)).sum()))
+
+    return [of_layer(i) if i in problem.slopes else 0.0 for i in range(problem.depth)]
 
 
 def _of_three(problem: Problem, point: Point) -> Stationarity:
@@ -153,8 +167,9 @@ def _of_three(problem: Problem, point: Point) -> Stationarity:
             v.append(_of_output(problem, point))
         else:
             v.append(_norm(_of_states(problem, point, i), _at(pulls[i + 1] @ point.w[i + 1])))
-    residual = sqrt(sum(d * d for part in (weight, u, v) for d in part))
-    return Stationarity(weight, u, v, residual, True)
+    slope = _of_slopes(problem, point)
+    residual = sqrt(sum(d * d for part in (weight, u, v, slope) for d in part))
+    return Stationarity(weight, u, v, slope, residual, True)
 
 
 def _distance_at_kinks(affine: Tensor, at_left: Tensor, at_right: Tensor) -> float:
@@ -179,7 +194,9 @@ def _of_two(problem: Problem, point: Point) -> Stationarity:
         found.append(layer.distance(weight=True, states=i > 0))
         squares.append(found[-1].value ** 2)
         exact = exact and all(each.exact for each in found) and not bool((left > right).any())
-    return Stationarity(weight[::-1], [], v[::-1], sqrt(sum(squares)), exact)
+    slope = _of_slopes(problem, point)
+    squares += [d * d for d in slope]
+    return Stationarity(weight[::-1], [], v[::-1], slope, sqrt(sum(squares)), exact)
 
 
 @dataclass(frozen=True)

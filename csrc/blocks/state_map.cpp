@@ -25,9 +25,7 @@ at::Tensor activated(const at::Tensor& u, const functors::AnyActivation& activat
 }
 
 at::Tensor slope_at(const at::Tensor& u, const functors::AnyActivation& activation) {
-  return std::holds_alternative<functors::Identity>(activation)
-             ? at::Tensor()
-             : passes::activation_derivative(u, activation);
+  return functors::is_identity(activation) ? at::Tensor() : passes::activation_derivative(u, activation);
 }
 
 // a b, of factors that may be undefined: ones.
@@ -36,6 +34,15 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
 }
 
 }  // namespace
+
+functors::AnyActivation with_slope(const functors::AnyActivation& activation, const at::Tensor& slope) {
+  if (!slope.defined()) {
+    return activation;
+  }
+  functors::LeakyReLU leaky;
+  leaky.slope = slope.item<double>();
+  return leaky;
+}
 
 at::Tensor StateTangent::normalized(const at::Tensor& z) const {
   if (!n_.defined()) {
@@ -56,14 +63,6 @@ at::Tensor StateTangent::pulled(const at::Tensor& g) const {
 at::Tensor StateMap::with_affine(const at::Tensor& n) const {
   const at::Tensor scaled = product(n, scale);
   return shift.defined() ? scaled + shift : scaled;
-}
-
-void StateMap::read_slope() {
-  if (slope.defined()) {
-    functors::LeakyReLU leaky;
-    leaky.slope = slope.item<double>();
-    activation = leaky;
-  }
 }
 
 at::Tensor StateMap::normalized_values(const at::Tensor& u) const {

@@ -41,6 +41,10 @@ struct ParameterTangent {
   at::Tensor of_shift() const;
 };
 
+/// The leaky ReLU of the slope (1,), for which a GPU is waited for; the activation itself where there is
+/// none.
+functors::AnyActivation with_slope(const functors::AnyActivation& activation, const at::Tensor& slope);
+
 class StateMap {
  public:
   functors::AnyActivation activation;
@@ -49,8 +53,8 @@ class StateMap {
   at::Tensor slope = {};              // (1,), of the activation, a leaky ReLU, once it is read
   at::Tensor mask = {};               // that V is multiplied by, entry by entry; undefined: ones
 
-  /// Makes the activation the leaky ReLU of the slope, where there is one, for which a GPU is waited for.
-  void read_slope();
+  /// Makes the activation the one with the slope.
+  void read_slope() { activation = with_slope(activation, slope); }
   /// Whether a unit's V is its activation alone, or that times the mask.
   bool elementwise() const { return normalization.none(); }
 

@@ -113,6 +113,7 @@ void bind_bcd(py::module_& m) {
       .def_readonly("row_weight", &BCD::Point::row_weight)
       .def_readonly("row_loss_weight", &BCD::Point::row_loss_weight)
       .def_readonly("trained", &BCD::Point::trained)
+      .def_property_readonly("slopes", [](const BCD::Point& self) { return to_optional(self.slopes); })
       .def_property_readonly("regularize_bias",
                              [](const BCD::Point& self) { return self.options.regularize_bias(); })
       .def_property_readonly("splitting", [](const BCD::Point& self) { return self.options.splitting(); })

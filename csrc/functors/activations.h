@@ -40,6 +40,14 @@ using AnyActivation = std::variant<Identity, ReLU, LeakyReLU, Sigmoid, Tanh, Har
                                    SiLU, Polynomial, GELU, TanhGELU, ELU, Softplus, Mish, HardSwish,
                                    LogSigmoid, Softsign, Tanhshrink, Softshrink, Hardshrink, Threshold, Sine>;
 
+inline bool is_identity(const AnyActivation& activation) {
+  return std::visit([](const auto& f) { return f.identity; }, activation);
+}
+
+inline bool is_discrete(const AnyActivation& activation) {
+  return std::visit([](const auto& f) { return f.discrete; }, activation);
+}
+
 // Whether u and w lie on one line of a piecewise linear activation's graph.
 template <typename T, typename Activation>
 TORCHBCD_HOST_DEVICE bool on_one_piece(const Activation& activation, T u, T w) {

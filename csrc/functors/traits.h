@@ -22,7 +22,9 @@ struct ParameterCount {
 
 struct ActivationTraits {
   static constexpr ParameterCount parameters = {};
+  static constexpr bool identity = false;   // whether sigma(u) = u
   static constexpr bool continuous = true;  // whether it has no jump
+  static constexpr bool discrete = false;   // whether its values are a few numbers: it has no slope to follow
   // Whether its graph is made of lines, which piece(u), or derivative(u) where it has no piece, tells apart.
   static constexpr bool piecewise_linear = false;
   // Where the lines of a continuous one meet, from the left to the right.

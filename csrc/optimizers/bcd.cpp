@@ -103,7 +103,7 @@ void BCD::check_options_together() const {
 
 // Whether the W block of a layer is (regularised) least squares: no activation is inside it.
 bool BCD::has_least_squares(size_t l) const {
-  return data_->options.splitting() == 3 || std::holds_alternative<functors::Identity>(mlp_->activations[l]);
+  return data_->options.splitting() == 3 || functors::is_identity(mlp_->activations[l]);
 }
 
 // The block of all V is nonlinear least squares.
@@ -219,7 +219,8 @@ void BCD::sweep(bool batch) {
     for (size_t l = mlp_->depth(); l-- > 0;) {
       for (const auto& [block, value] :
            {std::pair{"V", rows.next.v[l]}, std::pair{"U", rows.next.u[l]},
-            std::pair{"W", mlp_->next[l].weight}, std::pair{"W", mlp_->next[l].bias}}) {
+            std::pair{"map", mlp_->next[l].slope}, std::pair{"W", mlp_->next[l].weight},
+            std::pair{"W", mlp_->next[l].bias}}) {
         TORCH_CHECK_LINALG(all_finite(value), block_name(mlp_->name, mlp_->depth(), block, l),
                            ": the update is not finite");
       }
@@ -339,14 +340,16 @@ BCD::Point BCD::point_at(const BCDOptions& options, bool batch, bool before) {
     refresh_residuals(data_->problem(*mlp_, options), mlp_->committed, rows);
   }
   const BcdVariables& at = before ? rows.next : rows.current;
-  Point point{{}, rows.y.clone(), rows.row_weight.clone(), row_loss_weight(options, rows.population), options,
-              {}};
+  Point point{
+      {}, rows.y.clone(), rows.row_weight.clone(), row_loss_weight(options, rows.population), options, {},
+      {}};
   for (const Trained& trained : mlp_->trained) {
-    point.trained.emplace_back(trained.weight, trained.bias);
+    point.trained.emplace_back(trained.weight, trained.bias, trained.slope);
   }
   for (const AffineMap& map : clone_maps(before ? mlp_->next : mlp_->committed)) {
     point.variables.W.push_back(map.weight);
     point.variables.b.push_back(map.bias);
+    point.slopes.push_back(map.slope);
   }
   point.variables.U = clone_all(at.u);
   point.variables.V = clone_all(at.v);

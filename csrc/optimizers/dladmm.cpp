@@ -51,7 +51,7 @@ DLADMM::DLADMM(const torch::nn::Sequential& model, const DLADMMOptions& options)
 DLADMM::DLADMM(Mlp mlp, const DLADMMOptions& options)
     : SplitOptimizer("torchbcd.DLADMM", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {
   mlp_->refuse_skips("it");
-  TORCH_CHECK_VALUE(std::holds_alternative<functors::Identity>(mlp_->activations.back()), mlp_->name,
+  TORCH_CHECK_VALUE(functors::is_identity(mlp_->activations.back()), mlp_->name,
                     ": the last layer must have no activation, since R is a function of z_L");
   data_->options = options;
   data_->options.penalty(options.nu().value_or(options.rho()));
@@ -94,7 +94,8 @@ void DLADMM::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sa
   };
   begin("bind", own, {}, {&rows.population});
   check_any_rows(rows.population);
-  forward_out(rows.x, mlp_->committed, state_maps_of(mlp_->activations), {}, rows.current.q, rows.current.a);
+  forward_out(rows.x, mlp_->committed, state_maps_of(activations_at(mlp_->activations, mlp_->committed)), {},
+              rows.current.q, rows.current.a);
   for (size_t l = 0; l < mlp_->depth(); ++l) {
     rows.current.z[l].copy_(rows.current.q[l]);
   }

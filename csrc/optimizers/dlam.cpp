@@ -99,10 +99,13 @@ DLAM::DLAM(Mlp mlp, const DLAMOptions& options)
     : SplitOptimizer("torchbcd.DLAM", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {
   const Call call = mlp_->call(Call::Kind::kChange);
   mlp_->refuse_skips("it");
+  TORCH_CHECK_VALUE(!mlp_->has_slopes(), mlp_->name,
+                    ": the slope of a PReLU is in no term of F, only in its constraints, and no block would "
+                    "find one; freeze it, or train by another optimizer");
   for (size_t l = 0; l + 1 < mlp_->depth(); ++l) {
     check_monotone(("torchbcd.DLAM: layer " + std::to_string(l + 1)).c_str(), mlp_->activations[l]);
   }
-  TORCH_CHECK_VALUE(std::holds_alternative<functors::Identity>(mlp_->activations.back()), mlp_->name,
+  TORCH_CHECK_VALUE(functors::is_identity(mlp_->activations.back()), mlp_->name,
                     ": the last layer must have no activation, since R is a function of z_L");
   data_->options = options;
   if (!options.eps()) {

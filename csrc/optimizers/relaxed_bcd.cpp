@@ -160,9 +160,8 @@ RelaxedBCD::RelaxedBCD(const torch::nn::Sequential& model, const RelaxedBCDOptio
 RelaxedBCD::RelaxedBCD(Mlp mlp, const RelaxedBCDOptions& options)
     : SplitOptimizer("torchbcd.RelaxedBCD", std::move(mlp), options.loss()), data_(std::make_unique<Data>()) {
   const size_t depth = mlp_->depth();
-  TORCH_CHECK_VALUE(
-      mlp_->loss.squared() || std::holds_alternative<functors::Identity>(mlp_->activations.back()),
-      mlp_->name, ": the last layer must have no activation, unless the loss is 'squared'");
+  TORCH_CHECK_VALUE(mlp_->loss.squared() || functors::is_identity(mlp_->activations.back()), mlp_->name,
+                    ": the last layer must have no activation, unless the loss is 'squared'");
   data_->options = options;
   relaxed_options().spread(&data_->options, depth);
   set_layer_defaults(options, mlp_->mlp.skips, data_->options);
@@ -204,15 +203,15 @@ void RelaxedBCD::check_options_together() const {
   }
   const RelaxedBCDOptions& o = data_->options;
   for (const Skip& skip : mlp_->mlp.skips) {
-    TORCH_CHECK_VALUE(skip.from < 0 || !std::holds_alternative<functors::Sign>(mlp_->activations[skip.from]),
-                      mlp_->name, ": a Residual must not begin with the signs of layer ", skip.from + 1,
+    TORCH_CHECK_VALUE(skip.from < 0 || !functors::is_discrete(mlp_->activations[skip.from]), mlp_->name,
+                      ": a Residual must not begin with the signs of layer ", skip.from + 1,
                       ", whose block is discrete");
   }
   bool moves_start = false;
   for (size_t l = 0; l < mlp_->depth(); ++l) {
-    TORCH_CHECK_VALUE(mlp_->mlp.activations[l].normalization.none() ||
-                          !std::holds_alternative<functors::Sign>(mlp_->activations[l]),
-                      mlp_->name, ": the signs of layer ", l + 1, " must have no LayerNorm beside them");
+    TORCH_CHECK_VALUE(
+        mlp_->mlp.activations[l].normalization.none() || !functors::is_discrete(mlp_->activations[l]),
+        mlp_->name, ": the signs of layer ", l + 1, " must have no LayerNorm beside them");
     const auto check = [&](const char* option, double value, bool holds, const char* range) {
       TORCH_CHECK_VALUE(holds, mlp_->name, ": ", option, " of layer ", l + 1, " must be ", range, " (got ",
                         value, ")");

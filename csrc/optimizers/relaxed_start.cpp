@@ -69,7 +69,7 @@ bool RelaxedBCD::match_output_scale(bool batch) {
   const size_t last = mlp_->depth() - 1;
   if (!mlp_->trained[last].all_affine(mlp_->committed[last]) ||
       d.options.weight_regularizer()[last].constrains() || !skips_into(mlp_->mlp.skips, last).empty() ||
-      !std::holds_alternative<functors::Identity>(mlp_->activations[last])) {
+      !functors::is_identity(mlp_->activations[last])) {
     return false;
   }
   if (!d.start_apart) {

@@ -63,9 +63,8 @@ void SplitOptimizer::check_options() const {
                     ": variables that stay from sweep to sweep go with no Dropout in train mode; call "
                     "model.eval(), or train by RelaxedBCD");
   TORCH_CHECK_VALUE(
-      takes_map_parameters() || (!mlp_->normalizes() && !mlp_->has_slopes()), mlp_->name,
-      ": a LayerNorm joins the units of a row, and the slope of a PReLU all of its entries, whose "
-      "blocks are one by one here; train by RelaxedBCD, or freeze the slope");
+      takes_normalization() || !mlp_->normalizes(), mlp_->name,
+      ": a LayerNorm joins the units of a row, whose blocks are one by one here; train by RelaxedBCD");
   option_table().check(option_values(), mlp_->depth());
   if (run_) {
     check_takes_folder();

@@ -9,6 +9,7 @@
 #include "kernels/passes.h"
 #include "sweeps/bcd.h"
 #include "sweeps/bcd_order.h"
+#include "sweeps/sloped_blocks.h"
 
 namespace torchbcd {
 
@@ -17,10 +18,14 @@ namespace torchbcd {
 // layer that a block leaves behind for the blocks after it, the residual U_l - V_{l-1} W_l^T - 1 b_l^T with
 // three splittings and the product V_{l-1} W_l^T + 1 b_l^T with two; whoever moves something in it without
 // setting it anew makes it stale.
-class BcdBlocks : public Blocks<BcdSweep> {
+class BcdBlocks : public SlopedBlocks<BcdSweep> {
  public:
   explicit BcdBlocks(const BcdSweep& sweep)
-      : Blocks(sweep), product_(depth(), kBefore), v_moved_(depth()), u_moved_(depth()), w_moved_(depth()) {
+      : SlopedBlocks(sweep),
+        product_(depth(), kBefore),
+        v_moved_(depth()),
+        u_moved_(depth()),
+        w_moved_(depth()) {
     if (rows_.residuals == Residuals::kAllButFirst) {
       product_[0] = kStale;
     }
@@ -59,6 +64,8 @@ class BcdBlocks : public Blocks<BcdSweep> {
  protected:
   enum Where { kBefore, kNext, kStale };
 
+  // What a layer's activation is applied to, at its latest value.
+  virtual at::Tensor argument(size_t l) = 0;
   // The V block of a layer, its U block, or both.
   virtual void state_blocks(size_t l, bool v_block, bool u_block) = 0;
   // All V at once.
@@ -127,7 +134,11 @@ class BcdBlocks : public Blocks<BcdSweep> {
     }
   }
 
+  // W and b of a layer, and before them the slope that its activation has, if it is trained.
   void update_weights(size_t l) {
+    if (trains_slope(l)) {
+      slope_block(l, v(l), argument(l), options_.gamma()[l], options_.alpha_weight_of(l));
+    }
     if (!frozen(l)) {
       // A block that comes again starts from where it was, and writes there.
       const AffineMap from = w_moved_[l] ? clone_maps({sweep_.next_maps[l]})[0] : sweep_.maps[l];
@@ -136,7 +147,7 @@ class BcdBlocks : public Blocks<BcdSweep> {
       product_[l] = kStale;
     }
     w_moved_[l] = true;
-    if (problem_.trained[l].any()) {
+    if (problem_.trained[l].affine()) {
       done("W", l);
     }
   }

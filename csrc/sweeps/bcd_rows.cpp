@@ -29,6 +29,7 @@ BcdVariables BcdVariables::allocate(int64_t rows, const std::vector<AffineMap>& 
 
 void forward_pass(const BcdProblem& problem, const std::vector<AffineMap>& maps, BcdRows& rows,
                   const std::vector<at::Tensor>& u, const std::vector<at::Tensor>& v) {
+  const std::vector<functors::AnyActivation> activations = activations_at(problem.activations, maps);
   for (size_t l = 0; l < problem.depth(); ++l) {
     const at::Tensor& auxiliary = rows.current.u[l];
     const at::Tensor& state = rows.current.v[l];
@@ -39,7 +40,7 @@ void forward_pass(const BcdProblem& problem, const std::vector<AffineMap>& maps,
       auxiliary.copy_(u[l]);
     }
     if (v.empty()) {
-      passes::activation(auxiliary, problem.activations[l], state);
+      passes::activation(auxiliary, activations[l], state);
       const Regularizer& regularizer = problem.options.state_regularizer()[l];
       if (regularizer.bounded()) {
         passes::prox_regularizer(state, {.low = regularizer.low, .high = regularizer.high}, 1, state);
@@ -78,6 +79,7 @@ ObjectiveTerms objective_terms(const BcdProblem& problem, const std::vector<Affi
                                const BcdRows& rows, const BcdVariables& variables) {
   const BCDOptions& options = problem.options;
   const size_t depth = problem.depth();
+  const std::vector<functors::AnyActivation> activations = activations_at(problem.activations, maps);
   ObjectiveTerms terms;
   for (std::vector<double>* part : {&terms.activation_penalty, &terms.affine_penalty, &terms.state_penalty}) {
     part->assign(depth, 0);
@@ -85,7 +87,7 @@ ObjectiveTerms objective_terms(const BcdProblem& problem, const std::vector<Affi
   for_each_chunk(rows.rows(), [&](int64_t begin, int64_t size) {
     const BcdVariables chunk = variables.narrow(begin, size);
     for (size_t l = 0; l < depth; ++l) {
-      const at::Tensor gap = passes::activation(chunk.u[l], problem.activations[l]).sub_(chunk.v[l]);
+      const at::Tensor gap = passes::activation(chunk.u[l], activations[l]).sub_(chunk.v[l]);
       terms.activation_penalty[l] += options.gamma()[l] / 2 * norm_squared(gap);
       if (options.splitting() == 3) {
         terms.affine_penalty[l] += options.rho_of(l) / 2 * norm_squared(chunk.residual[l]);

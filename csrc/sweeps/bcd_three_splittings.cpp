@@ -16,6 +16,8 @@ class ThreeSplitting final : public BcdBlocks {
   using BcdBlocks::BcdBlocks;
 
  private:
+  at::Tensor argument(size_t l) override { return u(l); }
+
   void state_blocks(size_t l, bool v_block, bool u_block) override {
     if (l + 1 == depth()) {
       output_blocks(l, v_block, u_block);

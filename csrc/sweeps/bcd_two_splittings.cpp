@@ -24,7 +24,7 @@ class TwoSplitting final : public BcdBlocks {
   using BcdBlocks::BcdBlocks;
 
  private:
-  bool linear(size_t l) const { return std::holds_alternative<functors::Identity>(activation(l)); }
+  bool linear(size_t l) const { return functors::is_identity(activation(l)); }
 
   // P_l at the latest W_l, b_l and V_{l-1}.
   at::Tensor product(size_t l) {
@@ -34,6 +34,8 @@ class TwoSplitting final : public BcdBlocks {
     }
     return (product_[l] == kNext ? rows_.next : rows_.current).u[l];
   }
+
+  at::Tensor argument(size_t l) override { return product(l); }
 
   void state_blocks(size_t l, bool, bool) override {
     const at::Tensor& v = rows_.next.v[l];

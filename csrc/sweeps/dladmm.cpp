@@ -11,14 +11,15 @@
 #include "blocks/weight_step.h"
 #include "blocks/weight_terms.h"
 #include "kernels/passes.h"
+#include "sweeps/sloped_blocks.h"
 
 namespace torchbcd {
 namespace {
 
-class DladmmBlocks : Blocks<DladmmSweep> {
+class DladmmBlocks : SlopedBlocks<DladmmSweep> {
  public:
   explicit DladmmBlocks(const DladmmSweep& sweep)
-      : Blocks(sweep), totals_(problem_.sum_over_ranks, rows_.x.device()), v_(sweep.rows.next) {}
+      : SlopedBlocks(sweep), totals_(problem_.sum_over_ranks, rows_.x.device()), v_(sweep.rows.next) {}
 
   DladmmReport run() {
     start();
@@ -111,7 +112,8 @@ class DladmmBlocks : Blocks<DladmmSweep> {
     done("a", l);
   }
 
-  // z_l: the activation's prox; the loss's in the last layer.
+  // z_l: the activation's prox, and its slope, if that is trained, bound like one more entry; the loss's prox
+  // in the last layer.
   void z_block(size_t l) {
     if (l + 1 < depth()) {
       passes::prox_activation(v_.a[l], v_.q[l], activation(l), 1, v_.z[l]);
@@ -122,6 +124,9 @@ class DladmmBlocks : Blocks<DladmmSweep> {
                           row_loss_weight(options_, rows_.population), penalty, v_.z[l]);
     }
     done("z", l);
+    if (trains_slope(l)) {
+      slope_block(l, v_.a[l], v_.z[l], options_.penalty()[l], options_.penalty()[l]);
+    }
   }
 
   // b_l: the mean residual, exactly.
@@ -199,6 +204,7 @@ ObjectiveTerms objective_terms(const DladmmProblem& problem, const std::vector<A
                                const DladmmRows& rows) {
   const DladmmVariables& v = rows.current;
   const DLADMMOptions& options = problem.options;
+  const std::vector<functors::AnyActivation> activations = activations_at(problem.activations, maps);
   ObjectiveTerms terms;
   for (size_t l = 0; l < problem.depth(); ++l) {
     const double penalty = options.penalty()[l];
@@ -208,7 +214,7 @@ ObjectiveTerms objective_terms(const DladmmProblem& problem, const std::vector<A
     terms.state_penalty.push_back(0);
     double gap = 0;
     if (l + 1 < problem.depth()) {
-      passes::activation(v.z[l], problem.activations[l], residual);
+      passes::activation(v.z[l], activations[l], residual);
       gap = penalty / 2 * passes::difference(residual, v.a[l], residual);
     } else {
       terms.affine_penalty.back() += residual.mul_(v.u).sum(at::kDouble).item<double>();

@@ -66,6 +66,15 @@ void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
   }
 }
 
+std::vector<functors::AnyActivation> activations_at(const std::vector<functors::AnyActivation>& activations,
+                                                    const std::vector<AffineMap>& maps) {
+  std::vector<functors::AnyActivation> at;
+  for (size_t l = 0; l < activations.size(); ++l) {
+    at.push_back(with_slope(activations[l], maps[l].slope));
+  }
+  return at;
+}
+
 std::vector<StateMap> state_maps_of(const std::vector<functors::AnyActivation>& activations) {
   std::vector<StateMap> maps;
   for (const functors::AnyActivation& activation : activations) {

@@ -50,6 +50,9 @@ void products_out(const at::Tensor& x, const std::vector<at::Tensor>& states,
 void forward_out(const at::Tensor& x, const std::vector<AffineMap>& maps,
                  const std::vector<StateMap>& state_maps, const std::vector<Skip>& skips,
                  const std::vector<at::Tensor>& products, const std::vector<at::Tensor>& states);
+/// The activations, with the slopes that `maps` have of them.
+std::vector<functors::AnyActivation> activations_at(const std::vector<functors::AnyActivation>& activations,
+                                                    const std::vector<AffineMap>& maps);
 /// State maps that are activations alone.
 std::vector<StateMap> state_maps_of(const std::vector<functors::AnyActivation>& activations);
 

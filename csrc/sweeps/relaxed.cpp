@@ -173,7 +173,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       report_.before.constant = constant + loss_before_;
       const double before = loss_before_ + (sweep_.restored ? rho / 2 * slack_squares_[l] : 0);
       const at::Tensor u = scratch(0, slack.size(1));
-      if (std::holds_alternative<functors::Identity>(activation(l))) {
+      if (functors::is_identity(activation(l))) {
         // A row's weight is one of both its terms, so that its minimiser does not depend on it.
         passes::loss_update(rows_.y, rows_.p[l], at::ones({1, 1}, slack.options()), problem_.loss, {},
                             loss_weight_, rho, u);
@@ -376,7 +376,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
                          options_.state_steps()[l] == 1 && skips.empty() && map.elementwise() &&
                              !map.mask.defined() && passes::has_line_move(map.activation, residual_.device()),
                          std::move(skips)};
-    if (std::holds_alternative<functors::Sign>(activation(i))) {
+    if (functors::is_discrete(activation(i))) {
       set_flips(problem, options_.over_relaxation()[l], rows_.population, totals_);
     } else {
       // U's moves are measured by the size of V, as the weights have read it, and where that is normalised by

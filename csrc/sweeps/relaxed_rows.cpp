@@ -26,9 +26,7 @@ double square_of_numbers(const at::Tensor& y, const OutputLoss& loss, const Tota
 
 }  // namespace
 
-bool RelaxedProblem::clamped() const {
-  return loss.squared() && std::holds_alternative<functors::Identity>(activations.back());
-}
+bool RelaxedProblem::clamped() const { return loss.squared() && functors::is_identity(activations.back()); }
 
 RelaxedStates RelaxedStates::allocate(int64_t n, const std::vector<AffineMap>& maps,
                                       const RowStorage& storage, const std::string& set) {

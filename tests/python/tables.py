@@ -271,6 +271,10 @@ CONFIGURATIONS = {
     "BCD, Residual": bcd(
         options={"rho": 0.7, "alpha": 0.2}, widths=(6, 7, 8, 7, 3), residual=(2, 4), overflows=True
     ),
+    "BCD, slopes": bcd(
+        options={"gamma": [0.5, 2.0, 1.0], "alpha": 0.1, "alpha_weight": 0.3}, hidden=("prelu",), overflows=True
+    ),
+    "BCD, two splittings, slopes": bcd(options={"splitting": 2, "alpha": 0.2}, hidden=("prelu", "relu")),
     "BCD, two splittings, states first": bcd(
         options={"splitting": 2, "order": "states_first", "weight_regularizer": regularizers.L1(0.01)},
         hidden=("sigmoid", "relu"),
@@ -345,6 +349,7 @@ CONFIGURATIONS = {
     "DLADMM, L1": dladmm(options={"weight_regularizer": regularizers.L1(0.01), "loss": "squared"}),
     "DLADMM, one layer": dladmm(widths=(6, 3)),
     "DLADMM, no bias": dladmm(options={"loss_weight": "mean"}, bias=False, hidden=("tanh", "relu")),
+    "DLADMM, slopes": dladmm(hidden=("prelu", "tanh")),
 }
 
 # Those that go over any model of three Linear modules.

@@ -33,6 +33,7 @@ CASES = {
     "sample_weight": {"weighted": True},
     "minibatch": {"batch": True},
     "rows": {"rows": True, "loss_weight": "mean"},
+    "slopes": {"hidden": "prelu", "alpha_weight": 0.2},
     "empty part": {"empty": True, "loss_weight": "mean"},
     "two splittings": {
         "hidden": "identity",

@@ -7,6 +7,7 @@ namespace torchbcd::functors {
 
 struct Identity : ActivationTraits {
   static constexpr const char* name = "identity";
+  static constexpr bool identity = true;
   static constexpr bool piecewise_linear = true;
   static constexpr bool has_preimages = true;
 

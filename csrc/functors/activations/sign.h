@@ -9,6 +9,7 @@ namespace torchbcd::functors {
 struct Sign : ActivationTraits {
   static constexpr const char* name = "sign";
   static constexpr bool continuous = false;
+  static constexpr bool discrete = true;
 
   template <typename T>
   TORCHBCD_HOST_DEVICE T value(T u) const {

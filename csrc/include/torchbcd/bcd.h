@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "torchbcd/options.h"
@@ -78,7 +79,8 @@ class TORCHBCD_API BCD : public SplitOptimizer {
     at::Tensor y, row_weight;  // (n, d_N); (n, 1) or (1, 1)
     double row_loss_weight;    // what the loss of a row of weight one counts
     BCDOptions options;
-    std::vector<std::pair<bool, bool>> trained;  // a layer's weight and bias; the others are frozen
+    std::vector<std::tuple<bool, bool, bool>> trained;  // a layer's weight, bias and slope; or frozen
+    std::vector<at::Tensor> slopes;  // (1,), of activations that are PReLUs; undefined otherwise
   };
   /// The point that objective() speaks of.
   Point point();

@@ -65,7 +65,7 @@ class TORCHBCD_API RelaxedBCD : public SplitOptimizer {
   void check_options_together() const override;
   void check_takes_ranks() const override;
   bool takes_dropout() const override { return true; }
-  bool takes_map_parameters() const override { return true; }
+  bool takes_normalization() const override { return true; }
   bool takes_proximal() const override { return true; }
   void unbind() override;
   ObjectiveTerms last_sweep_terms(bool before) override;

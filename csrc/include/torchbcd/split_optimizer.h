@@ -171,9 +171,9 @@ class TORCHBCD_API SplitOptimizer {
   virtual void* option_values() const = 0;
   /// What options may not be together. Throws.
   virtual void check_options_together() const {}
-  /// Whether states may be dropped (Activation::dropout), or made by a normalisation or a trained slope.
+  /// Whether states may be dropped (Activation::dropout), or made by a normalisation.
   virtual bool takes_dropout() const { return false; }
-  virtual bool takes_map_parameters() const { return false; }
+  virtual bool takes_normalization() const { return false; }
   /// Whether weight_regularizers may be one's own (ProximalTerm).
   virtual bool takes_proximal() const { return false; }
   /// Throws where the options do not take rows in several processes.
