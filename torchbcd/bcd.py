@@ -98,7 +98,8 @@ class BCD(SweepOptimizer[_C.BCD]):
             :math:`\|v - y\|^2`: 2/n for the squared loss, 1/n for the others.
         weight_regularizer: :math:`r_i`, an object of :mod:`torchbcd.regularizers`, or a list with one, or
             None, for each layer.
-        state_regularizer: :math:`s_i`, likewise.
+        state_regularizer: :math:`s_i`, likewise: a sum over entries, or (``splitting=3``, data in memory) a
+            :func:`torchbcd.regularizers.Proximal`, a function of all rows together.
         regularize_bias: Whether :math:`r_i` covers :math:`b_i`, too, as where the bias is a column of
             :math:`W_i`: with a squared norm the objective then bounds all weights.
         splitting: 3 for Algorithm 2, 2 for Algorithm 1.
@@ -353,9 +354,8 @@ class BCD(SweepOptimizer[_C.BCD]):
         count = fitting.check(max_sweeps, tol)
         self._check_all_rows("fit")
         for group in self.param_groups:
-            lifted.check_known(
-                group["weight_regularizer"], "fit, which stops by the distance from a critical point,"
-            )
+            for name in ("weight_regularizer", "state_regularizer"):
+                lifted.check_known(group[name], "fit, which stops by the distance from a critical point,")
         self.bind(x, y, sample_weight)
         return fitting.sweep_until(self.step, count, tol, callback)
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from torchbcd.dlam_stationarity import DlamStationarity
-from torchbcd.lifted import Penalties, Point, Problem, apply, norms_of_weight
+from torchbcd.lifted import Penalties, Point, Problem, apply, norms
 from torchbcd.linear_rate import LinearRate, PowerRate, linear_rate, power_rate
 from torchbcd.losses import row_losses
 from torchbcd.regularizers import Regularizer
@@ -148,7 +148,7 @@ def descent(problem: Problem, before: Point, after: Point, blocks: Blocks | None
     The constants are those that hold for this method: alpha/2 for proximal blocks (V_N, hidden U_i, W_i, the
     slope of a PReLU, and with two splittings every V_i), gamma/2 for the hidden V_i without a proximal term,
     (gamma + rho)/2 for U_N where the output is linear, and 0 for U_N where it is not, since its problem is then
-    not strongly convex.
+    not strongly convex. A ``state_regularizer`` of one's own has to be convex for gamma/2 to hold.
 
     ``blocks`` are those of the sweep in their order, each a variable's name with its layer from 0, and each once;
     None stands for the paper's order.
@@ -172,13 +172,12 @@ def descent(problem: Problem, before: Point, after: Point, blocks: Blocks | None
         if name == "affine":
             return _affine_penalty(problem, at, i)
         if name == "states":
-            return _regularizer(penalties.state_regularizer, at.v[i + 1])
+            v = at.v[i + 1]
+            return _regularizer(penalties.state_regularizer, v) + norms(penalties.state_regularizer, v)
         bias = at.b[i]
         of_bias = problem.regularize_bias and bias is not None
         covered = torch.cat([at.w[i], cast(Tensor, bias)[:, None]], 1) if of_bias else at.w[i]
-        return _regularizer(penalties.weight_regularizer, covered) + norms_of_weight(
-            penalties.weight_regularizer, at.w[i]
-        )
+        return _regularizer(penalties.weight_regularizer, covered) + norms(penalties.weight_regularizer, at.w[i])
 
     known: dict[tuple[str, int], float] = {}
 

@@ -180,8 +180,8 @@ def regularizer_subdifferential(terms: Regularizer, x: Tensor, dtype: torch.dtyp
     return low.masked_fill(outside, torch.inf), high.masked_fill(outside, -torch.inf)
 
 
-def norms_of_weight(terms: Regularizer, w: Tensor) -> float:
-    """What the norms of a weight's columns and rows, or a term of one's own, add to its regulariser."""
+def norms(terms: Regularizer, w: Tensor) -> float:
+    """What the norms of a matrix's columns and rows, or a term of one's own, add to its regulariser."""
     if not isinstance(terms, WeightRegularizer):
         return 0.0
     own = float(terms.proximal.value(w)) if terms.proximal else 0.0

@@ -39,9 +39,15 @@ def _from_plain(name: str, value: Any, own: Any) -> Any:
     return from_saved(value, own) if name.endswith("_regularizer") and value is not None else value
 
 
-def _own_terms(terms: Any) -> Any:
-    """The regulariser, where it has a term of one's own, which no state holds."""
-    return terms if getattr(terms, "proximal", None) else None
+def _own_terms(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """By option, the layers' regularisers that have a term of one's own, which no state holds; None for others."""
+    found = {}
+    for name in ("weight_regularizer", "state_regularizer"):
+        terms = [group.get(name) for group in groups]
+        own = [each if getattr(each, "proximal", None) else None for each in terms]
+        if any(own):
+            found[name] = own
+    return found
 
 
 def _same(listed: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
@@ -119,10 +125,10 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             weight = arguments.loss_weight(loss_weight, loss.reduction == "mean")
             self._build(model, loss, {**options, **weight})
             if process_group is not None:
-                if any(_own_terms(group["weight_regularizer"]) for group in self.param_groups):
+                for name in _own_terms(self.param_groups):
                     raise ValueError(
-                        "a process_group needs weight_regularizers that are the same in every process, which "
-                        "nothing tells of one's own"
+                        f"a process_group needs {name}s that are the same in every process, which nothing tells of "
+                        "one's own"
                     )
                 described.update(distributed.description(self))
         if process_group is not None:
@@ -210,7 +216,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             "loss": self._loss,
             "options": self._push().scheme_options(),
             "state": self.state_dict(),
-            "own": [_own_terms(group["weight_regularizer"]) for group in self.param_groups],
+            "own": _own_terms(self.param_groups),
             **{name: getattr(self, name) for name in self._copied},
         }
 
@@ -222,12 +228,7 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             return
         for name in self._copied:
             setattr(self, name, state[name])
-        own = state.get("own", [])
-        self._build(
-            state["model"],
-            state["loss"],
-            {**state["options"], **({"weight_regularizer": own} if any(own) else {})},
-        )
+        self._build(state["model"], state["loss"], {**state["options"], **state["own"]})
         self.load_state_dict(state["state"])
 
     def set_observer(self, observer: Callable[[str, int], object] | None) -> None:

@@ -23,6 +23,7 @@ from torchbcd.lifted import (
     Problem,
     add,
     apply,
+    check_known,
     loss_subdifferential,
     regularizer_subdifferential,
     shortest,
@@ -105,6 +106,7 @@ def _of_states(problem: Problem, point: Point, i: int) -> Interval:
     penalties = problem.penalties[i]
     v = point.v[i + 1]
     gap = apply(problem.activation(i, point), point.linear(i, problem.splitting)) - v
+    check_known(penalties.state_regularizer, "stationarity")
     of_regularizer = regularizer_subdifferential(penalties.state_regularizer, v, problem.dtype)
     return add(_at(-penalties.gamma * gap), of_regularizer)
 

@@ -74,18 +74,17 @@ GramSystem primal_system(const WeightInputs& inputs, const at::Tensor& v) {
 
 }  // namespace
 
-HiddenStateBlock::HiddenStateBlock(AffineMap map, double gamma, double rho, const Regularizer& regularizer,
-                                   int64_t rows, const char* where)
+HiddenStateBlock::HiddenStateBlock(AffineMap map, double gamma, double rho,
+                                   const WeightRegularizer& regularizer, int64_t rows, const char* where)
     : map_(std::move(map)),
-      regularizer_(regularizer),
-      shrink_(regularizer.quadratic() ? gamma / (gamma + regularizer.l2) : 1),
+      shrink_(regularizer.quadratic() ? gamma / (gamma + regularizer.entries.l2) : 1),
       ratio_(gamma / (shrink_ * rho)),
       output_side_(output_side_is_cheaper(static_cast<double>(rows), static_cast<double>(map_.weight.size(0)),
                                           static_cast<double>(map_.weight.size(1)))) {
-  if (iterative()) {
+  if (!regularizer.quadratic()) {
     const at::Tensor gram = gram_matrix({.a = map_.weight, .ridge = ratio_});
     TORCH_CHECK_LINALG(all_finite(gram), where, ": the Gram matrix of the weights is not finite");
-    problem_ = QuadraticPlusRegularizer(gram, regularizer_, 1 / rho, map_.weight.size(1));
+    problem_.emplace(gram, regularizer, 1 / rho, map_.weight.size(1), where);
   } else {
     factor_ = factor({.a = output_side_ ? map_.weight.t() : map_.weight, .ridge = ratio_}, where);
     if (output_side_ && cancels(factor_, map_.weight.scalar_type())) {
@@ -105,7 +104,7 @@ void HiddenStateBlock::solve_(const at::Tensor& v, const at::Tensor& previous, c
   affine_residual_out(u, state, map_, residual);
   if (iterative()) {
     const at::Tensor solution = previous.clone();
-    problem_.minimise_(solution, state, at::mm(residual, map_.weight));
+    problem_->minimise_(solution, state, at::mm(residual, map_.weight));
     residual.addmm_(solution.sub(state), map_.weight.t(), 1, -1);
     state.copy_(solution);
   } else if (output_side_) {

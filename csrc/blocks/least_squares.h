@@ -17,15 +17,16 @@
 namespace torchbcd {
 
 /// The V block of a hidden layer, argmin over V of
-/// gamma/2 |V - S|^2 + rho/2 |U - V W^T - 1 b^T|^2 + s(V), for one (W, b) and any number of row chunks.
+/// gamma/2 |V - S|^2 + rho/2 |U - V W^T - 1 b^T|^2 + s(V), for one (W, b) and any number of row chunks, but
+/// all rows at once where s is one's own.
 class HiddenStateBlock {
  public:
   /// `rows` is how many rows will be solved for in all: it decides which side is the cheaper.
-  HiddenStateBlock(AffineMap map, double gamma, double rho, const Regularizer& regularizer, int64_t rows,
-                   const char* where);
+  HiddenStateBlock(AffineMap map, double gamma, double rho, const WeightRegularizer& regularizer,
+                   int64_t rows, const char* where);
 
   /// Whether solve_ wants to know the previous states: only an iterative solution starts from them.
-  bool iterative() const { return !regularizer_.quadratic(); }
+  bool iterative() const { return problem_.has_value(); }
 
   /// On entry v holds S; on exit v holds V and residual_out holds U - V W^T - 1 b^T. Where iterative(),
   /// V is no worse than `previous`.
@@ -34,12 +35,11 @@ class HiddenStateBlock {
 
  private:
   AffineMap map_;
-  Regularizer regularizer_;
   double shrink_;     // gamma / (gamma + l2): what a squared norm does to S
   double ratio_;      // (gamma + l2) / rho
   bool output_side_;  // factor W W^T + ratio I (d' x d') instead of W^T W + ratio I (d x d)
   SpdFactor factor_;
-  QuadraticPlusRegularizer problem_;
+  std::optional<WeightQuadratic> problem_;  // where it is iterative
 };
 
 struct WeightPenalties {

@@ -1,12 +1,8 @@
-// Quadratics with one Hessian for all rows plus a regulariser of one's own, by accelerated proximal
-// gradients.
+// Quadratics with one Hessian for all rows plus a regulariser of one's own (blocks/proximal_descent.h).
 //
-// With the bias eliminated, F(W) = 1/2 <(W - C) S, W - C> - <B, W - C> + scale r(W). From a point Y a step
-// goes to Z = prox(Y - grad / L), L the largest eigenvalue of S, so that from Y = W an exact prox never
-// raises F (Beck and Teboulle, 2009). Z is kept only where F(Z) < F(W), which is measured: F's quadratic part
-// changes by exactly <(grad W + grad Z) / 2, Z - W>. Where an extrapolated Y does not lead down, the next
-// step starts from W itself; where that does not, W is as good as rounding, or the prox, can tell. So F falls
-// with every point that is kept, whatever r and its prox are (Li and Lin, 2015, for r that is not convex).
+// With the bias eliminated, F(W) = 1/2 <(W - C) S, W - C> - <B, W - C> + scale r(W), whose gradient has the
+// largest eigenvalue of S for its Lipschitz constant, and whose quadratic part changes by exactly
+// <(grad W + grad Z) / 2, Z - W>.
 #pragma once
 
 #include <ATen/core/Tensor.h>

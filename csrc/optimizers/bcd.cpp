@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "blocks/joint_states.h"
-#include "blocks/regularized_quadratic.h"
+#include "blocks/weight_terms.h"
 #include "linalg/reductions.h"
 #include "optimizers/bcd_data.h"
 #include "optimizers/found_modules.h"
@@ -96,6 +96,8 @@ void BCD::check_options_together() const {
       data_->options.loss_scaling() != "paper" || !mlp_->loss.several(), mlp_->name,
       ": loss_weight 'paper' is of one loss; with several take 'mean', and weights of the parts");
   blocks_in_order(data_->options, mlp_->depth());
+  check_state_regularizers(*mlp_, data_->options.state_regularizer(), data_->options.splitting(),
+                           run_ != nullptr);
   if (data_->options.order() == "joint") {
     check_joint();
   }
@@ -137,7 +139,8 @@ void BCD::check_takes_ranks() const {
                       "squares (got splitting 2 with '",
                       mlp_->mlp.activations[l].text(), "' in layer ", l + 1, ")");
   }
-  check_same_in_processes(mlp_->name, data_->options.weight_regularizer());
+  check_same_in_processes(mlp_->name, "weight_regularizer", data_->options.weight_regularizer());
+  check_same_in_processes(mlp_->name, "state_regularizer", data_->options.state_regularizer());
 }
 
 void BCD::unbind() {
@@ -159,6 +162,8 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
   const auto own = [&] {
     sync();
     run = open_run(scratch);
+    check_state_regularizers(*mlp_, data_->options.state_regularizer(), data_->options.splitting(),
+                             run != nullptr);
     in_files.emplace(run ? run->memory() : nullptr);
     const RowStorage storage = run ? run->storage() : RowStorage();
     rows.x = mlp_->inputs("x", x, storage);
@@ -172,10 +177,10 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
     outputs = mlp_->states("u", u, rows.rows(), /*with_last=*/true, storage_in(rows.next.u));
     states = mlp_->states("v", v, rows.rows(), /*with_last=*/true, storage_in(rows.next.v));
     for (size_t l = 0; l < states.size(); ++l) {
-      const Regularizer& bounds = data_->options.state_regularizer()[l];
-      TORCH_CHECK_VALUE(std::isfinite(regularizer_value(bounds, states[l])), mlp_->name, ": v of layer ",
-                        l + 1, " must lie within the bounds of its state_regularizer, ", bounds.low, " and ",
-                        bounds.high);
+      const WeightRegularizer& s = data_->options.state_regularizer()[l];
+      TORCH_CHECK_VALUE(std::isfinite(regularizer_value(s, states[l])), mlp_->name, ": v of layer ", l + 1,
+                        " must lie within the bounds of its state_regularizer, ", s.entries.low, " and ",
+                        s.entries.high, ", or where one's own is finite");
     }
     population = static_cast<double>(rows.rows());
   };

@@ -22,6 +22,11 @@ void BCD::Data::resize_batch(int64_t rows, const std::vector<AffineMap>& maps) {
 
 void BCD::Data::check_index(const char* name, const at::Tensor& index) const {
   TORCH_CHECK_VALUE(bound.defined(), name, ": step(index=...) needs bound data; call bind(x, y) first");
+  for (const WeightRegularizer& s : options.state_regularizer().values()) {
+    TORCH_CHECK_VALUE(!s.proximal, name,
+                      ": step(index=...) needs state_regularizers that are sums over entries (got '",
+                      s.proximal->name, "', a function of all bound rows together)");
+  }
   TORCH_CHECK_TYPE(index.scalar_type() == at::kLong || index.scalar_type() == at::kInt, name,
                    ": index must be an int64 tensor (got ", index.scalar_type(), ")");
   TORCH_CHECK_VALUE(index.dim() == 1 && index.size(0) > 0, name,

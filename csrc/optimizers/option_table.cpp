@@ -69,9 +69,6 @@ c10::IValue to_ivalue(const WeightRegularizer& r) {
   }
   return list;
 }
-c10::IValue to_ivalue(const Regularizer& r) {
-  return r.none() ? c10::IValue() : python_list({r.l1, r.l2, r.low, r.high});
-}
 
 const char* kind(const double&) { return "a number"; }
 const char* kind(const std::optional<double>&) { return "a number or None"; }
@@ -79,9 +76,6 @@ const char* kind(const int64_t&) { return "a whole number"; }
 const char* kind(const bool&) { return "True or False"; }
 const char* kind(const std::string&) { return "a name"; }
 const char* kind(const WeightRegularizer&) { return "a torchbcd.regularizers object or None"; }
-const char* kind(const Regularizer&) {
-  return "a torchbcd.regularizers object that is a sum over entries, or None";
-}
 
 bool is_number(const c10::IValue& value) { return value.isDouble() || value.isInt(); }
 double to_number(const c10::IValue& value) { return value.toScalar().toDouble(); }
@@ -146,12 +140,6 @@ bool read(const c10::IValue& value, WeightRegularizer& r) {
   r.proximal = term;
   return true;
 }
-bool read(const c10::IValue& value, Regularizer& r) {
-  WeightRegularizer found(r);
-  const bool right = read(value, found) && found.of_entries();
-  r = right ? found.entries : r;
-  return right;
-}
 
 void append(std::vector<double>& numbers, const WeightRegularizer& r) {
   TORCH_CHECK_VALUE(!r.proximal,
@@ -161,7 +149,6 @@ void append(std::vector<double>& numbers, const WeightRegularizer& r) {
   const std::vector<double> own = r.numbers();
   numbers.insert(numbers.end(), own.begin(), own.end());
 }
-void append(std::vector<double>& numbers, const Regularizer& r) { append(numbers, WeightRegularizer(r)); }
 void append(std::vector<double>& numbers, const std::optional<double>& x) {
   numbers.push_back(x.value_or(kNotGiven));
 }
@@ -174,10 +161,8 @@ void append(std::vector<double>& numbers, const T& x) {
 
 template <typename T>
 void from_numbers(const char* name, const double* numbers, T& x) {
-  if constexpr (std::is_same_v<T, Regularizer>) {
-    x = {numbers[0], numbers[1], numbers[2], numbers[3]};
-  } else if constexpr (std::is_same_v<T, WeightRegularizer>) {
-    TORCH_INTERNAL_ASSERT(false, "regularisers of weights have no fixed count of numbers");
+  if constexpr (std::is_same_v<T, WeightRegularizer>) {
+    TORCH_INTERNAL_ASSERT(false, "regularisers have no fixed count of numbers");
   } else if constexpr (std::is_same_v<T, std::optional<double>>) {
     x = std::isnan(*numbers) ? std::nullopt : std::optional<double>(*numbers);
   } else if constexpr (std::is_same_v<T, bool>) {
@@ -205,11 +190,11 @@ bool holds(const OptionRow& row, const std::optional<double>& x) { return !x || 
 bool holds(const OptionRow& row, const std::string& x) {
   return row.or_else != nullptr || std::find(row.choices.begin(), row.choices.end(), x) != row.choices.end();
 }
-bool holds(const OptionRow&, const Regularizer& r) {
+bool holds(const Regularizer& r) {
   return std::isfinite(r.l1) && r.l1 >= 0 && std::isfinite(r.l2) && r.l2 >= 0 && r.low <= r.high;
 }
-bool holds(const OptionRow& row, const WeightRegularizer& r) {
-  return holds(row, r.entries) && complaint_of(r).empty();
+bool holds(const OptionRow&, const WeightRegularizer& r) {
+  return holds(r.entries) && complaint_of(r).empty();
 }
 
 // What a value that is out of range is told.
@@ -220,12 +205,12 @@ std::string complaint(const OptionRow& row, const std::optional<double>& x) { re
 std::string complaint(const OptionRow& row, const std::string& x) {
   return c10::str("must be one of ", listed(row.choices, "'"), " (got '", x, "')");
 }
-std::string complaint(const OptionRow&, const Regularizer& r) {
+std::string complaint(const Regularizer& r) {
   return r.low <= r.high ? c10::str("must have finite weights >= 0 (got l1 = ", r.l1, ", l2 = ", r.l2, ")")
                          : c10::str("must have low <= high (got ", r.low, " and ", r.high, ")");
 }
-std::string complaint(const OptionRow& row, const WeightRegularizer& r) {
-  return holds(row, r.entries) ? complaint_of(r) : complaint(row, r.entries);
+std::string complaint(const OptionRow&, const WeightRegularizer& r) {
+  return holds(r.entries) ? complaint_of(r) : complaint(r.entries);
 }
 
 }  // namespace

@@ -15,15 +15,14 @@
 
 #include "torchbcd/export.h"
 #include "torchbcd/per_layer.h"
-#include "torchbcd/regularizers.h"
 #include "torchbcd/weight_regularizers.h"
 
 namespace torchbcd {
 
 /// Where an option's value is kept; PerLayer makes it an option of layers.
 using OptionRef = std::variant<PerLayer<double>*, PerLayer<std::optional<double>>*, PerLayer<int64_t>*,
-                               PerLayer<Regularizer>*, PerLayer<WeightRegularizer>*, double*,
-                               std::optional<double>*, int64_t*, bool*, std::string*>;
+                               PerLayer<WeightRegularizer>*, double*, std::optional<double>*, int64_t*, bool*,
+                               std::string*>;
 
 /// What a number has to be, in words and as a test. "Not given" is always right where it can be said at all.
 struct Range {

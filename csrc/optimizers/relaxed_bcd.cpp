@@ -185,7 +185,7 @@ void RelaxedBCD::check_takes_ranks() const {
         ": a process_group needs row_blocks=1, since blocks of rows are not solved for exactly (got ",
         data_->options.row_blocks()[l], " in layer ", l + 1, ")");
   }
-  check_same_in_processes(mlp_->name, data_->options.weight_regularizer());
+  check_same_in_processes(mlp_->name, "weight_regularizer", data_->options.weight_regularizer());
 }
 
 void RelaxedBCD::unbind() {

@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "blocks/proximal_gradient.h"
 #include "blocks/weight_terms.h"
 
 namespace torchbcd {
@@ -71,14 +72,13 @@ std::string complaint_of(const WeightRegularizer& r) {
   return {};
 }
 
-void check_same_in_processes(const char* optimizer, const PerLayer<WeightRegularizer>& regularizers) {
+void check_same_in_processes(const char* optimizer, const char* option,
+                             const PerLayer<WeightRegularizer>& regularizers) {
   for (size_t l = 0; l < regularizers.values().size(); ++l) {
     const auto& term = regularizers[l].proximal;
-    TORCH_CHECK_VALUE(
-        !term, optimizer,
-        ": a process_group needs weight_regularizers that are the same in every process, which nothing "
-        "tells of one's own (got '",
-        term->name, "' in layer ", l + 1, ")");
+    TORCH_CHECK_VALUE(!term, optimizer, ": a process_group needs ", option,
+                      "s that are the same in every process, which nothing tells of one's own (got '",
+                      term->name, "' in layer ", l + 1, ")");
   }
 }
 
@@ -125,6 +125,29 @@ void check_weight_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegul
         mlp.trained[l].weight || is_inside(r, mlp.committed[l].weight), mlp.name,
         ": a monotone net must have frozen weights of the signs that it needs (got others in layer ", l + 1,
         ")");
+  }
+}
+
+void check_state_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegularizer>& regularizers,
+                              int64_t splitting, bool in_folder) {
+  for (size_t l = 0; l < mlp.depth(); ++l) {
+    const WeightRegularizer& s = regularizers[l];
+    TORCH_CHECK_VALUE(s.of_entries() || s.proximal, mlp.name,
+                      ": state_regularizer must be a sum over entries, or one's own (layer ", l + 1,
+                      " has another one)");
+    if (!s.proximal) {
+      continue;
+    }
+    const auto needs = [&](bool holds, const char* what) {
+      TORCH_CHECK_VALUE(holds, mlp.name, ": a state_regularizer of one's own needs ", what, " (got '",
+                        s.proximal->name, "' in layer ", l + 1, ")");
+    };
+    needs(splitting == 3, "splitting 3, where its block is a quadratic");
+    needs(!in_folder, "data in memory: it is a function of all rows together");
+    needs(l + 1 < mlp.depth() || has_lipschitz_gradient(mlp.loss),
+          "in the last layer a loss with a Lipschitz gradient: squared, huber, logistic, "
+          "binary_cross_entropy or "
+          "cross_entropy");
   }
 }
 

@@ -1,4 +1,4 @@
-// Whether regularisers of weights fit the net: inputs that there are, and what monotone nets need.
+// Whether regularisers fit the net: inputs that there are, what monotone nets need, and one's own.
 #pragma once
 
 #include <string>
@@ -21,7 +21,14 @@ void check_weight_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegul
 
 /// Throws a ValueError, with the layer, where one is one's own, which nothing makes the same in every
 /// process.
-void check_same_in_processes(const char* optimizer, const PerLayer<WeightRegularizer>& regularizers);
+void check_same_in_processes(const char* optimizer, const char* option,
+                             const PerLayer<WeightRegularizer>& regularizers);
+
+/// Throws a ValueError, with the layer, where one is neither a sum over entries nor one's own; or where one
+/// is one's own, unless V's blocks are quadratics, all rows are in memory, and the last layer's loss is
+/// smooth.
+void check_state_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegularizer>& regularizers,
+                              int64_t splitting, bool in_folder);
 
 /// Whether weights that are trained are not within their constraints, at the last complete sweep.
 bool is_outside(const TrainedMlp& mlp, const PerLayer<WeightRegularizer>& regularizers);

@@ -93,7 +93,7 @@ class BcdBlocks : public SlopedBlocks<BcdSweep> {
   void output_loss(const at::Tensor& v, int64_t begin, int64_t size) {
     const size_t l = depth() - 1;
     passes::loss_update(rows_.y.narrow(0, begin, size), v, rows_.row_weights(begin, size), problem_.loss,
-                        options_.state_regularizer()[l], row_loss_weight(options_, rows_.population),
+                        options_.state_regularizer()[l].entries, row_loss_weight(options_, rows_.population),
                         options_.gamma()[l] + options_.alpha()[l], v);
   }
 

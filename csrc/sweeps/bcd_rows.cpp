@@ -41,9 +41,12 @@ void forward_pass(const BcdProblem& problem, const std::vector<AffineMap>& maps,
     }
     if (v.empty()) {
       passes::activation(auxiliary, activations[l], state);
-      const Regularizer& regularizer = problem.options.state_regularizer()[l];
-      if (regularizer.bounded()) {
-        passes::prox_regularizer(state, {.low = regularizer.low, .high = regularizer.high}, 1, state);
+      const WeightRegularizer& regularizer = problem.options.state_regularizer()[l];
+      if (regularizer.entries.bounded()) {
+        passes::prox_regularizer(state, {.low = regularizer.entries.low, .high = regularizer.entries.high}, 1,
+                                 state);
+      } else {
+        project_(regularizer, state);
       }
     } else {
       state.copy_(v[l]);
@@ -92,12 +95,19 @@ ObjectiveTerms objective_terms(const BcdProblem& problem, const std::vector<Affi
       if (options.splitting() == 3) {
         terms.affine_penalty[l] += options.rho_of(l) / 2 * norm_squared(chunk.residual[l]);
       }
-      terms.state_penalty[l] += regularizer_value(options.state_regularizer()[l], chunk.v[l]);
+      if (const WeightRegularizer& regularizer = options.state_regularizer()[l]; !regularizer.proximal) {
+        terms.state_penalty[l] += regularizer_value(regularizer.entries, chunk.v[l]);
+      }
     }
     terms.loss += row_loss_weight(options, rows.population) * weighted_loss(rows.y.narrow(0, begin, size),
                                                                             chunk.v.back(), problem.loss,
                                                                             rows.row_weights(begin, size));
   });
+  for (size_t l = 0; l < depth; ++l) {  // one's own are of all rows together, and of one process
+    if (const WeightRegularizer& regularizer = options.state_regularizer()[l]; regularizer.proximal) {
+      terms.state_penalty[l] = regularizer_value(regularizer, variables.v[l]);
+    }
+  }
   add_up_over_rows(Totals(problem.sum_over_ranks, rows.x.device()), terms);
   for (size_t l = 0; l < depth; ++l) {
     const WeightRegularizer& regularizer = options.weight_regularizer()[l];

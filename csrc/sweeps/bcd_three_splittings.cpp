@@ -4,8 +4,10 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/sub.h>
 
+#include <functional>
 #include <optional>
 
+#include "blocks/proximal_output.h"
 #include "sweeps/bcd_blocks.h"
 
 namespace torchbcd {
@@ -115,15 +117,34 @@ class ThreeSplitting final : public BcdBlocks {
     TORCH_INTERNAL_ASSERT(false, "the orders of Algorithm 2 have no joint block");
   }
 
+  // Whether a layer's s_i is one's own, a function of all its rows together.
+  bool has_own_term(size_t l) const { return options_.state_regularizer()[l].proximal != nullptr; }
+  // The blocks of a layer's states, chunk by chunk, or where one wants them all together.
+  void over_rows(bool together, const std::function<void(int64_t begin, int64_t size)>& f) const {
+    if (together) {
+      f(0, rows_.rows());
+    } else {
+      for_each_chunk(rows_.rows(), f);
+    }
+  }
+
   // V_N with its proximal term, then U_N without one.
   void output_blocks(size_t l, bool v_block, bool u_block) {
-    for_each_chunk(rows_.rows(), [&](int64_t begin, int64_t size) {
+    over_rows(v_block && has_own_term(l), [&](int64_t begin, int64_t size) {
       const auto cut = [&](const at::Tensor& t) { return t.narrow(0, begin, size); };
       const at::Tensor next = cut(rows_.next.v[l]);
       if (v_block) {
-        passes::output_centre(cut(v(l)), cut(u(l)), activation(l), options_.gamma()[l], options_.alpha()[l],
+        const at::Tensor previous = has_own_term(l) ? v(l).clone() : cut(v(l));
+        passes::output_centre(previous, cut(u(l)), activation(l), options_.gamma()[l], options_.alpha()[l],
                               next);
-        output_loss(next, begin, size);
+        if (has_own_term(l)) {
+          proximal_output_(rows_.y, next, rows_.row_weight, problem_.loss, options_.state_regularizer()[l],
+                           row_loss_weight(options_, rows_.population),
+                           options_.gamma()[l] + options_.alpha()[l], where("V", l), previous);
+          next.copy_(previous);
+        } else {
+          output_loss(next, begin, size);
+        }
       }
       if (u_block) {
         auxiliary_rows(l, v_block ? next : cut(v(l)), /*alpha=*/0, begin, size);
@@ -144,7 +165,7 @@ class ThreeSplitting final : public BcdBlocks {
       block.emplace(map(l + 1), gamma, options_.rho_of(l + 1), options_.state_regularizer()[l], rows_.rows(),
                     name.c_str());
     }
-    for_each_chunk(rows_.rows(), [&](int64_t begin, int64_t size) {
+    over_rows(v_block && has_own_term(l), [&](int64_t begin, int64_t size) {
       const auto cut = [&](const at::Tensor& t) { return t.narrow(0, begin, size); };
       const at::Tensor next = cut(rows_.next.v[l]);
       if (v_block) {

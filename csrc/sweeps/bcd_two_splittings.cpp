@@ -57,7 +57,7 @@ class TwoSplitting final : public BcdBlocks {
     for (size_t l = 0; l < depth(); ++l) {
       rows_.next.v[l].copy_(v(l));
       gamma.push_back(options_.gamma()[l]);
-      l2.push_back(options_.state_regularizer()[l].l2);
+      l2.push_back(options_.state_regularizer()[l].entries.l2);
       product_[l] = l == 0 ? product_[l] : kStale;
     }
     const at::Tensor weight = rows_.row_weight.mul(row_loss_weight(options_, rows_.population));
@@ -78,7 +78,7 @@ class TwoSplitting final : public BcdBlocks {
 
   void hidden_state(size_t l, const AffineMap& map, const at::Tensor& previous) {
     const std::string name = where("V", l);
-    const Regularizer& regularizer = options_.state_regularizer()[l];
+    const Regularizer& regularizer = options_.state_regularizer()[l].entries;
     const double curvature = options_.gamma()[l] + options_.alpha()[l];
     const double gamma = options_.gamma()[l + 1];
     const at::Tensor& v = rows_.next.v[l];

@@ -392,7 +392,7 @@ def test_what_other_options_refuse():
         torchbcd.BCD(model, splitting=2, weight_regularizer=reg.MaxNorm(1.0))
     with pytest.raises(ValueError, match=r"regularize_bias needs weight_regularizers that are sums over entries"):
         torchbcd.BCD(model, regularize_bias=True, weight_regularizer=reg.GroupL1(1.0))
-    with pytest.raises(TypeError, match="state_regularizer must be a torchbcd.regularizers object that is a sum"):
+    with pytest.raises(ValueError, match="state_regularizer must be a sum over entries, or one's own .layer 1"):
         torchbcd.BCD(model, state_regularizer=reg.MaxNorm(1.0))
     model[0].weight.requires_grad_(False)
     with pytest.raises(ValueError, match=r"frozen weights of the signs that it needs .got others in layer 1"):

@@ -362,8 +362,6 @@ def test_where_nothing_holds_it(tmp_path):
     for options in ({"splitting": 2}, {"regularize_bias": True}):
         with pytest.raises(ValueError, match="needs weight_regularizers that are sums over entries"):
             torchbcd.BCD(model, weight_regularizer=L1, **options)
-    with pytest.raises(TypeError, match="state_regularizer must be a torchbcd.regularizers object that is a sum"):
-        torchbcd.BCD(model, state_regularizer=L1)
     optimizer = torchbcd.BCD(model, weight_regularizer=L1)
     with pytest.raises(
         ValueError, match="TorchScript and the steps that are functions cannot hold it .got 'own l1'"

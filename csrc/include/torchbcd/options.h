@@ -45,7 +45,8 @@ struct BCDOptions {
   TORCH_ARG(PerLayer<std::optional<double>>, alpha_weight) = std::nullopt;
   /// r_i and s_i.
   TORCH_ARG(PerLayer<WeightRegularizer>, weight_regularizer) = WeightRegularizer();
-  TORCH_ARG(PerLayer<Regularizer>, state_regularizer) = Regularizer();
+  /// Sums over entries, or one's own, of a layer's V.
+  TORCH_ARG(PerLayer<WeightRegularizer>, state_regularizer) = WeightRegularizer();
   /// Whether r_i covers the bias, too, as where it is a column of W_i.
   TORCH_ARG(bool, regularize_bias) = false;
   /// 3 for Algorithm 2 (V, U, W), 2 for Algorithm 1 (V, W).
