@@ -302,7 +302,8 @@ void regularizers_of_ones_own() {
   };
   const Batch batch;
   torch::nn::Sequential model = make_model();
-  torchbcd::BCD optimizer(model, torchbcd::BCDOptions().weight_regularizer(count("count")));
+  const auto options = torchbcd::BCDOptions().weight_regularizer(count("count"));
+  torchbcd::BCD optimizer(model, torchbcd::BCDOptions(options).state_regularizer(count("of states")));
   optimizer.bind(batch.x, batch.y);
   double last = optimizer.objective();
   for (int k = 0; k < 5; ++k) {
@@ -311,8 +312,9 @@ void regularizers_of_ones_own() {
     last = optimizer.objective();
   }
   EXPECT(copies(model)[0].eq(0).any().item<bool>());
+  EXPECT(optimizer.variables().V[1].eq(0).any().item<bool>());
   const auto state = optimizer.state_dict();
-  torchbcd::BCD same(model, torchbcd::BCDOptions().weight_regularizer(count("count")));
+  torchbcd::BCD same(model, torchbcd::BCDOptions(options).state_regularizer(count("of states")));
   same.load_state_dict(state);
   EXPECT(same.objective() == last);
   torchbcd::BCD other(model, torchbcd::BCDOptions().weight_regularizer(count("other")));
