@@ -447,3 +447,33 @@ def test_theorem_4_of_dlam_is_circular(eps):
             break
     assert (z1, a1) != (free_z, free_a)
     assert largest > eps
+
+
+def test_solving_first_and_projecting_then_is_no_block_minimiser():
+    """What the code of Lau et al. (2018) does with a V block of the lifted ReLU; torchbcd.ZhangBrand solves it.
+
+    The block is 1/2 <v, H v> - <q, v> on v >= 0, with H = gamma_2 W^T W + (gamma_1 + alpha) I: here q = H (3, -2)
+    from W x = V_1 = (1.2, 0).
+    """
+    hessian, free = torch.tensor([[1.0, 0.9], [0.9, 1.0]]).double(), torch.tensor([3.0, -2.0]).double()
+    linear, before = hessian @ free, torch.tensor([1.2, 0.0]).double()
+
+    def objective(v):
+        return float(v @ hessian @ v / 2 - linear @ v)
+
+    assert objective(before) == pytest.approx(-0.72)
+    assert objective(free.clamp_min(0)) == pytest.approx(0.9)
+    weight = torch.linalg.cholesky(hessian - 0.1 * torch.eye(2).double()).t()
+    target = torch.linalg.solve(weight.t(), linear - 0.1 * before)
+    model = make_mlp([1, 2, 2], bias=False)
+    with torch.no_grad():
+        model[0].weight.copy_(before[:, None])
+        model[2].weight.copy_(weight)
+    optimizer = torchbcd.ZhangBrand(model, gamma=[0.05, 1.0], alpha=[0.05, 1e9], output_nonnegative=False)
+    optimizer.bind(torch.ones(1, 1).double(), target[None], v=[before[None], target[None]])
+    for parameter in model[2].parameters():
+        parameter.requires_grad_(False)
+    optimizer.step()
+    v = optimizer.variables().V[1][0]
+    assert objective(v) <= -0.72 + 1e-12
+    torch.testing.assert_close(v, before)
