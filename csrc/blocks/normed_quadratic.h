@@ -11,7 +11,7 @@
 // eliminated: mu is weight/|w|, or more where |w| would exceed the radius. That is the secular equation of
 // trust regions (More and Sorensen, 1983) on the eigenvalues of S, solved for all rows at once by Newton's
 // method on 1/|w(mu)|, which is concave. With a 1-norm or bounds beside the norm, w(mu) is a
-// QuadraticPlusRegularizer's, and mu is bracketed.
+// QuadraticPlusRegularizer's, and mu is found by secants within a bracket.
 //
 // Rows whose 1-norms have to be within a radius take accelerated gradient steps, each followed by the exact
 // nearest row within (Duchi et al., 2008), which find the entries that are zero; and Newton steps of the

@@ -352,10 +352,11 @@ void QuadraticPlusRegularizer::minimise_(const at::Tensor& x, const at::Tensor& 
   const at::Tensor solution = rows.x().clone();
   at::Tensor live = at::arange(x.size(0), x.options().dtype(at::kLong));
   at::Tensor before = start;
+  const int first = ridge.defined() ? 1 : kFirstPasses;  // searches for ridges begin close to where they end
   for (int pass = 1; pass <= kPasses && live.numel() > 0; ++pass) {
     rows.descend();
     at::Tensor goes_on = rows.distance().amax(1, true).gt(enough.index_select(0, live));
-    if (pass >= kFirstPasses && (pass - kFirstPasses) % kPassesBetween == 0) {
+    if (pass >= first && (pass - first) % kPassesBetween == 0) {
       for (int step = 0; step < kNewtonSteps && rows.newton(); ++step) {
       }
       const at::Tensor value = rows.value();

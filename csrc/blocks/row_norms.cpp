@@ -24,11 +24,12 @@
 namespace torchbcd {
 namespace {
 
-constexpr int kSecularSteps = 100;   // of the secular equations; they converge quadratically, from one side
-constexpr int kBracketings = 60;     // of mu, where rows have kinks beside the norm
-constexpr double kSettled = 1e-15;   // relative change of mu that ends them
-constexpr double kGrowth = 30;       // of the bracket's upper end
-constexpr double kOnRadius = 1e-10;  // relative distance of a norm that ends on the radius
+constexpr int kSecularSteps = 100;  // of the secular equations; they converge quadratically, from one side
+constexpr int kBracketings = 60;    // of mu, where rows have kinks beside the norm
+constexpr double kSettled = 1e-15;  // relative change of mu that ends them
+constexpr double kSettledSecant = 1e-11;  // a secant's, whose error then is far less
+constexpr double kGrowth = 4;             // of the bracket's upper end
+constexpr double kOnRadius = 1e-10;       // relative distance of a norm that ends on the radius
 
 at::Tensor row_norms(const at::Tensor& t) { return at::linalg_vector_norm(t, 2, 1, /*keepdim=*/true); }
 
@@ -56,44 +57,56 @@ at::Tensor secular_root(const at::Tensor& g, const at::Tensor& eigenvalues, doub
   return mu;
 }
 
-// Ends with a call of `height`, (m, 1), at its roots mu >= 0, or at zero where it is positive there: it rises
-// through zero once. The Illinois method, which halves the height of an end that stays twice; a step of
-// bisection every fourth time. Rows that are `idle` have no root and are not waited for.
+at::Tensor index_of(const at::Tensor& mask) { return mask.squeeze(1).nonzero().squeeze(1); }
+
+// Rows of x are to be those for the roots mu >= 0 of `height`, which rises through zero once, or for zero
+// where it is positive there. It is given rows and their mu, (m, 1), leaves their x and returns its values.
+// By secants with Anderson and Bjorck's (1973) weights for an end that stays, which converge superlinearly; a
+// step of bisection every eighth time. Rows that have settled are left as they are. It is below zero at zero,
+// `at_low`, and `high` > 0 is where to look next.
 template <typename Height>
-void find_root(const Height& height, const at::Tensor& idle, double guess) {
-  at::Tensor low = at::zeros(idle.sizes(), idle.options().dtype(at::kDouble));
-  at::Tensor at_low = height(low);
-  const at::Tensor settled = idle.logical_or(at_low >= 0);
-  at::Tensor high = low + guess;
-  at::Tensor at_high = height(high);
-  for (int k = 0; k < kBracketings && at_high.lt(0).logical_and_(settled.logical_not()).any().item<bool>();
-       ++k) {
-    low = at::where(at_high < 0, high, low);
-    at_low = at::where(at_high < 0, at_high, at_low);
-    high = at::where(at_high < 0, high * kGrowth, high);
-    at_high = height(high);
+void find_roots(const Height& height, at::Tensor rows, at::Tensor at_low, at::Tensor high) {
+  at::Tensor low = at::zeros_like(high);
+  at::Tensor at_high = height(rows, high);
+  for (int k = 0; k < kBracketings; ++k) {
+    const at::Tensor below = at_high < 0, wanting = index_of(below);
+    if (wanting.numel() == 0) {
+      break;
+    }
+    low = at::where(below, high, low);
+    at_low = at::where(below, at_high, at_low);
+    high = at::where(below, high * kGrowth, high);
+    at_high.index_copy_(0, wanting, height(rows.index_select(0, wanting), high.index_select(0, wanting)));
   }
-  at::Tensor side = at::zeros_like(low);
-  for (int k = 1; k <= kBracketings; ++k) {
+  at::Tensor side = at::zeros_like(low), last = high;
+  for (int k = 1; k <= kBracketings && rows.numel() > 0; ++k) {
     const at::Tensor secant = high - at_high * (high - low) / (at_high - at_low);
     const at::Tensor middle = at::where(low > 0, (low * high).sqrt(), high / kGrowth);
     const at::Tensor inside = (secant > low).logical_and_(secant < high);
-    const at::Tensor mu = at::where(settled, 0, k % 4 == 0 ? middle : at::where(inside, secant, middle));
-    const at::Tensor there = height(mu);
+    const at::Tensor mu = k % 8 == 0 ? middle : at::where(inside, secant, middle);
+    const at::Tensor there = height(rows, mu);
     const at::Tensor right = there >= 0;
-    at_low = at::where(right, at::where(side > 0, at_low / 2, at_low), there);
-    at_high = at::where(right, there, at::where(side < 0, at_high / 2, at_high));
+    // What is left of the height of an end that stays twice.
+    const at::Tensor part = 1 - there / at::where(right, at_high, at_low);
+    const at::Tensor kept = at::where(part > 0, part, 0.5);
+    const at::Tensor on_side = at::where(right, 1.0, at::zeros_like(side) - 1);
+    const at::Tensor stays = side == on_side;
+    at_low = at::where(right, at::where(stays, at_low * kept, at_low), there);
+    at_high = at::where(right, there, at::where(stays, at_high * kept, at_high));
     low = at::where(right, low, mu);
     high = at::where(right, mu, high);
-    side = at::where(right, 1.0, at::zeros_like(side) - 1);
-    const at::Tensor ended = settled.logical_or(high - low <= kSettled * high).logical_or_(there == 0);
-    if (ended.all().item<bool>()) {
-      return;
+    const at::Tensor going = index_of((mu - last)
+                                          .abs()
+                                          .gt(mu * kSettledSecant)
+                                          .logical_and_(there != 0)
+                                          .logical_and_(high - low > high * kSettled));
+    side = on_side;
+    last = mu;
+    for (at::Tensor* t : {&rows, &low, &at_low, &high, &at_high, &side, &last}) {
+      *t = t->index_select(0, going);
     }
   }
 }
-
-at::Tensor index_of(const at::Tensor& mask) { return mask.squeeze(1).nonzero().squeeze(1); }
 
 }  // namespace
 
@@ -195,14 +208,26 @@ at::Tensor RowNorms::bracketed(const at::Tensor& x, const at::Tensor& centre,
   at::Tensor solution = x.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
   // What is negative for too small a mu: the lesser of 1/|w| - 1/radius and mu/weight - 1/|w|, which are
   // nearly straight. It leaves w(mu), which it finds from where the last mu has left it.
-  const auto height = [&](const at::Tensor& mu) {
-    problem_.covered(solution).clamp_(end(bounds.low), end(bounds.high));
-    without_norms_.minimise_(solution, centre, linear, mu);
-    const at::Tensor inverse = row_norms(problem_.covered(solution)).reciprocal_();
+  const auto height = [&](const at::Tensor& rows, const at::Tensor& mu) {
+    const at::Tensor own = solution.index_select(0, rows);
+    problem_.covered(own).clamp_(end(bounds.low), end(bounds.high));
+    without_norms_.minimise_(own, centre.index_select(0, rows), linear.index_select(0, rows), mu);
+    solution.index_copy_(0, rows, own);
+    const at::Tensor inverse = row_norms(problem_.covered(own)).reciprocal_();
     const at::Tensor within = inverse - 1 / radius;
     return weight_ > 0 ? at::minimum(within, mu / weight_ - inverse) : within;
   };
-  find_root(height, zero, std::max(eigenvalues_.max().item<double>(), 1e-290));
+  const at::Tensor rows = index_of(zero.logical_not());
+  const at::Tensor at_zero = height(rows, at::zeros({rows.size(0), 1}, solution.options()));
+  const at::Tensor wanting = index_of(at_zero < 0), longer = rows.index_select(0, wanting);
+  if (longer.numel() > 0) {
+    // Where w(0) has the norm r: mu >= weight / r; and largest (r / radius - 1) would do without kinks.
+    const at::Tensor norm = row_norms(problem_.covered(solution.index_select(0, longer)));
+    const double largest = std::max(eigenvalues_.max().item<double>(), 1e-290);
+    const at::Tensor guess =
+        ((norm / radius - 1).clamp_min_(0) * largest).add_(norm.reciprocal() * (2 * weight_));
+    find_roots(height, longer, at_zero.index_select(0, wanting), guess);
+  }
   if (weight_ > 0) {
     problem_.covered(solution).masked_fill_(zero, 0);
   }
