@@ -228,9 +228,7 @@ at::Tensor RowNorms::bracketed(const at::Tensor& x, const at::Tensor& centre,
         ((norm / radius - 1).clamp_min_(0) * largest).add_(norm.reciprocal() * (2 * weight_));
     find_roots(height, longer, at_zero.index_select(0, wanting), guess);
   }
-  if (weight_ > 0) {
-    problem_.covered(solution).masked_fill_(zero, 0);
-  }
+  problem_.covered(solution).masked_fill_(zero, 0);
   if (problem_.has_bias()) {
     solution.select(1, problem_.regularized).copy_(problem_.best_bias(all, problem_.covered(solution)));
   }

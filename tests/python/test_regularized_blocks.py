@@ -121,3 +121,26 @@ def test_norms_with_two_splittings(term):
         report = optimizer.step()
         assert report.objective <= objective * (1 + 1e-13)
         objective = report.objective
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("beside", [reg.Nonnegative(), reg.L1(20.0), reg.InputSigns([0, 1, 2], [3])], ids=repr)
+def test_a_norm_that_does_not_bind_changes_nothing(beside, bias):
+    """Also where the best row is zero, which here some are, with a bias or without."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 4, generator=generator, dtype=torch.float64)
+    rows = [[3.0, -1.0, 0.5, -2.0], [-3.0, -1.0, -2.0, -2.0], [-3.0, -1.0, -2.0, 2.0], [-0.1, 0.1, -0.1, 0.05]]
+    y = x @ torch.tensor(rows, dtype=torch.float64).t()
+    models = []
+    for terms in (beside, beside + reg.MaxNorm(100.0), beside + reg.GroupL1(1e-13, by="unit")):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4, bias=bias)).double()
+        optimizer = torchbcd.BCD(model, alpha=1e-3, weight_regularizer=terms)
+        optimizer.bind(x, y)
+        for _ in range(3):
+            optimizer.step()
+        models.append(model)
+    assert (models[0][0].weight == 0).all(1).any()
+    for model in models[1:]:
+        for mine, plain in zip(model.parameters(), models[0].parameters(), strict=True):
+            torch.testing.assert_close(mine, plain, rtol=1e-8, atol=1e-10)
