@@ -190,7 +190,12 @@ WeightBlock::WeightBlock(const WeightInputs& inputs, int64_t outputs, const Weig
   }
 }
 
-// The same over all processes.
+// The residual times the weights' roots; as it is where sums have its product with them already.
+at::Tensor WeightBlock::weighted(const at::Tensor& residual) const {
+  return sums_ != nullptr ? residual : weights_.scaled(residual.to(v_.scalar_type()));
+}
+
+// The cross product with it, over all processes.
 at::Tensor WeightBlock::total_cross_product(const at::Tensor& residual) const {
   if (sums_ != nullptr) {
     return sums_->cross();
@@ -210,7 +215,7 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   if (!penalties_.regularizer.quadratic()) {
     const at::Tensor centre = joined(previous);
     const at::Tensor solution = centre.clone();
-    at::Tensor linear = total_cross_product(weights_.scaled(residual));
+    at::Tensor linear = total_cross_product(weighted(residual));
     if (penalties_.relaxation != 1) {
       linear.mul_(penalties_.relaxation);
     }
@@ -222,7 +227,7 @@ void WeightBlock::solve(const at::Tensor& residual, const AffineMap& previous, c
   const double l2 = penalties_.regularizer.entries.l2;
   const double moved = primal_ ? 0 : l2 / (penalties_.alpha + l2);
   const double bias_moved = primal_ || !bias_ ? 0 : bias_l2_ / (penalties_.alpha_bias + bias_l2_);
-  at::Tensor working = weights_.scaled(residual.to(v_.scalar_type()));
+  at::Tensor working = weighted(residual);
   if (moved != 0) {
     working.addmm_(v_, previous.weight.t().to(v_.scalar_type()), 1, moved);
   }

@@ -101,10 +101,12 @@ class WeightBlock {
   WeightBlock(const WeightInputs& inputs, int64_t outputs, const WeightPenalties& penalties,
               bool always_primal, const char* where, WeightSums* sums = nullptr);
 
-  /// Sets `next` from `previous` and residual = u - v W^T - 1 b^T, which is overwritten.
+  /// Sets `next` from `previous` and residual = u - v W^T - 1 b^T, which is overwritten, unless its product
+  /// has been begun in sums.
   void solve(const at::Tensor& residual, const AffineMap& previous, const AffineMap& next) const;
 
  private:
+  at::Tensor weighted(const at::Tensor& residual) const;
   at::Tensor total_cross_product(const at::Tensor& residual) const;
 
   at::Tensor v_;        // times the weights' roots, in float64 where the dual form would cancel

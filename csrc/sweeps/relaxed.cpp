@@ -278,7 +278,6 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
         copy_map(map, next);
         return;
       }
-      out.copy_(residual_);
       const WeightInputs inputs = fitted_on(l, v, layer.bias(), is_standardized);
       std::optional<WeightSums>& of_rows = sums_[l];
       if (totals_.several()) {
@@ -294,7 +293,7 @@ class RelaxedBlocks : Blocks<RelaxedSweep> {
       }
       WeightBlock(inputs, layer.outputs(), {1, alpha, alpha_bias, r, false, smooth ? 1 : nu},
                   /*always_primal=*/false, name.c_str(), of_rows ? &*of_rows : nullptr)
-          .solve(out, map, next);
+          .solve(of_rows ? residual_ : out.copy_(residual_), map, next);
       of_rows.reset();
       if (smooth) {
         at::Tensor step = next.weight;

@@ -50,6 +50,9 @@ def train(case, rank=0, world=1, group=None):
     bias, batch, rows = options.pop("bias", True), options.pop("batch", False), options.pop("rows", False)
     hidden = options.pop("hidden", "relu")
     model = make_mlp(widths, hidden=hidden, bias=bias, dtype=dtype, seed=rank)  # rank 0's is the one that counts
+    for module in model:
+        if isinstance(module, torch.nn.PReLU):
+            torch.nn.init.constant_(module.weight, 0.2 + 0.3 * rank)
     x, y = make_data(ROWS, widths[0], widths[-1], dtype=dtype)
     weights = torch.linspace(0.1, 2, ROWS, dtype=dtype) if options.pop("weighted", False) else None
     splits = EMPTY if options.pop("empty", False) else SPLITS

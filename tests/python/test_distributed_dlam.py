@@ -43,6 +43,7 @@ CASES = {
     "float32": {"dtype": torch.float32, "joint": True, "rho": 1.0},
     "ADMM": {"method": "DLADMM", "rho": 0.1},
     "ADMM, l1": {"method": "DLADMM", "rho": 0.5, "nu": 0.2, "weight_regularizer": reg.L1(0.02), "empty": True},
+    "ADMM, slopes": {"method": "DLADMM", "rho": 0.2, "hidden": "prelu"},
     "ADMM, mean": {"method": "DLADMM", "loss_weight": "mean", "weighted": True, "frozen": True, "hidden": "tanh"},
 }
 COUNTS = ("redone", "kept", "trials", "products")
