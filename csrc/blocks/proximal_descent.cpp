@@ -42,7 +42,7 @@ ProximalFound proximal_descent(const SmoothPart& f, const ProximalTerm& term, do
     }
     const double following = (1 + std::sqrt(1 + 4 * momentum * momentum)) / 2;
     const double part = (momentum - 1) / following;
-    // grad f(Y) + L (Y - Z) - grad f(Z), less that, is in the subdifferential of the whole at Z.
+    // Less this, grad f(Z) + L (Y - Z) - grad f(Y), is in the subdifferential of the whole at Z.
     const at::Tensor left = (next.x - from.x) * curvature - (next.gradient - from.gradient);
     const at::Tensor beyond = next.x + part * (next.x - kept.x);
     from = {beyond, f.gradient_beyond(beyond, next, kept, part)};

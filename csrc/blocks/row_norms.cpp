@@ -59,11 +59,10 @@ at::Tensor secular_root(const at::Tensor& g, const at::Tensor& eigenvalues, doub
 
 at::Tensor index_of(const at::Tensor& mask) { return mask.squeeze(1).nonzero().squeeze(1); }
 
-// Rows of x are to be those for the roots mu >= 0 of `height`, which rises through zero once, or for zero
-// where it is positive there. It is given rows and their mu, (m, 1), leaves their x and returns its values.
-// By secants with Anderson and Bjorck's (1973) weights for an end that stays, which converge superlinearly; a
-// step of bisection every eighth time. Rows that have settled are left as they are. It is below zero at zero,
-// `at_low`, and `high` > 0 is where to look next.
+// Leaves `rows` at the roots mu > 0 of `height`, which rises through zero once, from `at_low` < 0 at zero: it
+// is given rows and their mu, (m, 1), leaves them there and returns its values. By secants with Anderson and
+// Bjorck's (1973) weights for an end that stays, which converge superlinearly, and a step of bisection every
+// eighth time, within a bracket that begins at `high` > 0. Rows that have settled are not looked at again.
 template <typename Height>
 void find_roots(const Height& height, at::Tensor rows, at::Tensor at_low, at::Tensor high) {
   at::Tensor low = at::zeros_like(high);
@@ -206,6 +205,7 @@ at::Tensor RowNorms::bracketed(const at::Tensor& x, const at::Tensor& centre,
   const at::Tensor pull = (g - g.clamp(-l1, l1)).clamp(end(bounds.low), end(bounds.high));
   const at::Tensor zero = row_norms(pull) <= weight_;
   at::Tensor solution = x.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
+  const at::Tensor mu_of_none = at::zeros({}, solution.options());
   // What is negative for too small a mu: the lesser of 1/|w| - 1/radius and mu/weight - 1/|w|, which are
   // nearly straight. It leaves w(mu), which it finds from where the last mu has left it.
   const auto height = [&](const at::Tensor& rows, const at::Tensor& mu) {
@@ -215,17 +215,17 @@ at::Tensor RowNorms::bracketed(const at::Tensor& x, const at::Tensor& centre,
     solution.index_copy_(0, rows, own);
     const at::Tensor inverse = row_norms(problem_.covered(own)).reciprocal_();
     const at::Tensor within = inverse - 1 / radius;
-    return weight_ > 0 ? at::minimum(within, mu / weight_ - inverse) : within;
+    return weight_ > 0 ? at::minimum(within, (mu.defined() ? mu / weight_ : mu_of_none) - inverse) : within;
   };
   const at::Tensor rows = index_of(zero.logical_not());
-  const at::Tensor at_zero = height(rows, at::zeros({rows.size(0), 1}, solution.options()));
+  const at::Tensor at_zero = height(rows, /*mu=*/{});
   const at::Tensor wanting = index_of(at_zero < 0), longer = rows.index_select(0, wanting);
   if (longer.numel() > 0) {
     // Where w(0) has the norm r: mu >= weight / r; and largest (r / radius - 1) would do without kinks.
     const at::Tensor norm = row_norms(problem_.covered(solution.index_select(0, longer)));
     const double largest = std::max(eigenvalues_.max().item<double>(), 1e-290);
     const at::Tensor guess =
-        ((norm / radius - 1).clamp_min_(0) * largest).add_(norm.reciprocal() * (2 * weight_));
+        ((norm / radius - 1).clamp_min_(1e-16) * largest).add_(norm.reciprocal() * (2 * weight_));
     find_roots(height, longer, at_zero.index_select(0, wanting), guess);
   }
   problem_.covered(solution).masked_fill_(zero, 0);

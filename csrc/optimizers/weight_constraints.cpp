@@ -146,8 +146,7 @@ void check_state_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegula
     needs(!in_folder, "data in memory: it is a function of all rows together");
     needs(l + 1 < mlp.depth() || has_lipschitz_gradient(mlp.loss),
           "in the last layer a loss with a Lipschitz gradient: squared, huber, logistic, "
-          "binary_cross_entropy or "
-          "cross_entropy");
+          "binary_cross_entropy or cross_entropy");
   }
 }
 
