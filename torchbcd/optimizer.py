@@ -40,7 +40,7 @@ def _from_plain(name: str, value: Any, own: Any) -> Any:
 
 
 def _own_terms(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """By option, the layers' regularisers that have a term of one's own, which no state holds; None for others."""
+    """By option, the layers' regularisers with a term of one's own, which no state holds; None for others."""
     found = {}
     for name in ("weight_regularizer", "state_regularizer"):
         terms = [group.get(name) for group in groups]
@@ -127,8 +127,8 @@ class SweepOptimizer(torch.optim.Optimizer, Generic[ObjectT]):
             if process_group is not None:
                 for name in _own_terms(self.param_groups):
                     raise ValueError(
-                        f"a process_group needs {name}s that are the same in every process, which nothing tells of "
-                        "one's own"
+                        f"a process_group needs {name}s that are the same in every process, which nothing tells "
+                        "of one's own"
                     )
                 described.update(distributed.description(self))
         if process_group is not None:

@@ -238,8 +238,8 @@ def Proximal(  # noqa: N802
     ``splitting=2`` in layers without an activation, and of :class:`torchbcd.RelaxedBCD`; and, as s(V) of all rows
     together, for ``state_regularizer`` of :class:`torchbcd.BCD` with ``splitting=3`` and data in memory, in the
     last layer where the loss has a Lipschitz gradient. Not with ``process_group``. Both functions are called in
-    the middle of steps, on the thread that steps, without gradients; they may look at the optimizer, not change it.
-    What they raise ends the step, which then has changed nothing. A ``state_dict`` holds the name alone, and
+    the middle of steps, on the thread that steps, without gradients; they may look at the optimizer, not change
+    it. What they raise ends the step, which then has changed nothing. A ``state_dict`` holds the name alone, and
     loads into an optimizer that was made with a regulariser of that name; TorchScript objects cannot hold one,
     but a scripted function can be ``prox`` or ``value``.
 
