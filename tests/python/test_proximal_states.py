@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import make_data, make_mlp
 from objectives import recomputed_objective
-from test_proximal import KNOWN, L1, LIES, OTHERS, SIMPLEX
+from proximal_terms import KNOWN, L1, LIES, OTHERS, SIMPLEX
 
 import torchbcd
 from torchbcd import regularizers as reg
