@@ -14,7 +14,7 @@ import time
 
 import sklearn.datasets
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import trange
 
 import torchbcd
@@ -36,14 +36,14 @@ REGULARIZERS = {
 }
 
 
-def bound(method: type[torchbcd.BCD | torchbcd.RelaxedBCD], terms: reg.Regularizer | None) -> torchbcd.BCD:
+def bound(
+    method: type[torchbcd.BCD | torchbcd.RelaxedBCD], terms: reg.Regularizer | None, x: Tensor, y: Tensor
+) -> torchbcd.BCD | torchbcd.RelaxedBCD:
     """An optimizer over the digits, warm."""
-    digits = sklearn.datasets.load_digits()
-    x = torch.tensor(digits.data[:1400] / 16, dtype=torch.float32)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 10))
     optimizer = method(model, weight_regularizer=terms)
-    optimizer.bind(x, torch.tensor(digits.target[:1400]))
+    optimizer.bind(x, y)
     for _ in range(3):
         optimizer.step()
     return optimizer
@@ -55,8 +55,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="sweeps of each (default: 10)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    digits = sklearn.datasets.load_digits()
+    data = torch.tensor(digits.data[:1400] / 16, dtype=torch.float32), torch.tensor(digits.target[:1400])
     optimizers = {
-        (name, method): bound(method, terms) for name, terms in REGULARIZERS.items() for method in METHODS
+        (name, method): bound(method, terms, *data) for name, terms in REGULARIZERS.items() for method in METHODS
     }
     seconds: dict[tuple[str, type], list[float]] = {key: [] for key in optimizers}
     for _ in trange(arguments.rounds, disable=None):

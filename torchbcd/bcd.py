@@ -391,7 +391,7 @@ class BCD(SweepOptimizer[_C.BCD]):
             trained=tuple((weight, bias) for weight, bias, _ in raw.trained),
             dtype=raw.y.dtype,
             regularize_bias=raw.regularize_bias,
-            slopes=frozenset(i for i, (_, _, slope) in enumerate(raw.trained) if slope),
+            trained_slopes=frozenset(i for i, (_, _, slope) in enumerate(raw.trained) if slope),
         )
         slopes = [None if slope is None else slope.double() for slope in raw.slopes]
         point = diagnostics.Point(w=lists["W"], b=variables["b"], u=lists["U"], v=lists["V"], slopes=slopes)

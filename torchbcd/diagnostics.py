@@ -225,7 +225,7 @@ def descent(problem: Problem, before: Point, after: Point, blocks: Blocks | None
         penalties = problem.penalties[i]
         if block == "W":
             constant = penalties.alpha_weight / 2
-            if i in problem.slopes:  # which goes before it
+            if i in problem.trained_slopes:  # which goes before it
                 move("map", i, constant)
         elif block == "U" and i == last:
             linear = problem.activations[i][0] == "identity"
@@ -272,7 +272,7 @@ def lemma6_subgradient(problem: Problem, before: Point, after: Point, blocks: Bl
     """
     if problem.splitting != 3:
         raise ValueError("Lemma 6's subgradient is that of Algorithm 2 (got splitting=2)")
-    if problem.slopes:
+    if problem.trained_slopes:
         raise ValueError("Lemma 6's subgradient is of [Z]'s blocks, and the slope of a PReLU is none; freeze it")
     w: list[Tensor] = []
     b: list[Tensor | None] = []

@@ -50,7 +50,7 @@ class Problem:
     trained: tuple[tuple[bool, bool], ...]  # W and b of each layer: a frozen one is no variable
     dtype: torch.dtype = torch.float64  # that the variables had
     regularize_bias: bool = False  # whether the weights' regulariser covers the bias, too
-    slopes: frozenset[int] = frozenset()  # layers, from 0, of whose PReLU the slope is a variable
+    trained_slopes: frozenset[int] = frozenset()  # layers, from 0, of whose PReLU the slope is a variable
 
     @property
     def depth(self) -> int:

@@ -150,7 +150,7 @@ def _of_slopes(problem: Problem, point: Point) -> list[float]:
         gap = apply(problem.activation(i, point), linear) - point.v[i + 1]
         return problem.penalties[i].gamma * abs(float((gap * linear.clamp_max(0)).sum()))
 
-    return [of_layer(i) if i in problem.slopes else 0.0 for i in range(problem.depth)]
+    return [of_layer(i) if i in problem.trained_slopes else 0.0 for i in range(problem.depth)]
 
 
 def _of_three(problem: Problem, point: Point) -> Stationarity:

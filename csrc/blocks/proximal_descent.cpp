@@ -22,7 +22,7 @@ ProximalFound proximal_descent(const SmoothPart& f, const ProximalTerm& term, do
   const double at_start = value_of(term, start, where);
   const at::Tensor first = start.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
   SmoothPart::Point kept{first, f.gradient(first)}, from = kept;
-  ProximalFound found{start, first, at_start, at_start};
+  ProximalFound found{start, at_start, at_start};
   double momentum = 1;
   for (int k = 0; k < kProximalSteps; ++k) {
     const at::Tensor argument = (from.x - from.gradient / curvature).to(start.scalar_type());
@@ -49,7 +49,6 @@ ProximalFound proximal_descent(const SmoothPart& f, const ProximalTerm& term, do
     momentum = following;
     kept = next;
     found.x = answer;
-    found.in_double = next.x;
     found.at_end = value;
     if (left.abs().max().item<double>() <= enough) {
       break;

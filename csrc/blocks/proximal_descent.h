@@ -27,19 +27,20 @@ class SmoothPart {
   virtual double curvature() const = 0;
   virtual at::Tensor gradient(const at::Tensor& x) const = 0;
   /// The gradient where x is that far past `next`, coming from `last`.
-  virtual at::Tensor gradient_beyond(const at::Tensor& x, const Point& next, const Point& last,
-                                     double part) const = 0;
+  virtual at::Tensor gradient_beyond(const at::Tensor& x, const Point& /*next*/, const Point& /*last*/,
+                                     double /*part*/) const {
+    return gradient(x);
+  }
   /// f(next) - f(last)
   virtual double rise(const Point& next, const Point& last) const = 0;
 };
 
 struct ProximalFound {
   at::Tensor x;             // an answer of the prox, to the bit, or the start, in its precision
-  at::Tensor in_double;     // the same
   double at_start, at_end;  // r
 };
 
-/// From a start with f's gradient there, until zero and an element of F's subdifferential are within `enough`
+/// From a start, until zero and an element of F's subdifferential are within `enough`
 /// of each other, entry by entry; or for 500 steps. `where` begins errors: it throws as prox_of and value_of
 /// do.
 ProximalFound proximal_descent(const SmoothPart& f, const ProximalTerm& term, double scale,

@@ -31,17 +31,13 @@ class LossNearCentre final : public SmoothPart {
 
   double curvature() const override { return of_loss_ + near_; }
   at::Tensor gradient(const at::Tensor& x) const override {
-    const at::Tensor sum = at::empty_like(x);
+    at::Tensor sum = (x - centre_).mul_(near_);
     for (const OutputLoss::Part& part : loss_.parts) {
-      const at::Tensor own = at::empty_like(part.of(x), at::MemoryFormat::Contiguous);
-      passes::loss_gradient(part.of(y_).contiguous(), part.of(x).contiguous(), part.loss, own);
-      part.of(sum).copy_(own.mul_(row_weight_).mul_(part.weight));
+      const at::Tensor own = at::empty_like(part.of(x));
+      passes::loss_gradient(part.of(y_), part.of(x), part.loss, own);
+      part.of(sum).addcmul_(own, row_weight_, part.weight);
     }
-    at::Tensor all = sum;
-    return all.add_(x - centre_, near_);
-  }
-  at::Tensor gradient_beyond(const at::Tensor& x, const Point&, const Point&, double) const override {
-    return gradient(x);
+    return sum;
   }
   double rise(const Point& next, const Point& last) const override {
     const at::Tensor losses = passes::row_losses(y_, next.x, loss_) - passes::row_losses(y_, last.x, loss_);

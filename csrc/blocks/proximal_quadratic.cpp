@@ -62,7 +62,7 @@ void ProximalQuadratic::minimise_(const at::Tensor& x, const at::Tensor& centre,
   problem_.covered(found).copy_(weight.x);
   if (problem_.has_bias()) {
     const at::Tensor all = at::mm(c, problem_.hessian).add_(b);
-    found.select(1, problem_.regularized).copy_(problem_.best_bias(all, weight.in_double));
+    found.select(1, problem_.regularized).copy_(problem_.best_bias(all, weight.x.to(at::kDouble)));
   }
   // With the bias where it was and as it is held.
   const auto quadratic = [&](const at::Tensor& at) {

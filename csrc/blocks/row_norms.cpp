@@ -205,7 +205,6 @@ at::Tensor RowNorms::bracketed(const at::Tensor& x, const at::Tensor& centre,
   const at::Tensor pull = (g - g.clamp(-l1, l1)).clamp(end(bounds.low), end(bounds.high));
   const at::Tensor zero = row_norms(pull) <= weight_;
   at::Tensor solution = x.to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
-  const at::Tensor mu_of_none = at::zeros({}, solution.options());
   // What is negative for too small a mu: the lesser of 1/|w| - 1/radius and mu/weight - 1/|w|, which are
   // nearly straight. It leaves w(mu), which it finds from where the last mu has left it.
   const auto height = [&](const at::Tensor& rows, const at::Tensor& mu) {
@@ -215,7 +214,7 @@ at::Tensor RowNorms::bracketed(const at::Tensor& x, const at::Tensor& centre,
     solution.index_copy_(0, rows, own);
     const at::Tensor inverse = row_norms(problem_.covered(own)).reciprocal_();
     const at::Tensor within = inverse - 1 / radius;
-    return weight_ > 0 ? at::minimum(within, (mu.defined() ? mu / weight_ : mu_of_none) - inverse) : within;
+    return weight_ > 0 ? at::minimum(within, mu.defined() ? mu / weight_ - inverse : -inverse) : within;
   };
   const at::Tensor rows = index_of(zero.logical_not());
   const at::Tensor at_zero = height(rows, /*mu=*/{});

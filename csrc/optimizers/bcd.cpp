@@ -96,8 +96,7 @@ void BCD::check_options_together() const {
       data_->options.loss_scaling() != "paper" || !mlp_->loss.several(), mlp_->name,
       ": loss_weight 'paper' is of one loss; with several take 'mean', and weights of the parts");
   blocks_in_order(data_->options, mlp_->depth());
-  check_state_regularizers(*mlp_, data_->options.state_regularizer(), data_->options.splitting(),
-                           run_ != nullptr);
+  check_state_regularizers(*mlp_, data_->options.state_regularizer(), data_->options.splitting());
   if (data_->options.order() == "joint") {
     check_joint();
   }
@@ -162,8 +161,6 @@ void BCD::bind(const at::Tensor& x, const at::Tensor& y, const at::Tensor& sampl
   const auto own = [&] {
     sync();
     run = open_run(scratch);
-    check_state_regularizers(*mlp_, data_->options.state_regularizer(), data_->options.splitting(),
-                             run != nullptr);
     in_files.emplace(run ? run->memory() : nullptr);
     const RowStorage storage = run ? run->storage() : RowStorage();
     rows.x = mlp_->inputs("x", x, storage);

@@ -1,4 +1,6 @@
 // BCD with its bound data in a folder: the record of a sweep.
+#include <c10/util/Exception.h>
+
 #include "optimizers/bcd_data.h"
 #include "optimizers/saved_state.h"
 #include "optimizers/scratch_run.h"
@@ -15,6 +17,17 @@ SavedState BCD::Data::record(const std::vector<AffineMap>& maps, const BcdRows& 
   state.numbers["row_weights"] = {static_cast<double>(rows.row_weight.size(0))};
   save_maps(state, maps);
   return state;
+}
+
+void BCD::check_takes_folder() const {
+  SplitOptimizer::check_takes_folder();
+  for (size_t l = 0; l < mlp_->depth(); ++l) {
+    const auto& term = data_->options.state_regularizer()[l].proximal;
+    TORCH_CHECK_VALUE(!term, mlp_->name,
+                      ": a state_regularizer of one's own needs data in memory: it is a function of all rows "
+                      "together (got '",
+                      term->name, "' in layer ", l + 1, ")");
+  }
 }
 
 // The caller's; and the disk writes what a layer's blocks have left while those of the layers before it run.

@@ -129,7 +129,7 @@ void check_weight_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegul
 }
 
 void check_state_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegularizer>& regularizers,
-                              int64_t splitting, bool in_folder) {
+                              int64_t splitting) {
   for (size_t l = 0; l < mlp.depth(); ++l) {
     const WeightRegularizer& s = regularizers[l];
     TORCH_CHECK_VALUE(s.of_entries() || s.proximal, mlp.name,
@@ -143,7 +143,6 @@ void check_state_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegula
                         s.proximal->name, "' in layer ", l + 1, ")");
     };
     needs(splitting == 3, "splitting 3, where its block is a quadratic");
-    needs(!in_folder, "data in memory: it is a function of all rows together");
     needs(l + 1 < mlp.depth() || has_lipschitz_gradient(mlp.loss),
           "in the last layer a loss with a Lipschitz gradient: squared, huber, logistic, "
           "binary_cross_entropy or cross_entropy");

@@ -25,10 +25,9 @@ void check_same_in_processes(const char* optimizer, const char* option,
                              const PerLayer<WeightRegularizer>& regularizers);
 
 /// Throws a ValueError, with the layer, where one is neither a sum over entries nor one's own; or where one
-/// is one's own, unless V's blocks are quadratics, all rows are in memory, and the last layer's loss is
-/// smooth.
+/// is one's own, unless V's blocks are quadratics and the last layer's loss is smooth.
 void check_state_regularizers(const TrainedMlp& mlp, const PerLayer<WeightRegularizer>& regularizers,
-                              int64_t splitting, bool in_folder);
+                              int64_t splitting);
 
 /// Whether weights that are trained are not within their constraints, at the last complete sweep.
 bool is_outside(const TrainedMlp& mlp, const PerLayer<WeightRegularizer>& regularizers);

@@ -41,13 +41,7 @@ void forward_pass(const BcdProblem& problem, const std::vector<AffineMap>& maps,
     }
     if (v.empty()) {
       passes::activation(auxiliary, activations[l], state);
-      const WeightRegularizer& regularizer = problem.options.state_regularizer()[l];
-      if (regularizer.entries.bounded()) {
-        passes::prox_regularizer(state, {.low = regularizer.entries.low, .high = regularizer.entries.high}, 1,
-                                 state);
-      } else {
-        project_(regularizer, state);
-      }
+      project_(problem.options.state_regularizer()[l], state);
     } else {
       state.copy_(v[l]);
     }

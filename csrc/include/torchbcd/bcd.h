@@ -98,6 +98,7 @@ class TORCHBCD_API BCD : public SplitOptimizer {
   void* option_values() const override;
   void check_options_together() const override;
   void check_takes_ranks() const override;
+  void check_takes_folder() const override;
   bool takes_proximal() const override { return true; }
   void unbind() override;
   void parameters_changed() override;

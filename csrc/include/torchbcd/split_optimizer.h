@@ -214,7 +214,7 @@ class TORCHBCD_API SplitOptimizer {
   void loaded(int64_t sweeps);
 
   /// Throws where bound data cannot be in a folder.
-  void check_takes_folder() const;
+  virtual void check_takes_folder() const;
   /// The folder that bound data are to be in, and the run in it; null where `dir` is none.
   std::unique_ptr<ScratchRun> open_run(const ScratchDir& dir) const;
   /// Takes over the weights and the count of sweeps that a run has recorded, which must be of so many rows.
