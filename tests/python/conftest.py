@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 import torchbcd
@@ -113,6 +114,14 @@ def benchmarks(monkeypatch):
     """
     for folder in ("examples/python", "benchmarks"):
         monkeypatch.syspath_prepend(Path(__file__).parents[2] / folder)
+
+
+@pytest.fixture
+def group(tmp_path):
+    """A group of this process alone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield dist.group.WORLD
+    dist.destroy_process_group()
 
 
 @pytest.fixture

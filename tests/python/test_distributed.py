@@ -186,13 +186,6 @@ def test_what_differs_is_said_in_every_process(results, case):
         assert re.search(DIFFERENCES[case], result["differences"][case])
 
 
-@pytest.fixture
-def group(tmp_path):
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield dist.group.WORLD
-    dist.destroy_process_group()
-
-
 def test_sums_do_not_go_through_python(group):
     """Gloo's threads wait for the interpreter with a tensor that Python has seen, even for one that is ending."""
     optimizer = torchbcd.BCD(make_mlp([6, 5, 3]), process_group=group)

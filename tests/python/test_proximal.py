@@ -253,7 +253,7 @@ def test_frozen_weights_and_scratch(tmp_path):
         assert memory[1].step().objective == folder[1].step().objective
 
 
-def test_where_nothing_holds_it(tmp_path):
+def test_where_nothing_holds_it(group):
     model = make_mlp(WIDTHS)
     for method in ("DLAM", "DLADMM"):
         with pytest.raises(ValueError, match="one's own is for BCD and RelaxedBCD .got 'own l1' in layer 1"):
@@ -286,14 +286,9 @@ def test_where_nothing_holds_it(tmp_path):
             reg.Proximal(*arguments)
     with pytest.raises(TypeError, match="value must be a function .got None"):
         reg.Proximal("mine", l1_prox, None)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        group = torch.distributed.group.WORLD
-        with pytest.raises(ValueError, match="a process_group needs weight_regularizers that are the same"):
-            torchbcd.BCD(model, weight_regularizer=L1, process_group=group)
-        optimizer = torchbcd.RelaxedBCD(model, process_group=group)
-        optimizer.param_groups[1]["weight_regularizer"] = L1
-        with pytest.raises(ValueError, match="which nothing tells of one's own .got 'own l1' in layer 2"):
-            optimizer.step(*make_data(20, WIDTHS[0], WIDTHS[-1]))
-    finally:
-        torch.distributed.destroy_process_group()
+    with pytest.raises(ValueError, match="a process_group needs weight_regularizers that are the same"):
+        torchbcd.BCD(model, weight_regularizer=L1, process_group=group)
+    optimizer = torchbcd.RelaxedBCD(model, process_group=group)
+    optimizer.param_groups[1]["weight_regularizer"] = L1
+    with pytest.raises(ValueError, match="which nothing tells of one's own .got 'own l1' in layer 2"):
+        optimizer.step(*make_data(20, WIDTHS[0], WIDTHS[-1]))
