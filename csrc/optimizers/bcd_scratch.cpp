@@ -1,4 +1,4 @@
-// BCD with its bound data in a folder: the record of a sweep.
+// BCD with its bound data in a folder: what a folder does not take, and the record of a sweep.
 #include <c10/util/Exception.h>
 
 #include "optimizers/bcd_data.h"
